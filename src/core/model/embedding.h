@@ -1,0 +1,30 @@
+/*
+ * Hashed word embeddings (doc/model.md, S5 and S7): a word is the sum of its
+ * own row and the rows of its 3-, 4- and 5-grams, brought to unit length. No
+ * vocabulary, so no word is unknown.
+ */
+#ifndef SERM_CORE_MODEL_EMBEDDING_H
+#define SERM_CORE_MODEL_EMBEDDING_H
+
+#include "core/text/text.h"
+
+#define SERM_EMBEDDING_WIDTH 32
+#define SERM_EMBEDDING_ROWS (UINT32_C(1) << 17)
+/* Words are read to this many code points when n-grams are taken: bounds the work per word. */
+#define SERM_EMBEDDING_WORD_MAX 32
+#define SERM_WORD_ROWS_MAX (1 + 3 * SERM_EMBEDDING_WORD_MAX)
+
+/* Rows of a word: its own first, then its n-grams; returns how many, at most SERM_WORD_ROWS_MAX. */
+extern uint32_t serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows);
+
+/*
+ * e(word) = row[own] + (1/sqrt(m)) * sum of the m others, over the float32 table
+ * [SERM_EMBEDDING_ROWS][SERM_EMBEDDING_WIDTH]; `vector` gets the sum before normalising.
+ */
+extern void serm_embedding_sum(const float *table, const uint32_t *rows, uint32_t count, float *vector);
+
+/* n(word) = e/|e|; a zero vector stays zero. */
+extern void serm_embedding_word(
+    const float *table, const uint32_t *code_points, uint32_t length, float *unit);
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * The last stage of every model kind: K separate small networks over one
+ * scaled input vector, each giving a distribution over the grades; plus the
+ * guard, a fixed slope on s0 that the networks learn the residual of.
+ *
+ * Per head: inputs -> 64 -> 32 -> grades, ReLU. Weights are row-major
+ * [head][out][in], as they are stored.
+ */
+#ifndef SERM_CORE_MODEL_HEADS_H
+#define SERM_CORE_MODEL_HEADS_H
+
+#include "core/base/real.h"
+#include "core/model/model.h"
+
+#define SERM_HIDDEN1 64
+#define SERM_HIDDEN2 32
+
+typedef struct SermHeads {
+	uint32_t head_count;
+	uint32_t input_count;
+	uint32_t grade_count;
+	const SermReal *w1;   /* [head][SERM_HIDDEN1][input] */
+	const SermReal *b1;   /* [head][SERM_HIDDEN1] */
+	const SermReal *w2;   /* [head][SERM_HIDDEN2][SERM_HIDDEN1] */
+	const SermReal *b2;   /* [head][SERM_HIDDEN2] */
+	const SermReal *w3;   /* [head][grade][SERM_HIDDEN2] */
+	const SermReal *b3;   /* [head][grade] */
+	const SermReal *cuts; /* [grade_count - 1] ascending thresholds on f, or NULL */
+} SermHeads;
+
+/*
+ * `input` is scaled, [input_count]; `guard` is added to the logit of grade y as guard * y
+ * (0 switches it off). Fills the whole prediction.
+ */
+extern void serm_heads_predict(
+    const SermHeads *heads, const SermReal *input, SermReal guard, SermPrediction *prediction);
+
+#endif

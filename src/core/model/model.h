@@ -1,0 +1,52 @@
+/*
+ * The model interface: what scoring needs to know of any kind of model. An
+ * opened model is a read-only view over its tensors and may be shared.
+ */
+#ifndef SERM_CORE_MODEL_MODEL_H
+#define SERM_CORE_MODEL_MODEL_H
+
+#include "core/model/tensor.h"
+#include "core/text/text.h"
+
+#define SERM_GRADES_MIN 2
+#define SERM_GRADES_MAX 10
+#define SERM_HEADS_MAX 16
+
+typedef struct SermPrediction {
+	float score;                        /* f = sum over grades of y P(y), in [0, grades - 1] */
+	float probability[SERM_GRADES_MAX]; /* P(y): the mean over the heads */
+	float head_score[SERM_HEADS_MAX];   /* f of each head */
+	float entropy;                      /* of P, in nats */
+	float disagreement;                 /* max - min of head_score: MD(q,d) of SERM */
+	uint32_t grade;                     /* by the model's cut points on f; argmax when it has none */
+	uint32_t argmax;
+	uint32_t grade_count;
+	uint32_t head_count;
+} SermPrediction;
+
+typedef struct SermModel SermModel;
+typedef struct SermQuery SermQuery;
+
+/*
+ * Validate `tensors` and open them as a model of `kind` ("interaction").
+ * The model keeps pointers into the tensors' data: they must outlive it.
+ * Errors: INVALID for an unknown kind, CORRUPT for missing, misshapen or non-finite tensors.
+ */
+extern SermStatus serm_model_open(
+    const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error);
+extern bool serm_model_kind_known(const char *kind);
+extern uint32_t serm_model_grade_count(const SermModel *model);
+
+/* Parse a query once; it may then be scored against any number of documents. */
+extern SermStatus serm_model_parse_query(
+    const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error);
+
+/*
+ * Score one document. `scratch` is used and rewound: pass the same arena for
+ * every row and nothing is allocated after the first ones. The same bytes give
+ * the same bits alone, in a batch and while training.
+ */
+extern SermStatus serm_model_predict(const SermModel *model, const SermQuery *query, SermText doc,
+    SermArena *scratch, SermPrediction *prediction, SermError *error);
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * Training of the interaction model: corpus statistics, label-free embeddings,
+ * scaling, K bootstrapped heads, cut points. The result is a set of tensors
+ * that serm_model_open() reads.
+ */
+#ifndef SERM_CORE_TRAIN_TRAIN_H
+#define SERM_CORE_TRAIN_TRAIN_H
+
+#include "core/math/kernels.h"
+#include "core/model/model.h"
+
+typedef struct SermExample {
+	uint32_t query; /* index into SermTrainingSet.queries */
+	SermText doc;
+	float target[SERM_GRADES_MAX]; /* distribution over the grades, sums to 1 */
+	float weight;                  /* > 0 */
+} SermExample;
+
+typedef struct SermTrainingSet {
+	uint32_t grade_count;
+	const SermText *queries;
+	size_t query_count;
+	const SermExample *examples; /* in any order */
+	size_t example_count;
+	const SermText *corpus; /* documents for statistics and embeddings; may repeat those of the examples */
+	size_t corpus_count;
+} SermTrainingSet;
+
+typedef struct SermTrainOptions {
+	uint64_t seed;
+	uint32_t heads;           /* K, default 4 */
+	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples */
+	uint32_t pretrain_epochs; /* default 10 */
+	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples */
+	double learning_rate;     /* default .002 */
+	double weight_decay;      /* default 1e-5 */
+	double dropout;           /* default .2 */
+	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 500 queries */
+	double guard;             /* lambda of s0; < 0: .5 * 200 / (200 + queries) */
+} SermTrainOptions;
+
+typedef struct SermTrainProgress {
+	const char *phase; /* "statistics", "pretraining", "features", "training" */
+	uint32_t step;     /* epochs done in this phase */
+	uint32_t steps;
+	double loss;       /* mean of the last epoch; 0 where there is none */
+	double per_second; /* documents or pairs per second in this phase */
+} SermTrainProgress;
+
+typedef struct SermTrainHost {
+	SermKeepGoing keep_going;                                           /* required */
+	void (*progress)(void *context, const SermTrainProgress *progress); /* may be NULL */
+	SermGemm gemm;                  /* for large products; NULL: the built-in one */
+	double (*clock)(void *context); /* seconds, monotonic; may be NULL: per_second stays 0 */
+	void *context;
+} SermTrainHost;
+
+typedef struct SermTrainReport {
+	double loss;    /* mean training loss of the last epoch */
+	double seconds; /* 0 without a clock */
+	uint64_t example_count;
+	uint64_t query_count;
+	uint64_t corpus_count;
+	uint32_t epochs;
+} SermTrainReport;
+
+extern void serm_train_defaults(SermTrainOptions *options);
+
+/*
+ * Deterministic: the same set, options and CPU features give the same bytes.
+ * Tensors and all working memory come from `arena`. Errors: NO_DATA (no
+ * examples, or one grade only), INVALID (an option or a target out of range),
+ * CANCELED, MEMORY, DIVERGED.
+ */
+extern SermStatus serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *options,
+    const SermTrainHost *host, SermArena *arena, SermTensorSet *tensors, SermTrainReport *report,
+    SermError *error);
+
+#endif

@@ -1,0 +1,98 @@
+# Everything that tests, shows or measures. Included by the Makefile after PGXS.
+
+# The one list of packages: what builds serm, and what its tests and its demo run.
+PACKAGES_BUILD = gcc make postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev libcjson-dev libutf8proc-dev
+PACKAGES_TEST = $(PACKAGES_BUILD) postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl libipc-run-perl \
+	libio-pty-perl libopenblas0-serial postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev python3 perl procps
+PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy
+
+PG_BINDIR = $(shell $(PG_CONFIG) --bindir)
+CLUSTER = PG_BINDIR=$(PG_BINDIR) test/cluster.sh
+UNIT_CFLAGS = -std=gnu11 -g $(WARNINGS) -Isrc -Itest/unit
+UNIT_LIBS = -lcjson -lutf8proc -lm
+UNIT_TESTS = $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/test_*.c)))
+SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
+
+.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap check-includes check-symbols check-sql \
+	format format-check check-clang bench bench-quality demo test test-installed regress
+
+# --- packages: apt-get as root or through sudo, a clear message elsewhere
+deps-build deps-test deps-bench:
+	@test/packages.sh $($(patsubst deps-%,PACKAGES_%,$(shell echo $@ | sed 's/build/BUILD/;s/test/TEST/;s/bench/BENCH/')))
+
+# --- the core alone: no server, no Postgres include path
+build/core/%.o: src/core/%.c $(HEADERS_ALL)
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) -O2 -c $< -o $@
+build/asan/%.o: src/core/%.c $(HEADERS_ALL)
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) $(SANITIZE) -c $< -o $@
+build/double/%.o: src/core/%.c $(HEADERS_ALL)
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE -c $< -o $@
+
+build/core.a: $(patsubst src/core/%.c,build/core/%.o,$(CORE_SOURCES))
+build/asan.a: $(patsubst src/core/%.c,build/asan/%.o,$(CORE_SOURCES))
+build/double.a: $(patsubst src/core/%.c,build/double/%.o,$(CORE_SOURCES))
+build/%.a:
+	rm -f $@ && ar rcs $@ $^
+
+build/unit/%: test/unit/%.c test/unit/unit.h build/core.a
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+build/unit-asan/%: test/unit/%.c test/unit/unit.h build/asan.a
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) $(SANITIZE) $< build/asan.a $(UNIT_LIBS) -o $@
+build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
+	@mkdir -p $(@D)
+	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE $< build/double.a $(UNIT_LIBS) -o $@
+
+# Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
+unit: $(addprefix build/unit/,$(UNIT_TESTS)) build/unit-double/test_gradient
+	prove -e '' $^
+unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
+	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
+
+# --- inside a private cluster
+regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
+pgtap: ; $(CLUSTER) test/pgtap/run.sh
+isolation: ; $(CLUSTER) $(MAKE) -s --no-print-directory isolation-here
+tap: ; test/tap.sh $(PG_BINDIR)
+
+.PHONY: regress-here isolation-here
+regress-here:
+	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
+isolation-here:
+	$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION)
+
+# --- the house
+check-includes: ; test/check-includes.sh
+check-symbols: serm.so ; test/check-symbols.sh
+check-sql: serm--$(EXTVERSION).sql ; test/check-sql.sh $<
+format: ; clang-format-14 -i $(CORE_SOURCES) $(PG_SOURCES) $(HEADERS_ALL) $(wildcard test/unit/*.[ch])
+format-check: ; clang-format-14 --dry-run -Werror $(CORE_SOURCES) $(PG_SOURCES) $(HEADERS_ALL) $(wildcard test/unit/*.[ch])
+# A second compiler sees other mistakes; objects only, thrown away.
+check-clang:
+	@mkdir -p build/clang
+	@for f in $(CORE_SOURCES) $(PG_SOURCES); do \
+		clang-14 $(filter-out -fexcess-precision=standard -Wno-stringop-truncation -Wno-format-truncation -ffat-lto-objects,$(CFLAGS)) \
+			$(CPPFLAGS) -c $$f -o build/clang/x.o || exit 1; done
+
+# --- the front door
+demo: deps-test
+	$(MAKE) --no-print-directory all
+	test/install.sh $(MAKE)
+	$(CLUSTER) test/demo.sh "$(DATA)"
+
+test: deps-test
+	$(MAKE) --no-print-directory all
+	test/install.sh $(MAKE)
+	$(MAKE) --no-print-directory test-installed
+
+test-installed: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tap
+
+bench: bench-quality
+bench-quality: deps-bench
+	$(MAKE) --no-print-directory all
+	test/install.sh $(MAKE)
+	$(CLUSTER) test/bench/quality.sh "$(or $(DATA),../shared/data)"
