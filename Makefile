@@ -8,7 +8,7 @@ DATA_built = serm--$(EXTVERSION).sql
 
 CORE_SOURCES = $(sort $(wildcard src/core/*/*.c))
 PG_SOURCES = $(sort $(wildcard src/pg/*.c src/pg/*/*.c))
-HEADERS_ALL = $(sort $(wildcard src/core/*/*.h src/pg/*.h src/pg/*/*.h))
+SOURCE_HEADERS = $(sort $(wildcard src/core/*/*.h src/pg/*.h src/pg/*/*.h))
 
 # The order is the order of dependence: tables before functions, functions before views and grants.
 SQL_SOURCES = $(addprefix sql/schema/,00-header.sql 10-types.sql 20-tables.sql 30-agent-wrapper.sql 40-dump.sql) \
@@ -40,6 +40,6 @@ endif
 $(DATA_built): $(SQL_SOURCES) Makefile
 	sed 's/^CREATE OR REPLACE /CREATE /' $(SQL_SOURCES) > $@
 
-$(OBJS): $(HEADERS_ALL) Makefile
+$(OBJS): $(SOURCE_HEADERS) Makefile
 
 include test/test.mk

@@ -21,13 +21,13 @@ deps-build deps-test deps-bench:
 	@test/packages.sh $($(patsubst deps-%,PACKAGES_%,$(shell echo $@ | sed 's/build/BUILD/;s/test/TEST/;s/bench/BENCH/')))
 
 # --- the core alone: no server, no Postgres include path
-build/core/%.o: src/core/%.c $(HEADERS_ALL)
+build/core/%.o: src/core/%.c $(SOURCE_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -O2 -c $< -o $@
-build/asan/%.o: src/core/%.c $(HEADERS_ALL)
+build/asan/%.o: src/core/%.c $(SOURCE_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) $(SANITIZE) -c $< -o $@
-build/double/%.o: src/core/%.c $(HEADERS_ALL)
+build/double/%.o: src/core/%.c $(SOURCE_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE -c $< -o $@
 
@@ -69,8 +69,8 @@ isolation-here:
 check-includes: ; test/check-includes.sh
 check-symbols: serm.so ; test/check-symbols.sh
 check-sql: serm--$(EXTVERSION).sql ; test/check-sql.sh $<
-format: ; clang-format-14 -i $(CORE_SOURCES) $(PG_SOURCES) $(HEADERS_ALL) $(wildcard test/unit/*.[ch])
-format-check: ; clang-format-14 --dry-run -Werror $(CORE_SOURCES) $(PG_SOURCES) $(HEADERS_ALL) $(wildcard test/unit/*.[ch])
+format: ; clang-format-14 -i $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
+format-check: ; clang-format-14 --dry-run -Werror $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
 # A second compiler sees other mistakes; objects only, thrown away.
 check-clang:
 	@mkdir -p build/clang
