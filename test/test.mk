@@ -73,7 +73,8 @@ format: ; clang-format-14 -i $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(w
 format-check: ; clang-format-14 --dry-run -Werror $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
 # A second compiler sees other mistakes.
 check-clang:
-	clang-14 -fsyntax-only -std=gnu11 -O2 $(WARNINGS) $(CPPFLAGS) $(CORE_SOURCES) $(PG_SOURCES)
+	clang-14 -fsyntax-only -std=gnu11 -O2 $(WARNINGS) -Wno-ignored-attributes -D_GNU_SOURCE -Isrc \
+		-isystem $(shell $(PG_CONFIG) --includedir-server) $(CORE_SOURCES) $(PG_SOURCES)
 
 # --- the front door
 demo: deps-test
