@@ -245,18 +245,22 @@ read_chunk(const SermImageKey *key, const Layout *layout, const Part *part, unsi
 	const char *name = layout->tensors[part->tensor].name;
 	Datum values[] = {CStringGetTextDatum(key->model), Int32GetDatum(key->version), CStringGetTextDatum(name),
 	    Int32GetDatum(part->part)};
+	Datum stored;
 	bytea *data;
 	bool null;
 
 	CHECK_FOR_INTERRUPTS();
 	if (serm_plan_select(&chunk_plan, values) != 1)
 		damaged(key, "is missing", name, part->part);
-	data = DatumGetByteaPP(serm_spi_value(0, 1, &null));
+	stored = serm_spi_value(0, 1, &null);
+	data = DatumGetByteaPP(stored);
 	if (VARSIZE_ANY_EXHDR(data) != part->bytes ||
 	    serm_crc32c(0, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)) != part->crc)
 		damaged(key, "does not match its checksum", name, part->part);
 	memcpy(image + part->offset, VARDATA_ANY(data), part->bytes);
-	pfree(data);
+	/* A short chunk lies in the row itself. */
+	if ((Pointer) data != DatumGetPointer(stored))
+		pfree(data);
 	SPI_freetuptable(SPI_tuptable);
 }
 
