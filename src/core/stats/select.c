@@ -7,17 +7,17 @@
 #include "core/stats/select.h"
 
 #include <math.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "core/base/hash.h"
 
 #define PER_QUERY_MIN 2
-/* Elements between two calls of keep_going. */
-#define STEPS_PER_CHECK 65536
+/* Steps of a heap between two calls of keep_going: about 10 ms. */
+#define STEPS_PER_CHECK 16384
 /* Separates the noise of the picked from the draw of the explored. */
 #define PICK_STREAM UINT64_C(0x7069636b)
 
-/* One candidate in the order in which it is offered: highest weight first, ties by key, then by index. */
+/* Candidates are offered highest weight first, ties by key, then by index. */
 typedef struct Offer {
 	double weight;
 	uint64_t key;
@@ -50,22 +50,43 @@ serm_select_chance(uint64_t key, uint64_t seed)
 	return ((double) (bits >> 11) + 0.5) * 0x1.0p-53;
 }
 
-static int
-compare_floats(const void *left, const void *right)
+/* Floats as unsigned integers of the same order. */
+static uint32_t
+ordered_bits(float value)
 {
-	float a = *(const float *) left, b = *(const float *) right;
+	uint32_t bits;
 
-	return (a > b) - (a < b);
+	/* -0 and 0 are equal and must sort as equal. */
+	value += 0.0f;
+	memcpy(&bits, &value, sizeof(bits));
+	return (bits & UINT32_C(0x80000000)) != 0 ? ~bits : bits | UINT32_C(0x80000000);
+}
+
+/* Radix sort, ascending: linear, so that a sort of millions needs no check for interrupts. */
+static void
+sort_floats(float *values, float *scratch, size_t count)
+{
+	for (int shift = 0; shift < 32; shift += 8) {
+		size_t start[257] = {0};
+
+		for (size_t i = 0; i < count; i++)
+			start[((ordered_bits(values[i]) >> shift) & 255) + 1]++;
+		for (int digit = 0; digit < 256; digit++)
+			start[digit + 1] += start[digit];
+		for (size_t i = 0; i < count; i++)
+			scratch[start[(ordered_bits(values[i]) >> shift) & 255]++] = values[i];
+		memcpy(values, scratch, count * sizeof(float));
+	}
 }
 
 double
-serm_select_quantile(float *values, size_t count, double quantile)
+serm_select_quantile(float *values, float *scratch, size_t count, double quantile)
 {
 	double place = quantile * (double) (count - 1);
 	size_t below = (size_t) place;
 
 	SERM_ASSERT(count > 0 && quantile >= 0.0 && quantile <= 1.0);
-	qsort(values, count, sizeof(float), compare_floats);
+	sort_floats(values, scratch, count);
 	if (below + 1 >= count)
 		return values[count - 1];
 	return values[below] + (place - (double) below) * ((double) values[below + 1] - values[below]);
@@ -74,16 +95,17 @@ serm_select_quantile(float *values, size_t count, double quantile)
 void
 serm_select_ranks(const float *values, size_t count, float *scratch, float *rank)
 {
-	for (size_t i = 0; i < count; i++)
-		scratch[i] = values[i];
-	qsort(scratch, count, sizeof(float), compare_floats);
+	float *sorted = scratch;
+
+	memcpy(sorted, values, count * sizeof(float));
+	sort_floats(sorted, scratch + count, count);
 	for (size_t i = 0; i < count; i++) {
 		size_t low = 0, high = count;
 
 		while (low < high) {
 			size_t middle = low + (high - low) / 2;
 
-			if (scratch[middle] <= values[i])
+			if (sorted[middle] <= values[i])
 				low = middle + 1;
 			else
 				high = middle;
@@ -92,38 +114,65 @@ serm_select_ranks(const float *values, size_t count, float *scratch, float *rank
 	}
 }
 
-static int
-compare_offers(const void *left, const void *right)
+static bool
+comes_before(const Offer *a, const Offer *b)
 {
-	const Offer *a = left, *b = right;
-
 	if (a->weight != b->weight)
-		return a->weight < b->weight ? 1 : -1;
+		return a->weight > b->weight;
 	if (a->key != b->key)
-		return a->key < b->key ? -1 : 1;
-	return (a->candidate > b->candidate) - (a->candidate < b->candidate);
+		return a->key < b->key;
+	return a->candidate < b->candidate;
 }
 
-/* Take offers in order, at most `wanted` and per_query for each query; returns how many were taken. */
+/* Restore the heap (the first offer at the root) below `at`. */
+static void
+sift_down(Offer *heap, uint32_t count, uint32_t at)
+{
+	Offer moved = heap[at];
+
+	for (;;) {
+		uint64_t child = 2 * (uint64_t) at + 1;
+
+		if (child >= count)
+			break;
+		if (child + 1 < count && comes_before(&heap[child + 1], &heap[child]))
+			child++;
+		if (!comes_before(&heap[child], &moved))
+			break;
+		heap[at] = heap[child];
+		at = (uint32_t) child;
+	}
+	heap[at] = moved;
+}
+
+/*
+ * Take offers in order, at most `wanted` in all and per_query of each query. A
+ * heap, not a sort: it orders only what is looked at and can stop at any step.
+ */
 static SermStatus
 take(Choosing *choosing, Offer *offers, uint32_t offer_count, uint32_t wanted, SermChoice as, uint32_t *taken,
     SermError *error)
 {
 	*taken = 0;
-	if (!may_go_on(choosing, 0))
-		return serm_fail(error, SERM_ERR_CANCELED, "the selection was canceled");
-	qsort(offers, offer_count, sizeof(Offer), compare_offers);
-	for (uint32_t i = 0; i < offer_count && *taken < wanted; i++) {
-		const SermCandidate *candidate = &choosing->candidates[offers[i].candidate];
-
-		if (!may_go_on(choosing, i))
+	for (uint32_t i = offer_count / 2; i > 0; i--) {
+		if (!may_go_on(choosing, i - 1))
 			return serm_fail(error, SERM_ERR_CANCELED, "the selection was canceled");
-		if (choosing->choice[offers[i].candidate] != SERM_CHOICE_NONE ||
-		    choosing->taken[candidate->query] >= choosing->per_query)
-			continue;
-		choosing->choice[offers[i].candidate] = (uint8_t) as;
-		choosing->taken[candidate->query]++;
-		(*taken)++;
+		sift_down(offers, offer_count, i - 1);
+	}
+	while (offer_count > 0 && *taken < wanted) {
+		uint32_t chosen = offers[0].candidate;
+		uint32_t query = choosing->candidates[chosen].query;
+
+		if (choosing->choice[chosen] == SERM_CHOICE_NONE && choosing->taken[query] < choosing->per_query) {
+			choosing->choice[chosen] = (uint8_t) as;
+			choosing->taken[query]++;
+			(*taken)++;
+		}
+		offers[0] = offers[--offer_count];
+		if (offer_count > 0)
+			sift_down(offers, offer_count, 0);
+		if (!may_go_on(choosing, offer_count))
+			return serm_fail(error, SERM_ERR_CANCELED, "the selection was canceled");
 	}
 	return SERM_OK;
 }
@@ -162,7 +211,6 @@ static uint32_t
 fitting_cap(const Choosing *choosing, bool picked_only, uint32_t budget, uint32_t *available)
 {
 	uint32_t low = PER_QUERY_MIN, high = PER_QUERY_MIN;
-	uint64_t total = 0;
 
 	for (uint32_t i = 0; i < choosing->candidate_count; i++) {
 		const SermCandidate *candidate = &choosing->candidates[i];
@@ -175,8 +223,8 @@ fitting_cap(const Choosing *choosing, bool picked_only, uint32_t budget, uint32_
 	/* Invariant: `high` gives all that can be had or fills the budget. */
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
+		uint64_t total = 0;
 
-		total = 0;
 		for (uint32_t q = 0; q < choosing->query_count; q++)
 			total += available[q] < middle ? available[q] : middle;
 		if (total >= budget)

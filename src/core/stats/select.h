@@ -53,12 +53,15 @@ extern SermStatus serm_select_pairs(const SermCandidate *candidates, uint32_t ca
 /* Uniform in (0, 1): the chance that belongs to `key` under `seed`. */
 extern double serm_select_chance(uint64_t key, uint64_t seed);
 
-/* The linearly interpolated quantile (type 7, as percentile_cont); reorders `values`. count > 0. */
-extern double serm_select_quantile(float *values, size_t count, double quantile);
+/*
+ * The linearly interpolated quantile (type 7, as percentile_cont). Sorts
+ * `values`; `scratch` has room for `count` floats; count > 0, no NaN. O(n).
+ */
+extern double serm_select_quantile(float *values, float *scratch, size_t count, double quantile);
 
 /*
  * rank[i] = share of the values that are <= values[i], in (0, 1]; equal values have equal ranks.
- * `scratch` has room for `count` floats. Values must not be NaN.
+ * `scratch` has room for 2 * count floats. No NaN. O(n log n) without a comparison sort.
  */
 extern void serm_select_ranks(const float *values, size_t count, float *scratch, float *rank);
 
