@@ -1,0 +1,127 @@
+/*
+ * Models, versions and weights: the rows that hold them, and the backend-local
+ * cache of opened versions that scoring reads.
+ *
+ * A version's bytes come from a read-only mapping of a cache file under the
+ * data directory, made from serm.tensor by the first backend that needs it and
+ * rebuilt whenever it is missing or damaged. The tables are the truth.
+ */
+#ifndef SERM_PG_STORE_STORE_H
+#define SERM_PG_STORE_STORE_H
+
+#include "pg/serm.h"
+
+#include "core/model/model.h"
+
+/* Options of a model (serm.model.options), each with its default. One table in store/model_row.c. */
+typedef struct SermModelOptions {
+	double test_share; /* share of queries kept for testing, 0 to .5, default .2 */
+	char *rule;        /* agreement across agents: unanimous (default), quorum */
+	double quorum;     /* share of agents for quorum, default 2/3 */
+	char *labels;      /* what training takes from agents: posterior (default), agreed */
+	char *evidence;    /* function f(query text, doc text) returns text, or NULL */
+} SermModelOptions;
+
+typedef struct SermModelRow {
+	char name[NAMEDATALEN];
+	char kind[NAMEDATALEN];
+	int grade_count;
+	char **grades; /* names */
+	Oid log;       /* InvalidOid without one */
+	Oid documents; /* InvalidOid without one */
+	int active;    /* 0 without one */
+	SermModelOptions options;
+} SermModelRow;
+
+/*
+ * The row of a model; NULL names the default (setting serm.model, else the only
+ * model there is). Palloc'd in the current context; reads with the caller's
+ * rights. Errors: 42704 unknown model (hint lists the models there are), 55000 none or several and none
+ * named.
+ */
+extern SermModelRow *serm_model_read(const char *name);
+
+/* --- versions (writers; call inside serm_spi_begin) */
+
+/* Store tensors as a new candidate; returns its number. Takes a row lock on the model; parent 0 is none.
+ * Tensors that scoring could not open are refused: XX001, 22023. */
+extern int serm_version_store(const char *model, int parent, int64 seed, const SermTensorSet *tensors,
+    const Jsonb *config, const Jsonb *metrics, const Jsonb *counts);
+/* Make `version` the active one; `action` is "promote" or "rollback". Errors: 42704 no such version, 55000
+ * rejected version. */
+extern void serm_version_activate(const char *model, int version, const char *action, const char *reason);
+/* Errors: 42704 no such version, 55000 the active version cannot become anything else. */
+extern void serm_version_set_status(const char *model, int version, const char *status);
+
+/* --- scoring */
+
+typedef struct SermScorer SermScorer;
+
+/*
+ * Open a version for scoring (0: the active one), from the backend's cache when
+ * it is there. Valid until `owner` is reset or deleted, even if another session
+ * promotes meanwhile. Needs SELECT on serm.model, serm.version, serm.tensor.
+ * Errors: as serm_model_read; 55000 without an active version (hint: CALL serm.train); 42704 no such version;
+ * XX001 damaged weights.
+ */
+extern SermScorer *serm_scorer_open(const char *model, int version, MemoryContext owner);
+extern int serm_scorer_version(const SermScorer *scorer);
+extern const SermModelRow *serm_scorer_row(const SermScorer *scorer);
+/*
+ * True when serm_scorer_open() may now answer differently: another active
+ * version, another user, another statement. Open again then.
+ */
+extern bool serm_scorer_stale(const SermScorer *scorer);
+/* Give it back before its owner goes; NULL is fine. */
+extern void serm_scorer_close(SermScorer *scorer);
+/*
+ * Score one pair of texts in the server's encoding; only their first
+ * SERM_TEXT_BYTES_MAX bytes count. A query equal to the previous one is not
+ * parsed again. Never allocates in the caller's context.
+ */
+extern void serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPrediction *prediction);
+
+/* --- texts as models read them: the same in scoring and in training, so that both see the same bytes */
+
+/* A model reads this much of a query or a document, counted in UTF-8. */
+#define SERM_TEXT_BYTES_MAX 65536
+
+/* The prefix of a text datum that can matter, in the server's encoding. Free *copy (NULL: nothing) after use.
+ */
+extern SermText serm_text_detoast(Datum datum, void **copy);
+
+/* Room for conversions that is used again; start with {context}. */
+typedef struct SermTextBuffer {
+	MemoryContext context;
+	char *bytes;
+	Size capacity;
+} SermTextBuffer;
+
+/*
+ * A text in the server's encoding as UTF-8, cut to SERM_TEXT_BYTES_MAX between
+ * characters. Points into `text` where nothing has to be converted, else into
+ * `buffer` until its next use. What has no UTF-8 form becomes U+FFFD.
+ */
+extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
+
+/* --- the split of queries (serm.split_of) */
+
+/*
+ * True when a query (in the server's encoding) belongs to the test split: a
+ * hash of the normalised query, the same on every machine. The share counts in
+ * float precision, as SQL passes it.
+ */
+extern bool serm_query_is_test(SermText query, double test_share);
+
+/* --- what training reads */
+
+/*
+ * The text "FROM (...) AS j WHERE j.doc IS NOT NULL", to which callers add a
+ * select list before and "AND ..." or ORDER BY behind: the current judgments of
+ * the model named by $1, with columns j.id bigint, j.query, j.doc_id, j.doc
+ * text, j.grade real, j.target real[], j.source text, j.weight real, j.at
+ * timestamptz. A judgment without text takes it from the model's documents.
+ */
+extern char *serm_judgment_query(const SermModelRow *row);
+
+#endif
