@@ -18,13 +18,25 @@
 extern uint32_t serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows);
 
 /*
- * e(word) = row[own] + (1/sqrt(m)) * sum of the m others, over the float32 table
+ * A frozen table as it is stored and served: row r is rows[r][SERM_EMBEDDING_WIDTH] * scale[r].
+ * `rows` is NULL while nothing has been trained.
+ */
+typedef struct SermEmbedding {
+	const int8_t *rows;
+	const float *scale;
+} SermEmbedding;
+
+/* Quantise one row of the float table: scale = max |x| / 127, values rounded to nearest, ties to even. */
+extern void serm_embedding_quantise(const float *row, int8_t *quantised, float *scale);
+
+/*
+ * e(word) = row[own] + (1/sqrt(m)) * sum of the m others. While pre-training the table is float32
  * [SERM_EMBEDDING_ROWS][SERM_EMBEDDING_WIDTH]; `vector` gets the sum before normalising.
  */
 extern void serm_embedding_sum(const float *table, const uint32_t *rows, uint32_t count, float *vector);
 
-/* n(word) = e/|e|; a zero vector stays zero. */
+/* n(word) = e/|e| over the frozen table; a zero vector stays zero. */
 extern void serm_embedding_word(
-    const float *table, const uint32_t *code_points, uint32_t length, float *unit);
+    const SermEmbedding *embedding, const uint32_t *code_points, uint32_t length, float *unit);
 
 #endif
