@@ -12,7 +12,9 @@
 
 #include "core/stats/metrics.h"
 #include "pg/evolve/evolve.h"
+#include "mb/pg_wchar.h"
 #include "utils/array.h"
+#include "utils/lsyscache.h"
 
 #define FETCH_ROWS 256
 #define PROBE_PAIRS 1000
@@ -65,6 +67,16 @@ arena_array(SermHost *host, size_t count, size_t size)
 	return array;
 }
 
+static char *
+relation_name(Oid relation)
+{
+	char *name = get_rel_name(relation);
+
+	if (name == NULL)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("the documents of the model do not exist any more"));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name);
+}
+
 /* A text column as bytes in the arena; length 0 for NULL. */
 static SermText
 copy_text(SermHost *host, uint64 row, int column)
@@ -84,6 +96,31 @@ copy_text(SermHost *host, uint64 row, int column)
 	if ((Pointer) detoasted != DatumGetPointer(value))
 		pfree(detoasted);
 	return text;
+}
+
+/* The part of a text that models read, in both encodings. */
+static SermCopy
+copy_model_text(SermHost *host, SermTextBuffer *buffer, uint64 row, int column)
+{
+	SermCopy copy;
+	SermText source, utf8;
+	bool null;
+	void *detoasted;
+	Datum value = serm_spi_value(row, column, &null);
+
+	Assert(!null);
+	source = serm_text_detoast(value, &detoasted);
+	utf8 = serm_text_utf8(source, buffer);
+	copy.text.length = source.length;
+	copy.text.bytes = serm_arena_copy(&host->arena, source.bytes, source.length);
+	copy.utf8 = (SermText){copy.text.bytes, utf8.length};
+	if (utf8.bytes != source.bytes)
+		copy.utf8.bytes = serm_arena_copy(&host->arena, utf8.bytes, utf8.length);
+	if (copy.text.bytes == NULL || copy.utf8.bytes == NULL)
+		out_of_memory();
+	if (detoasted != NULL)
+		pfree(detoasted);
+	return copy;
 }
 
 static bool
@@ -126,6 +163,7 @@ typedef struct PairReader {
 	bool all; /* no split: everything goes to `train` */
 	bool is_test; /* of the query read last */
 	SermText query;
+	SermTextBuffer buffer;
 	Growing queries[2]; /* train, test */
 	Growing pairs[2];
 	SermPairSet *sets[2];
@@ -192,18 +230,18 @@ static void
 read_query(PairReader *reader, uint64 row)
 {
 	SermArenaMark mark = serm_arena_mark(&reader->host->arena);
-	SermText query = copy_text(reader->host, row, COLUMN_QUERY);
+	SermCopy query = copy_model_text(reader->host, &reader->buffer, row, COLUMN_QUERY);
 	int side;
 
-	if (reader->query.bytes != NULL && equal_text(query, reader->query)) {
+	if (reader->query.bytes != NULL && equal_text(query.text, reader->query)) {
 		serm_arena_rewind(&reader->host->arena, mark);
 		return;
 	}
-	reader->query = query;
-	reader->is_test = !reader->all && serm_query_is_test(query, reader->row->options.test_share);
+	reader->query = query.text;
+	reader->is_test = !reader->all && serm_query_is_test(query.text, reader->row->options.test_share);
 	side = reader->is_test ? 1 : 0;
 	if (reader->sets[side] != NULL)
-		*(SermText *) grow(&reader->queries[side]) = query;
+		*(SermCopy *) grow(&reader->queries[side]) = query;
 }
 
 static void
@@ -222,7 +260,7 @@ read_pair(void *state, uint64 row)
 	pair = grow(&reader->pairs[side]);
 	pair->query = (uint32) reader->queries[side].count - 1;
 	pair->doc_id = copy_text(reader->host, row, COLUMN_DOC_ID);
-	pair->doc = copy_text(reader->host, row, COLUMN_DOC);
+	pair->doc = copy_model_text(reader->host, &reader->buffer, row, COLUMN_DOC);
 	pair->grade = DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null));
 	pair->weight = DatumGetFloat4(serm_spi_value(row, COLUMN_WEIGHT, &null));
 	pair->gold = strcmp(source, "human") == 0 || strcmp(source, "import") == 0;
@@ -238,8 +276,9 @@ start_reader(PairReader *reader, SermHost *host, const SermModelRow *row, SermPa
 	reader->row = row;
 	reader->sets[0] = train;
 	reader->sets[1] = test;
+	reader->buffer.context = host->context;
 	for (int side = 0; side < 2; side++) {
-		reader->queries[side] = (Growing){.host = host, .size = sizeof(SermText)};
+		reader->queries[side] = (Growing){.host = host, .size = sizeof(SermCopy)};
 		reader->pairs[side] = (Growing){.host = host, .size = sizeof(SermPair)};
 	}
 }
@@ -265,9 +304,8 @@ serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSe
 	reader.agreed = agreed;
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
-	    "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight FROM (%s) j"
-	    " WHERE j.query IS NOT NULL AND j.doc IS NOT NULL ORDER BY j.query COLLATE \"C\","
-	    " j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade",
+	    "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight %s"
+	    " ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id",
 	    serm_judgment_query(row));
 	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
@@ -288,7 +326,7 @@ serm_probe_read(SermHost *host, const SermModelRow *row, SermPairSet *probe)
 	if (OidIsValid(row->documents))
 		appendStringInfo(&sql,
 		    "coalesce(j.doc, (SELECT d.doc FROM %s d WHERE d.doc_id = j.doc_id LIMIT 1), '')",
-		    serm_relation_name(row->documents));
+		    relation_name(row->documents));
 	else
 		appendStringInfoString(&sql, "coalesce(j.doc, '')");
 	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real FROM serm.judgment j"
@@ -318,15 +356,16 @@ serm_pairs_keep_gold(SermPairSet *set)
 
 typedef struct CorpusReader {
 	Growing docs;
+	SermTextBuffer buffer;
 } CorpusReader;
 
 static void
 read_doc(void *state, uint64 row)
 {
 	CorpusReader *reader = state;
-	SermText doc = copy_text(reader->docs.host, row, 1);
+	SermCopy doc = copy_model_text(reader->docs.host, &reader->buffer, row, 1);
 
-	*(SermText *) grow(&reader->docs) = doc;
+	*(SermText *) grow(&reader->docs) = doc.utf8;
 }
 
 /* The FROM text that gives a column `doc`. */
@@ -335,8 +374,8 @@ corpus_source(const SermModelRow *row, int *param_count)
 {
 	*param_count = OidIsValid(row->documents) ? 0 : 1;
 	if (OidIsValid(row->documents))
-		return psprintf("%s c", serm_relation_name(row->documents));
-	return psprintf("(SELECT DISTINCT j.doc COLLATE \"C\" AS doc FROM (%s) j) c", serm_judgment_query(row));
+		return psprintf("%s c", relation_name(row->documents));
+	return psprintf("(SELECT DISTINCT j.doc COLLATE \"C\" AS doc %s) c", serm_judgment_query(row));
 }
 
 void
@@ -345,7 +384,7 @@ serm_corpus_read(SermHost *host, const SermModelRow *row, int32 count_max, SermT
 	SermParam params[] = {SERM_TEXT(row->name)};
 	int param_count;
 	char *source = corpus_source(row, &param_count);
-	CorpusReader reader = {{.host = host, .size = sizeof(SermText)}};
+	CorpusReader reader = {{.host = host, .size = sizeof(SermText)}, {.context = host->context}};
 	int64 total;
 	bool null;
 	char *sql = psprintf("SELECT pg_catalog.count(*) FROM %s WHERE c.doc IS NOT NULL", source);

@@ -44,10 +44,16 @@ extern double serm_progress_clock(void *context);
 
 /* --- data.c: judged pairs and documents, copied out of a transaction */
 
+/* A text in the server's encoding, as stored versions read it, and as UTF-8, as core does: often the same bytes. */
+typedef struct SermCopy {
+	SermText text;
+	SermText utf8;
+} SermCopy;
+
 typedef struct SermPair {
 	uint32 query; /* index into SermPairSet.queries */
 	SermText doc_id;
-	SermText doc;
+	SermCopy doc;
 	float grade;
 	float target[SERM_GRADES_MAX]; /* sums to 1 */
 	float weight;
@@ -56,26 +62,24 @@ typedef struct SermPair {
 
 /* Ordered by query, then document, as bytes. */
 typedef struct SermPairSet {
-	SermText *queries;
+	SermCopy *queries;
 	size_t query_count;
 	SermPair *pairs;
 	size_t pair_count;
 } SermPairSet;
 
-typedef struct SermPairFilter {
-	bool train; /* the train split, the test split, or both */
-	bool test;
-	bool agreed; /* take the plain grade of agents even where a soft target is stored */
-} SermPairFilter;
-
 /*
  * Read the current judgments of a model into `train` and `test`, each of which may be NULL. Everything is
- * allocated in the host's arena. Inside serm_spi_begin(). Errors: 22023 a grade or target that does not fit the
- * model, 53200 more than the arena's limit.
+ * allocated in the host's arena. `agreed`: take the plain grade of agents even where a soft target is stored.
+ * Inside serm_spi_begin(). Errors: 22023 a grade or target that does not fit the model, 53200 more than the
+ * arena's limit.
  */
 extern void serm_pairs_read(
     SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test);
-/* The documents that statistics and embeddings are learned from, at most `count_max`, chosen by their hash. */
+/*
+ * The documents, as UTF-8, that statistics and embeddings are learned from, about `count_max` at most, chosen by
+ * their hash: those of the model, or the judged ones.
+ */
 extern void serm_corpus_read(
     SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count);
 /* The first judged pairs of a model, the same at any later time: what serm.check_version compares. */
