@@ -335,6 +335,28 @@ serm_probe_read(SermHost *host, const SermModelRow *row, SermPairSet *probe)
 	finish_reader(&reader);
 }
 
+/* Drop the pairs that are not gold, and the queries that are left without one. */
+static void
+compact(SermPairSet *set)
+{
+	size_t pairs = 0, queries = 0;
+	uint32 last = 0;
+
+	for (size_t i = 0; i < set->pair_count; i++) {
+		SermPair pair = set->pairs[i];
+
+		if (!pair.gold)
+			continue;
+		if (queries == 0 || pair.query != last)
+			set->queries[queries++] = set->queries[pair.query];
+		last = pair.query;
+		pair.query = (uint32) queries - 1;
+		set->pairs[pairs++] = pair;
+	}
+	set->pair_count = pairs;
+	set->query_count = queries;
+}
+
 bool
 serm_pairs_keep_gold(SermPairSet *set)
 {
@@ -344,11 +366,7 @@ serm_pairs_keep_gold(SermPairSet *set)
 		gold += set->pairs[i].gold ? 1 : 0;
 	if (gold == 0)
 		return false;
-	gold = 0;
-	for (size_t i = 0; i < set->pair_count; i++)
-		if (set->pairs[i].gold)
-			set->pairs[gold++] = set->pairs[i];
-	set->pair_count = gold;
+	compact(set);
 	return true;
 }
 

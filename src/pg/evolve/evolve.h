@@ -8,6 +8,7 @@
 #define SERM_PG_EVOLVE_EVOLVE_H
 
 #include "core/model/model.h"
+#include "core/stats/significance.h"
 #include "core/train/train.h"
 #include "lib/stringinfo.h"
 #include "pg/store/store.h"
@@ -23,6 +24,7 @@ extern void serm_json_jsonb(StringInfo json, const char *key, const Jsonb *value
 extern Jsonb *serm_json_end(StringInfo json);
 /* The union of two objects; keys of `second` win. */
 extern Jsonb *serm_json_merge(const Jsonb *first, const Jsonb *second);
+extern bool serm_json_has(const Jsonb *object, const char *key);
 /* The value of a key that is an object, or NULL; the key is removed from *options. Error 22023 for another type. */
 extern Jsonb *serm_json_take_object(Jsonb **options, const char *key, const char *what);
 
@@ -31,13 +33,13 @@ extern Jsonb *serm_json_take_object(Jsonb **options, const char *key, const char
 typedef struct SermProgress {
 	char model[NAMEDATALEN];
 	TimestampTz started;
-	TimestampTz written; /* of the last row; rows are at most one per SERM_PROGRESS_MS */
+	TimestampTz written; /* of the last row: not every report writes one */
+	const char *phase;   /* of the last row */
 } SermProgress;
 
 extern void serm_progress_begin(SermProgress *progress, const char *model);
-/* Write and commit the row unless one was written just now; `always` writes in any case. */
-extern void serm_progress_report(
-    SermProgress *progress, int *level, const SermTrainProgress *report, bool always);
+/* Write the row and commit, unless one of the same phase was written just now. */
+extern void serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress *report);
 /* Remove the row in the current transaction, and those of processes that are gone. */
 extern void serm_progress_end(void);
 extern double serm_progress_clock(void *context);
@@ -103,9 +105,41 @@ extern void serm_predict_model(
     SermHost *host, const SermModel *model, const SermPairSet *set, SermPredictions *predictions);
 extern void serm_predict_scorer(
     SermHost *host, SermScorer *scorer, const SermPairSet *set, SermPredictions *predictions);
-/* CRC-32C over the pairs' bytes, and over the bits of scores and probabilities. */
-extern uint32 serm_predictions_input_crc(const SermPairSet *set);
+/* CRC-32C of the pairs' bytes, and of the bits of scores and probabilities. */
+extern uint32 serm_pairs_crc(const SermPairSet *set);
 extern uint32 serm_predictions_crc(const SermPredictions *predictions);
+
+/* --- evaluate.c: how good predictions are */
+
+#define SERM_ECE_BINS 10
+#define SERM_NDCG_COUNT 6 /* linear gain at 1, 4, 10, then exponential gain */
+#define SERM_NDCG_AT_4 1  /* index of linear NDCG@4, which the gate looks at */
+#define SERM_METRIC_COUNT (SERM_NDCG_COUNT + 4)
+
+/* Sums per query: every metric is a function of their totals or a mean of its values over queries. */
+typedef struct SermEvaluation {
+	const SermPairSet *set;
+	uint32 grade_count;
+	double *ndcg[SERM_NDCG_COUNT]; /* [query]; NaN without a positive grade */
+	double *pairs;                 /* [query] */
+	double *correct;               /* [query] probability mass of the target at the likeliest grade */
+	double *nll;                   /* [query] nats */
+	double *nll_pair;              /* [pair] nats */
+	double *confusion;             /* [query][grade][grade]: judged, predicted by the cut points */
+	double *bins;                  /* [query][SERM_ECE_BINS][pairs, confidence, accuracy] */
+	bool finite;
+} SermEvaluation;
+
+typedef struct SermMetric {
+	const char *name;
+	SermInterval interval; /* NaN where the metric is not defined */
+} SermMetric;
+
+extern void serm_evaluate(SermHost *host, const SermPredictions *predictions, SermEvaluation *evaluation);
+/* Intervals over queries; without draws only the values. Fills SERM_METRIC_COUNT metrics. */
+extern void serm_evaluation_metrics(
+    SermHost *host, const SermEvaluation *evaluation, uint32 draws, SermMetric *metrics);
+extern Jsonb *serm_evaluation_json(SermHost *host, const SermEvaluation *evaluation, bool gold);
 
 /* --- train.c */
 
@@ -120,8 +154,9 @@ typedef struct SermTrainSettings {
 	double dropout;
 	double pairwise;
 	double guard;
-	int32 corpus; /* documents at most */
-	bool promote;
+	int32 corpus;       /* documents at most */
+	bool promote;       /* whatever the gate would say */
+	bool promote_given; /* without: only the first version is promoted */
 } SermTrainSettings;
 
 extern void serm_train_settings_defaults(SermTrainSettings *settings);
@@ -140,10 +175,10 @@ typedef struct SermTraining {
 	SermText *corpus;
 	size_t corpus_count;
 	bool test_is_gold;
+	const char *gemm_name;
 	SermTensorSet tensors;
 	SermTrainReport report;
-	const char *gemm_name;
-	SermStatus status; /* of computing; not raised by serm_training_run */
+	SermStatus status;
 	SermError error;
 	Jsonb *config;
 	Jsonb *metrics;
@@ -151,11 +186,14 @@ typedef struct SermTraining {
 } SermTraining;
 
 /*
- * Read, end the transaction, train, evaluate on the test split. The result waits in `training`;
- * a failure of the computation itself is left in status and error, everything else is raised.
+ * Read, end the transaction, train, evaluate on the test split; the result waits in `training`. A failure
+ * of the computation itself is left in status and error for serm_training_check(), everything else is raised.
+ * `context` must survive commits.
  */
 extern void serm_training_run(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* Raise what serm_training_run() left. */
+extern void serm_training_check(SermTraining *training);
 /* Store what was trained as a candidate; returns its number. The caller commits. */
 extern int serm_training_store(SermTraining *training, int parent);
 

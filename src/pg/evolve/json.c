@@ -77,6 +77,17 @@ serm_json_merge(const Jsonb *first, const Jsonb *second)
 	    DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(first), JsonbPGetDatum(second)));
 }
 
+bool
+serm_json_has(const Jsonb *object, const char *key)
+{
+	JsonbValue name = {.type = jbvString};
+
+	name.val.string.val = unconstify(char *, key);
+	name.val.string.len = strlen(key);
+	return JB_ROOT_IS_OBJECT(object) &&
+	       findJsonbValueFromContainer(unconstify(JsonbContainer *, &object->root), JB_FOBJECT, &name) != NULL;
+}
+
 Jsonb *
 serm_json_take_object(Jsonb **options, const char *key, const char *what)
 {

@@ -19,10 +19,11 @@ serm_progress_begin(SermProgress *progress, const char *model)
 	strlcpy(progress->model, model, sizeof(progress->model));
 	progress->started = GetCurrentTimestamp();
 	progress->written = 0;
+	progress->phase = NULL;
 }
 
 void
-serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress *report, bool always)
+serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress *report)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	SermParam params[] = {SERM_INT4(MyProcPid), SERM_TEXT(progress->model), SERM_TEXT(report->phase),
@@ -30,7 +31,8 @@ serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress
 	    SERM_FLOAT8(report->per_second), SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(progress->started)),
 	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(now))};
 
-	if (!always && !TimestampDifferenceExceeds(progress->written, now, SERM_PROGRESS_MS))
+	if (progress->phase != NULL && strcmp(progress->phase, report->phase) == 0 &&
+	    !TimestampDifferenceExceeds(progress->written, now, SERM_PROGRESS_MS))
 		return;
 	serm_spi_execute("INSERT INTO serm._progress AS p"
 	                 " (pid, model, phase, step, steps, loss, per_second, started, updated)"
@@ -41,6 +43,7 @@ serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	serm_spi_commit(level);
 	progress->written = now;
+	progress->phase = report->phase;
 }
 
 void
