@@ -27,41 +27,6 @@ NAMED(lane_sum)(const VECTOR *vector)
 	return lane[0];
 }
 
-#if VECTOR_BYTES >= 32 || !defined(SERM_REAL_DOUBLE)
-/* Halve until four lanes are left. */
-static inline __attribute__((always_inline)) TARGET Four
-NAMED(to_four)(const VECTOR *vector)
-{
-	const Four *quarter = (const Four *) vector;
-	Four sum = quarter[0];
-
-	if (LANES == 16)
-		sum = (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
-	else if (LANES == 8)
-		sum = quarter[0] + quarter[1];
-	return sum;
-}
-#endif
-
-/* The sums of four vectors, each in the order of lane_sum. */
-static inline __attribute__((always_inline)) TARGET void
-NAMED(sum_four)(const VECTOR *s0, const VECTOR *s1, const VECTOR *s2, const VECTOR *s3, SermReal *sums)
-{
-#if VECTOR_BYTES >= 32 || !defined(SERM_REAL_DOUBLE)
-	Four q0 = NAMED(to_four)(s0), q1 = NAMED(to_four)(s1), q2 = NAMED(to_four)(s2), q3 = NAMED(to_four)(s3);
-	Four s01 = __builtin_shufflevector(q0, q1, 0, 4, 1, 5) + __builtin_shufflevector(q0, q1, 2, 6, 3, 7);
-	Four s23 = __builtin_shufflevector(q2, q3, 0, 4, 1, 5) + __builtin_shufflevector(q2, q3, 2, 6, 3, 7);
-
-	*(Four *) sums =
-	    __builtin_shufflevector(s01, s23, 0, 1, 4, 5) + __builtin_shufflevector(s01, s23, 2, 3, 6, 7);
-#else
-	sums[0] = NAMED(lane_sum)(s0);
-	sums[1] = NAMED(lane_sum)(s1);
-	sums[2] = NAMED(lane_sum)(s2);
-	sums[3] = NAMED(lane_sum)(s3);
-#endif
-}
-
 static TARGET SermReal
 NAMED(dot)(const SermReal *x, const SermReal *y, size_t n)
 {
@@ -93,6 +58,41 @@ NAMED(axpy)(SermReal alpha, const SermReal *x, SermReal *y, size_t n)
 		*(VECTOR *) (y + i) += alpha * LOAD(x + i);
 	for (; i < n; i++)
 		y[i] += alpha * x[i];
+}
+
+/* serm_affine() never takes the widest vectors. */
+#if VECTOR_BYTES < 64
+#if VECTOR_BYTES >= 32 || !defined(SERM_REAL_DOUBLE)
+/* Halve until four lanes are left. */
+static inline __attribute__((always_inline)) TARGET Four
+NAMED(to_four)(const VECTOR *vector)
+{
+	const Four *quarter = (const Four *) vector;
+	Four sum = quarter[0];
+
+	if (LANES == 8)
+		sum = quarter[0] + quarter[1];
+	return sum;
+}
+#endif
+
+/* The sums of four vectors, each in the order of lane_sum. */
+static inline __attribute__((always_inline)) TARGET void
+NAMED(sum_four)(const VECTOR *s0, const VECTOR *s1, const VECTOR *s2, const VECTOR *s3, SermReal *sums)
+{
+#if VECTOR_BYTES >= 32 || !defined(SERM_REAL_DOUBLE)
+	Four q0 = NAMED(to_four)(s0), q1 = NAMED(to_four)(s1), q2 = NAMED(to_four)(s2), q3 = NAMED(to_four)(s3);
+	Four s01 = __builtin_shufflevector(q0, q1, 0, 4, 1, 5) + __builtin_shufflevector(q0, q1, 2, 6, 3, 7);
+	Four s23 = __builtin_shufflevector(q2, q3, 0, 4, 1, 5) + __builtin_shufflevector(q2, q3, 2, 6, 3, 7);
+
+	*(Four *) sums =
+	    __builtin_shufflevector(s01, s23, 0, 1, 4, 5) + __builtin_shufflevector(s01, s23, 2, 3, 6, 7);
+#else
+	sums[0] = NAMED(lane_sum)(s0);
+	sums[1] = NAMED(lane_sum)(s1);
+	sums[2] = NAMED(lane_sum)(s2);
+	sums[3] = NAMED(lane_sum)(s3);
+#endif
 }
 
 /*
@@ -155,6 +155,7 @@ NAMED(affine)(
 		y[o] = NAMED(lane_sum)(&s0) + b[o];
 	}
 }
+#endif
 
 /*
  * sums[6][TILE_COLUMNS] = sum over p < k of a[i][p * step] * packed[p][TILE_COLUMNS].

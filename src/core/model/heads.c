@@ -72,8 +72,7 @@ cut_grade(const SermReal *cuts, uint32_t grades, float score)
 }
 
 void
-serm_heads_predict(
-    const SermHeads *heads, const SermReal *input, SermReal guard, SermPrediction *prediction)
+serm_heads_predict(const SermHeads *heads, const SermReal *input, SermReal guard, SermPrediction *prediction)
 {
 	uint32_t grades = heads->grade_count;
 	SermReal mean[SERM_GRADES_MAX] = {0}, probability[SERM_GRADES_MAX];
