@@ -35,6 +35,9 @@ typedef struct SermFeatures {
 
 typedef struct SermParsedQuery SermParsedQuery;
 
+/* In how many documents a word occurs; 0 when it was never seen. */
+extern uint32_t serm_statistics_df(const SermStatistics *statistics, uint32_t word_id);
+
 /* idf = ln(1 + (N - df + .5) / (df + .5)) of a word id. */
 extern double serm_statistics_idf(const SermStatistics *statistics, uint32_t word_id);
 

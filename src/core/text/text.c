@@ -13,10 +13,9 @@
 
 #include "core/base/hash.h"
 #include "core/base/utf8.h"
+#include "core/text/ngram.h"
 #include "core/text/reader.h"
 
-#define FNV_OFFSET 2166136261u
-#define FNV_PRIME 16777619u
 #define WORD_LENGTH_MAX 64
 #define WORD_BYTES_MAX ((size_t) WORD_LENGTH_MAX * SERM_UTF8_MAX_BYTES)
 /* A single line of more words than this is a text, not a title. */
@@ -47,25 +46,11 @@ typedef struct Segmenter {
 uint32_t
 serm_text_hash(const uint32_t *code_points, size_t length, uint32_t seed)
 {
-	/* The zero bytes of a short code point multiply only: fold their multiplications into one. */
-	const uint32_t prime2 = FNV_PRIME * FNV_PRIME;
-	const uint32_t prime3 = prime2 * FNV_PRIME;
-	uint32_t hash = FNV_OFFSET ^ seed;
+	uint32_t hash = serm_hash_begin(seed);
 
-	for (size_t i = 0; i < length; i++) {
-		uint32_t c = code_points[i] & 0xffffff;
-
-		if (c < 0x100)
-			hash = (hash ^ c) * prime3;
-		else {
-			hash = (hash ^ (c & 0xff)) * FNV_PRIME;
-			hash = (hash ^ ((c >> 8) & 0xff)) * FNV_PRIME;
-			hash = (hash ^ (c >> 16)) * FNV_PRIME;
-		}
-	}
-	hash ^= hash >> 15;
-	hash *= 0x2c1b3c6du;
-	return hash ^ (hash >> 12);
+	for (size_t i = 0; i < length; i++)
+		hash = serm_hash_step(hash, code_points[i]);
+	return serm_hash_end(hash);
 }
 
 /* Make room for one word of the longest size; the arrays move only while they are smaller than the limit. */
