@@ -121,6 +121,8 @@ apply_rules(
 		    "%+.4f",
 		    decision->ndcg.candidate, decision->ndcg.active, ndcg->value, ndcg->low, ndcg->high, percent,
 		    -options->margin);
+	if (nll_finite && nll->count == 0)
+		object(decision, SERM_GATE_LIKELIHOOD, "likelihood: no test example");
 	if (nll_finite && nll->low > 0.0)
 		object(decision, SERM_GATE_LIKELIHOOD,
 		    "likelihood: NLL %.4f against %.4f, difference %+.4f [%+.4f, %+.4f] at %g %%, lower bound above "

@@ -6,7 +6,7 @@
  *   finite      every score of both versions is a finite number
  *   queries     at least `queries_min` test queries have a defined NDCG
  *   ranking     low(NDCG@4 candidate - active) >= -margin
- *   likelihood  low(NLL candidate - active) <= 0: the data do not show that it is worse
+ *   likelihood  low(NLL candidate - active) <= 0: there are examples and they do not show that it is worse
  * where low() is the lower end of the two-sided bootstrap interval over queries.
  * NLL is the mean over examples, resampled by query.
  */
@@ -61,7 +61,7 @@ typedef struct SermGateDecision {
 	SermGateRule rule; /* the first that failed, or PASSED */
 	SermGateMetric ndcg;
 	SermGateMetric nll;
-	char reason[400]; /* one sentence with the rules that failed and their numbers */
+	char reason[512]; /* one sentence with the rules that failed and their numbers */
 } SermGateDecision;
 
 extern void serm_gate_defaults(SermGateOptions *options);

@@ -344,7 +344,7 @@ run_epochs(Fitter *fitter, double *loss, SermError *error)
 
 		*loss = 0;
 		for (uint32_t h = 0; h < options->heads; h++) {
-			double one;
+			double one = 0;
 			SermStatus status = run_epoch(fitter, &fitter->heads[h], epoch, &one, error);
 
 			if (status != SERM_OK)
