@@ -203,6 +203,7 @@ test_twin(void)
 		count--;
 	serm_pbm_defaults(&options);
 	options.alpha_mean = 0.3;
+	options.alpha_strength = 2;
 	options.tolerance = 0;
 	options.iterations_max = 5000;
 	CHECK(fit(count, 40, &options, &arena, &model) == SERM_OK, "a small log is fitted to the end");
@@ -269,7 +270,7 @@ test_edges(void)
 	cells[0] = (SermClickCell){0, 4, 1, 1};
 	CHECK(fit(1, 1, &options, &arena, &model) == SERM_OK && model.theta[3] == 1.0 && model.theta[0] == 0.0,
 	    "one impression: its position is the first one seen");
-	CHECK_NEAR(model.alpha[0], (1 + 2 * (2.0 / 3)) / 3, 1e-9, "and its click is weighed against the prior");
+	CHECK_NEAR(model.alpha[0], (1 + 0.1 * (2.0 / 3)) / 1.1, 1e-9, "and its click is weighed against the prior");
 	CHECK(model.impressions == 1 && model.shown[3] == 1, "impressions are counted");
 	cells[0] = (SermClickCell){0, 1, 50, 0};
 	cells[1] = (SermClickCell){0, 3, 50, 0};
