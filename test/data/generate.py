@@ -58,7 +58,7 @@ def read_products():
                 fail(f"{where}: expected tags | title | body")
             tags, title, body = fields
             count = len(body.split())
-            if not 12 <= count <= 80:
+            if not 20 <= count <= 80:
                 fail(f"{where}: a body of {count} words")
             products.append({
                 "id": f"{department[:2].upper()}{len(products) + 1001}",
