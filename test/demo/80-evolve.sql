@@ -4,5 +4,6 @@ SELECT serm.add_agent('products', 'shop.lenient_judge(text, text)'::regprocedure
 SELECT serm.add_agent('products', 'shop.strict_judge(text, text)'::regprocedure);
 SELECT serm.add_agent('products', 'judge_http'::name);
 
-CALL serm.evolve('products');
-CALL serm.evolve('products');
+-- The first round sees the log until the season's first week is over, the second all of it.
+CALL serm.evolve('products', '{"budget": 400, "until": "2026-04-06 00:00:00+00"}');
+CALL serm.evolve('products', '{"budget": 400, "until": "2026-04-13 00:00:00+00"}');

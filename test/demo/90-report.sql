@@ -1,12 +1,6 @@
 -- The one table. Rankings are measured on every pair of the truth whose query belongs to the test split: no version was
 -- trained on any of these queries, and the judges' errors do not touch the truth.
 
-CREATE TEMPORARY TABLE tested AS
-	SELECT t.query_id, t.doc_id, t.grade, q.query, q.segment = 'season' AS season, p.doc,
-		shop.first_stage(q.query, p.title, p.body) AS first_stage
-	FROM shop.truth t JOIN shop.query q USING (query_id) JOIN shop.product p USING (doc_id)
-	WHERE serm.split_of(q.query) = 'test';
-
 -- ts_rank_cd knows no grades: it is given the cut points that reproduce the shares of the shop's own grades.
 CREATE TEMPORARY TABLE cut AS
 	SELECT g AS grade, percentile_disc((SELECT avg((grade < g)::int) FROM shop.labelled))
@@ -15,13 +9,14 @@ CREATE TEMPORARY TABLE cut AS
 	GROUP BY g;
 
 CREATE TEMPORARY TABLE scored AS
-	SELECT 'ts_rank_cd' AS system, t.*, first_stage AS score,
+	SELECT 'ts_rank_cd' AS system, query_id, doc_id, grade, season, first_stage::double precision AS score,
 		(SELECT count(*) FROM cut WHERE first_stage >= least AND least > 0)::int AS predicted
-	FROM tested t
+	FROM shop.tested
 	UNION ALL
-	SELECT 'first', t.*, p.score, p.grade FROM tested t, LATERAL serm.predict_version(query, doc, 'products', 1) p
+	SELECT 'first', query_id, doc_id, grade, season, first_score, first_grade FROM shop.tested
 	UNION ALL
-	SELECT 'evolved', t.*, p.score, p.grade FROM tested t, LATERAL serm.predict(query, doc, 'products') p;
+	SELECT 'evolved', query_id, doc_id, grade, season, p.score, p.grade
+	FROM shop.tested, LATERAL serm.predict(query, doc, 'products') p;
 
 CREATE TEMPORARY TABLE listed AS
 	SELECT system, query_id, season, serm.ndcg(grade, score, 1, 'linear', doc_id) AS ndcg1,
@@ -79,8 +74,20 @@ INSERT INTO report (what, a, b, c)
 
 -- What the gate said, with the numbers it decided by.
 INSERT INTO report (what, a, b, c)
-	SELECT 'gate', max(phase) FILTER (WHERE round = 1), max(phase) FILTER (WHERE round = 2), '' FROM serm.round
-	WHERE model = 'products';
+	SELECT what, max(value) FILTER (WHERE round = 1), max(value) FILTER (WHERE round = 2), '' FROM (
+		SELECT round, 1 AS place, 'gate: decision' AS what, phase AS value FROM serm.round WHERE model = 'products'
+		UNION ALL
+		SELECT round, place, 'gate: ' || metric || ' ' || system, to_char((metrics -> 'gate' -> metric ->> system)::float8, '0.0000')
+			FROM serm.round, (VALUES (2, 'ndcg@4'), (3, 'nll')) m (place, metric), (VALUES ('active'), ('candidate')) s (system)
+			WHERE model = 'products'
+		UNION ALL
+		SELECT round, place, 'gate: ' || metric || ' difference', format('%s [%s, %s]',
+				to_char((metrics -> 'gate' -> metric ->> 'difference')::float8, 'SG0.0000'),
+				to_char((metrics -> 'gate' -> metric ->> 'low')::float8, 'SG0.0000'),
+				to_char((metrics -> 'gate' -> metric ->> 'high')::float8, 'SG0.0000'))
+			FROM serm.round, (VALUES (2, 'ndcg@4'), (3, 'nll')) m (place, metric)
+			WHERE model = 'products' AND metrics ? 'gate') g
+	GROUP BY place, what ORDER BY place, what;
 
 SELECT what AS " ", a AS "ts_rank_cd", b AS "first version", c AS "evolved" FROM report ORDER BY line;
-SELECT round, decision, reason FROM serm.round WHERE model = 'products' ORDER BY round;
+SELECT round, reason AS "what the gate said" FROM serm.round WHERE model = 'products' ORDER BY round;
