@@ -160,7 +160,7 @@ $node->init;
 $node->append_conf('postgresql.conf', "fsync = off\n");
 $node->start;
 $node->safe_psql('postgres', "CREATE EXTENSION serm; $goods");
-$primary->safe_psql('postgres', 'CREATE PUBLICATION weights FOR TABLE serm.model, serm.version, serm.tensor');
+$primary->safe_psql('postgres', 'CREATE PUBLICATION weights FOR TABLE serm.model (name, kind, grades, options, active, created), serm.version, serm.tensor');
 $node->safe_psql('postgres', sprintf('CREATE SUBSCRIPTION weights CONNECTION $$%s$$ PUBLICATION weights',
 	$primary->connstr('postgres')));
 $node->wait_for_subscription_sync($primary, 'weights');
