@@ -62,7 +62,7 @@ serm_scaling_guard(
 
 void
 serm_scaling_cuts(const float *score, const SermReal *weight, const uint32_t *order, size_t count,
-    const double *prior, uint32_t grade_count, float *cuts)
+    const double *prior, uint32_t grade_count, SermReal *cuts)
 {
 	double total = 0, below = 0, wanted = 0;
 	size_t at = 0;
@@ -77,7 +77,7 @@ serm_scaling_cuts(const float *score, const SermReal *weight, const uint32_t *or
 		if (at == 0)
 			cuts[y] = -1;
 		else if (at == count)
-			cuts[y] = (float) grade_count;
+			cuts[y] = (SermReal) grade_count;
 		else
 			cuts[y] = (score[order[at - 1]] + score[order[at]]) / 2;
 	}

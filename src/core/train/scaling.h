@@ -25,6 +25,6 @@ extern void serm_scaling_guard(
  * repeats its neighbour. `order` [count] lists the scores ascending.
  */
 extern void serm_scaling_cuts(const float *score, const SermReal *weight, const uint32_t *order, size_t count,
-    const double *prior, uint32_t grade_count, float *cuts);
+    const double *prior, uint32_t grade_count, SermReal *cuts);
 
 #endif

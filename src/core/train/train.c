@@ -27,6 +27,15 @@
 #define PRETRAIN_STREAM UINT64_C(0x70726574)
 #define TENSORS_MAX 16
 
+/* Heads and cut points are stored as they are computed: the double build tests them so. */
+#ifdef SERM_REAL_DOUBLE
+#define DTYPE_REAL SERM_DTYPE_F64
+#else
+#define DTYPE_REAL SERM_DTYPE_F32
+#endif
+
+static_assert(sizeof(SermGuard) == SERM_GUARD_COUNT * sizeof(float), "SermGuard is stored as it lies");
+
 typedef struct Trainer {
 	const SermTrainingSet *set;
 	const SermTrainHost *host;
@@ -49,7 +58,7 @@ typedef struct Trainer {
 	float *embedding_scale; /* [SERM_EMBEDDING_ROWS] */
 	float *scale_mean;      /* [SERM_FEATURES] */
 	float *scale_inverse;   /* [SERM_FEATURES] */
-	float *cuts;            /* [grade_count - 1] */
+	SermReal *cuts;         /* [grade_count - 1] */
 	SermGuard *guard;
 } Trainer;
 
@@ -182,7 +191,7 @@ allocate(Trainer *trainer, SermError *error)
 	trainer->embedding_scale = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float));
 	trainer->scale_mean = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
 	trainer->scale_inverse = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
-	trainer->cuts = serm_arena_array(arena, grades - 1, sizeof(float));
+	trainer->cuts = serm_arena_array(arena, grades - 1, size);
 	trainer->guard = serm_arena_alloc(arena, sizeof(*trainer->guard));
 	trainer->features = serm_arena_array(arena, n, sizeof(*trainer->features));
 	trainer->input = serm_arena_array(arena, n * SERM_FEATURES, size);
@@ -391,7 +400,6 @@ find_cuts(Trainer *trainer, SermError *error)
 }
 
 typedef struct TensorList {
-	SermArena *arena;
 	SermTensor *tensors;
 	size_t count;
 	bool failed;
@@ -415,30 +423,13 @@ add_tensor(TensorList *list, const char *name, SermDtype dtype, const void *data
 		list->failed = true;
 }
 
-/* Weights are stored as float32, whatever they were trained in. */
-static void
-add_weights(TensorList *list, const char *name, const SermReal *values, uint32_t rank, uint64_t first,
-    uint64_t second, uint64_t third)
-{
-	size_t count = first * second * third;
-	float *stored = serm_arena_array(list->arena, count, sizeof(*stored));
-
-	if (stored == NULL) {
-		list->failed = true;
-		return;
-	}
-	for (size_t i = 0; i < count; i++)
-		stored[i] = (float) values[i];
-	add_tensor(list, name, SERM_DTYPE_F32, stored, rank, first, second, third);
-}
-
 static SermStatus
 write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
 {
 	const SermStatistics *statistics = &trainer->statistics;
 	const SermHeads *heads = &trainer->fit.heads;
 	uint64_t k = heads->head_count, grades = heads->grade_count, words = statistics->word_count;
-	TensorList list = {.arena = trainer->arena};
+	TensorList list = {0};
 	double *counts = serm_arena_array(trainer->arena, SERM_STATISTICS_COUNT, sizeof(*counts));
 
 	list.tensors = serm_arena_array(trainer->arena, TENSORS_MAX, sizeof(*list.tensors));
@@ -458,13 +449,13 @@ write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
 	add_tensor(&list, SERM_TENSOR_SCALE_MEAN, SERM_DTYPE_F32, trainer->scale_mean, 1, SERM_FEATURES, 0, 0);
 	add_tensor(
 	    &list, SERM_TENSOR_SCALE_INVERSE, SERM_DTYPE_F32, trainer->scale_inverse, 1, SERM_FEATURES, 0, 0);
-	add_weights(&list, SERM_TENSOR_HEADS_W1, heads->w1, 3, k, SERM_HIDDEN1, SERM_FEATURES);
-	add_weights(&list, SERM_TENSOR_HEADS_B1, heads->b1, 2, k, SERM_HIDDEN1, 1);
-	add_weights(&list, SERM_TENSOR_HEADS_W2, heads->w2, 3, k, SERM_HIDDEN2, SERM_HIDDEN1);
-	add_weights(&list, SERM_TENSOR_HEADS_B2, heads->b2, 2, k, SERM_HIDDEN2, 1);
-	add_weights(&list, SERM_TENSOR_HEADS_W3, heads->w3, 3, k, grades, SERM_HIDDEN2);
-	add_weights(&list, SERM_TENSOR_HEADS_B3, heads->b3, 2, k, grades, 1);
-	add_tensor(&list, SERM_TENSOR_CUTS, SERM_DTYPE_F32, trainer->cuts, 1, grades - 1, 0, 0);
+	add_tensor(&list, SERM_TENSOR_HEADS_W1, DTYPE_REAL, heads->w1, 3, k, SERM_HIDDEN1, SERM_FEATURES);
+	add_tensor(&list, SERM_TENSOR_HEADS_B1, DTYPE_REAL, heads->b1, 2, k, SERM_HIDDEN1, 1);
+	add_tensor(&list, SERM_TENSOR_HEADS_W2, DTYPE_REAL, heads->w2, 3, k, SERM_HIDDEN2, SERM_HIDDEN1);
+	add_tensor(&list, SERM_TENSOR_HEADS_B2, DTYPE_REAL, heads->b2, 2, k, SERM_HIDDEN2, 1);
+	add_tensor(&list, SERM_TENSOR_HEADS_W3, DTYPE_REAL, heads->w3, 3, k, grades, SERM_HIDDEN2);
+	add_tensor(&list, SERM_TENSOR_HEADS_B3, DTYPE_REAL, heads->b3, 2, k, grades, 1);
+	add_tensor(&list, SERM_TENSOR_CUTS, DTYPE_REAL, trainer->cuts, 1, grades - 1, 0, 0);
 	add_tensor(&list, SERM_TENSOR_GUARD, SERM_DTYPE_F32, trainer->guard, 1, SERM_GUARD_COUNT, 0, 0);
 	if (list.failed)
 		return serm_train_out_of_memory(error);
