@@ -5,6 +5,7 @@
 #include "pg/serm.h"
 
 #include "miscadmin.h"
+#include "pg/store/blas.h"
 #include "utils/guc.h"
 
 PG_MODULE_MAGIC;
@@ -15,6 +16,7 @@ void
 _PG_init(void)
 {
 	serm_define_gucs();
+	serm_blas_define_gucs();
 	MarkGUCPrefixReserved("serm");
 	if (IsBinaryUpgrade || !process_shared_preload_libraries_in_progress)
 		return;

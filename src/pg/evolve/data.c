@@ -51,9 +51,11 @@ read_rows(const char *sql, const SermParam *params, int count, RowReader reader,
 	SPI_cursor_close(portal);
 }
 
-static void pg_attribute_noreturn() out_of_memory(void)
+static void
+pg_attribute_noreturn() out_of_memory(void)
 {
-	ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("training data does not fit in %d MB", serm_train_memory_mb),
+	ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
+	    errmsg("training data does not fit in %d MB", serm_train_memory_mb),
 	    errhint("Raise serm.train_memory, or lower the option \"corpus\"."));
 }
 
@@ -73,7 +75,8 @@ relation_name(Oid relation)
 	char *name = get_rel_name(relation);
 
 	if (name == NULL)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("the documents of the model do not exist any more"));
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+		    errmsg("the documents of the model do not exist any more"));
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name);
 }
 
@@ -81,21 +84,21 @@ relation_name(Oid relation)
 static SermText
 copy_text(SermHost *host, uint64 row, int column)
 {
-	SermText text = {"", 0};
+	SermText copy = {"", 0};
 	bool null;
 	Datum value = serm_spi_value(row, column, &null);
-	text *detoasted;
+	struct varlena *bytes;
 
 	if (null)
-		return text;
-	detoasted = DatumGetTextPP(value);
-	text.length = VARSIZE_ANY_EXHDR(detoasted);
-	text.bytes = serm_arena_copy(&host->arena, VARDATA_ANY(detoasted), text.length);
-	if (text.bytes == NULL)
+		return copy;
+	bytes = PG_DETOAST_DATUM_PACKED(value);
+	copy.length = VARSIZE_ANY_EXHDR(bytes);
+	copy.bytes = serm_arena_copy(&host->arena, VARDATA_ANY(bytes), copy.length);
+	if (copy.bytes == NULL)
 		out_of_memory();
-	if ((Pointer) detoasted != DatumGetPointer(value))
-		pfree(detoasted);
-	return text;
+	if ((Pointer) bytes != DatumGetPointer(value))
+		pfree(bytes);
+	return copy;
 }
 
 /* The part of a text that models read, in both encodings. */
@@ -160,7 +163,7 @@ typedef struct PairReader {
 	SermHost *host;
 	const SermModelRow *row;
 	bool agreed;
-	bool all; /* no split: everything goes to `train` */
+	bool all;     /* no split: everything goes to `train` */
 	bool is_test; /* of the query read last */
 	SermText query;
 	SermTextBuffer buffer;
@@ -169,9 +172,18 @@ typedef struct PairReader {
 	SermPairSet *sets[2];
 } PairReader;
 
-enum { COLUMN_QUERY = 1, COLUMN_DOC_ID, COLUMN_DOC, COLUMN_GRADE, COLUMN_TARGET, COLUMN_SOURCE, COLUMN_WEIGHT };
+enum {
+	COLUMN_QUERY = 1,
+	COLUMN_DOC_ID,
+	COLUMN_DOC,
+	COLUMN_GRADE,
+	COLUMN_TARGET,
+	COLUMN_SOURCE,
+	COLUMN_WEIGHT
+};
 
-static void pg_attribute_noreturn() bad_judgment(const SermText *query, const char *problem, const char *hint)
+static void
+pg_attribute_noreturn() bad_judgment(const SermText *query, const char *problem, const char *hint)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 	    errmsg("judgment of query \"%.*s\" %s", (int) pg_mbcliplen(query->bytes, (int) query->length, 100),
@@ -222,8 +234,7 @@ read_target(const PairReader *reader, uint64 row, const char *source, SermPair *
 	if (null || (reader->agreed && strcmp(source, "agents") == 0))
 		target_of_grade(&reader->query, pair->grade, reader->row->grade_count, pair->target);
 	else
-		target_of_array(
-		    &reader->query, DatumGetArrayTypeP(value), reader->row->grade_count, pair->target);
+		target_of_array(&reader->query, DatumGetArrayTypeP(value), reader->row->grade_count, pair->target);
 }
 
 static void
@@ -244,6 +255,13 @@ read_query(PairReader *reader, uint64 row)
 		*(SermCopy *) grow(&reader->queries[side]) = query;
 }
 
+/* A fractional grade of agents is the mean of a soft target: they disagreed. */
+static bool
+is_agreed(const char *source, float4 grade)
+{
+	return strcmp(source, "agents") != 0 || grade == floorf(grade);
+}
+
 static void
 read_pair(void *state, uint64 row)
 {
@@ -253,6 +271,8 @@ read_pair(void *state, uint64 row)
 	int side;
 	bool null;
 
+	if (reader->agreed && !is_agreed(source, DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null))))
+		return;
 	read_query(reader, row);
 	side = reader->is_test ? 1 : 0;
 	if (reader->sets[side] == NULL)
@@ -269,7 +289,8 @@ read_pair(void *state, uint64 row)
 }
 
 static void
-start_reader(PairReader *reader, SermHost *host, const SermModelRow *row, SermPairSet *train, SermPairSet *test)
+start_reader(
+    PairReader *reader, SermHost *host, const SermModelRow *row, SermPairSet *train, SermPairSet *test)
 {
 	memset(reader, 0, sizeof(*reader));
 	reader->host = host;
@@ -288,9 +309,8 @@ finish_reader(PairReader *reader)
 {
 	for (int side = 0; side < 2; side++)
 		if (reader->sets[side] != NULL)
-			*reader->sets[side] =
-			    (SermPairSet){reader->queries[side].elements, reader->queries[side].count,
-			        reader->pairs[side].elements, reader->pairs[side].count};
+			*reader->sets[side] = (SermPairSet){reader->queries[side].elements, reader->queries[side].count,
+			    reader->pairs[side].elements, reader->pairs[side].count};
 }
 
 void

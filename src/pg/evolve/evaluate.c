@@ -12,6 +12,7 @@
 #include "core/stats/calibration.h"
 #include "core/stats/metrics.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "pg/evolve/evolve.h"
 
 #define INTERVAL_DRAWS 1000
@@ -46,7 +47,8 @@ doubles(SermHost *host, size_t count)
 /* --- per query */
 
 static void
-rank_query(SermHost *host, const SermPredictions *predictions, size_t first, size_t end, SermEvaluation *evaluation)
+rank_query(
+    SermHost *host, const SermPredictions *predictions, size_t first, size_t end, SermEvaluation *evaluation)
 {
 	const SermPairSet *set = predictions->set;
 	uint32 query = set->pairs[first].query;
@@ -235,23 +237,21 @@ mean_interval(SermHost *host, const double *values, const double *weight, size_t
 }
 
 void
-serm_evaluation_metrics(
-    SermHost *host, const SermEvaluation *evaluation, uint32 draws, SermMetric *metrics)
+serm_evaluation_metrics(SermHost *host, const SermEvaluation *evaluation, uint32 draws, SermMetric *metrics)
 {
 	size_t queries = evaluation->set->query_count;
 	size_t grades = evaluation->grade_count;
 	SermMetric *next = metrics;
 
 	for (int k = 0; k < SERM_NDCG_COUNT; k++)
-		*next++ = (SermMetric){
-		    ndcgs[k].name, mean_interval(host, evaluation->ndcg[k], NULL, queries, draws)};
+		*next++ = (SermMetric){ndcgs[k].name, mean_interval(host, evaluation->ndcg[k], NULL, queries, draws)};
+	*next++ =
+	    (SermMetric){"accuracy", mean_interval(host, evaluation->correct, evaluation->pairs, queries, draws)};
 	*next++ = (SermMetric){
-	    "accuracy", mean_interval(host, evaluation->correct, evaluation->pairs, queries, draws)};
-	*next++ = (SermMetric){"kappa", statistic_interval(host, evaluation->confusion, queries,
-	                                    grades * grades, kappa_of, draws)};
+	    "kappa", statistic_interval(host, evaluation->confusion, queries, grades * grades, kappa_of, draws)};
 	*next++ = (SermMetric){"nll", mean_interval(host, evaluation->nll, evaluation->pairs, queries, draws)};
-	*next++ = (SermMetric){"ece", statistic_interval(host, evaluation->bins, queries,
-	                                  SERM_ECE_BINS * BIN_FIELDS, ece_of, draws)};
+	*next++ = (SermMetric){"ece",
+	    statistic_interval(host, evaluation->bins, queries, SERM_ECE_BINS * BIN_FIELDS, ece_of, draws)};
 	Assert(next - metrics == SERM_METRIC_COUNT);
 }
 
@@ -308,7 +308,8 @@ read_split(SermHost *host, const SermModelRow *row, const char *split, SermPairS
 	if (set->pair_count == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no judgments in the %s split", row->name, split),
-		    errhint("Insert graded pairs into serm.judgment; serm.split_of(query) tells the split of a query."));
+		    errhint(
+		        "Insert graded pairs into serm.judgment; serm.split_of(query) tells the split of a query."));
 }
 
 SERM_FUNCTION(serm_evaluate_version);
@@ -320,7 +321,8 @@ serm_evaluate_version(PG_FUNCTION_ARGS)
 	char *model = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	int version = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 	char *split = PG_ARGISNULL(2) ? "test" : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm evaluate", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+	    AllocSetContextCreate(CurrentMemoryContext, "serm evaluate", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	SermHost host;
 	SermScorer *scorer = serm_scorer_open(model, version, context);

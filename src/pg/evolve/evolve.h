@@ -25,7 +25,8 @@ extern Jsonb *serm_json_end(StringInfo json);
 /* The union of two objects; keys of `second` win. */
 extern Jsonb *serm_json_merge(const Jsonb *first, const Jsonb *second);
 extern bool serm_json_has(const Jsonb *object, const char *key);
-/* The value of a key that is an object, or NULL; the key is removed from *options. Error 22023 for another type. */
+/* The value of a key that is an object, or NULL; the key is removed from *options. Error 22023 for another
+ * type. */
 extern Jsonb *serm_json_take_object(Jsonb **options, const char *key, const char *what);
 
 /* --- progress.c: what serm.progress shows, and a clock */
@@ -46,7 +47,8 @@ extern double serm_progress_clock(void *context);
 
 /* --- data.c: judged pairs and documents, copied out of a transaction */
 
-/* A text in the server's encoding, as stored versions read it, and as UTF-8, as core does: often the same bytes. */
+/* A text in the server's encoding, as stored versions read it, and as UTF-8, as core does: often the same
+ * bytes. */
 typedef struct SermCopy {
 	SermText text;
 	SermText utf8;
@@ -79,8 +81,8 @@ typedef struct SermPairSet {
 extern void serm_pairs_read(
     SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test);
 /*
- * The documents, as UTF-8, that statistics and embeddings are learned from, about `count_max` at most, chosen by
- * their hash: those of the model, or the judged ones.
+ * The documents, as UTF-8, that statistics and embeddings are learned from, about `count_max` at most, chosen
+ * by their hash: those of the model, or the judged ones.
  */
 extern void serm_corpus_read(
     SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count);

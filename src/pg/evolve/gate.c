@@ -18,7 +18,8 @@ evaluate_version(SermRound *round, SermScorer *scorer, const SermPairSet *set, S
 }
 
 static void
-decide(SermRound *round, const SermEvaluation *active, const SermEvaluation *candidate, SermGateDecision *decision)
+decide(SermRound *round, const SermEvaluation *active, const SermEvaluation *candidate,
+    SermGateDecision *decision)
 {
 	const SermPairSet *set = active->set;
 	const SermGateSettings *settings = &round->settings.gate;
@@ -41,7 +42,8 @@ decide(SermRound *round, const SermEvaluation *active, const SermEvaluation *can
 		query_of[i] = set->pairs[i].query;
 	/* Numbers that are not finite have no ranking: a query may be defined for both versions or for none. */
 	if (!active->finite || !candidate->finite)
-		input.ndcg_active = input.ndcg_candidate = (active->finite ? candidate : active)->ndcg[SERM_NDCG_AT_4];
+		input.ndcg_active = input.ndcg_candidate =
+		    (active->finite ? candidate : active)->ndcg[SERM_NDCG_AT_4];
 	serm_gate_defaults(&options);
 	options.margin = settings->margin;
 	options.confidence = settings->confidence;
@@ -49,8 +51,8 @@ decide(SermRound *round, const SermEvaluation *active, const SermEvaluation *can
 	options.draws = (uint32) settings->draws;
 	options.keep_going = serm_host_keep_going;
 	options.context = &round->host;
-	serm_host_check(&round->host,
-	    serm_gate_decide(&input, &options, &round->host.arena, decision, &error), &error);
+	serm_host_check(
+	    &round->host, serm_gate_decide(&input, &options, &round->host.arena, decision, &error), &error);
 }
 
 static void
@@ -107,8 +109,8 @@ apply(SermRound *round, const SermGateDecision *decision, int against, const Jso
 		    errmsg("another version of model \"%s\" became active while the gate compared", round->row->name),
 		    errhint("CALL serm.evolve('%s') again: it compares with the new one.", round->row->name));
 	if (decision->promote)
-		serm_version_activate(
-		    round->row->name, round->candidate, "promote", psprintf("round %d: %s", round->number, decision->reason));
+		serm_version_activate(round->row->name, round->candidate, "promote",
+		    psprintf("round %d: %s", round->number, decision->reason));
 	else
 		serm_version_set_status(round->row->name, round->candidate, "rejected");
 	serm_round_finish(round, decision->promote ? "promoted" : "rejected", decision->reason, NULL, metrics);
@@ -129,8 +131,7 @@ serm_round_gate(SermRound *round)
 		finish_promoted_by_hand(round);
 		return;
 	}
-	serm_pairs_read(
-	    &round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, NULL, &test);
+	serm_pairs_read(&round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, NULL, &test);
 	gold = serm_pairs_keep_gold(&test);
 	active_scorer = serm_scorer_open(round->row->name, against, round->context);
 	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, round->context);

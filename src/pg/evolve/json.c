@@ -73,8 +73,7 @@ serm_json_end(StringInfo json)
 Jsonb *
 serm_json_merge(const Jsonb *first, const Jsonb *second)
 {
-	return DatumGetJsonbP(
-	    DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(first), JsonbPGetDatum(second)));
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(first), JsonbPGetDatum(second)));
 }
 
 bool
@@ -85,7 +84,8 @@ serm_json_has(const Jsonb *object, const char *key)
 	name.val.string.val = unconstify(char *, key);
 	name.val.string.len = strlen(key);
 	return JB_ROOT_IS_OBJECT(object) &&
-	       findJsonbValueFromContainer(unconstify(JsonbContainer *, &object->root), JB_FOBJECT, &name) != NULL;
+	       findJsonbValueFromContainer(unconstify(JsonbContainer *, &object->root), JB_FOBJECT, &name) !=
+	           NULL;
 }
 
 Jsonb *
@@ -107,7 +107,7 @@ serm_json_take_object(Jsonb **options, const char *key, const char *what)
 	if (!JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"%s\" of %s must be a JSON object", key, what));
-	*options = DatumGetJsonbP(
-	    DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(*options), CStringGetTextDatum(key)));
+	*options =
+	    DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(*options), CStringGetTextDatum(key)));
 	return object;
 }

@@ -2,12 +2,15 @@
  * From the votes of agents to what training takes from them.
  *
  * The agreed grade of a pair says too much: agents err in level and err alike.
- * With the model option labels = "posterior" a judgment of agents gets the soft
- * target q(y) ~ p(y) prod_j C_j[y][vote_j], where p is the active version's
- * distribution, brought to the grade prior of the gold pairs, and C_j the
- * confusion matrix of agent j, from the pairs that both people and agents
- * graded. Only pairs of train queries count as gold: the test split must not
- * leak into labels.
+ * With the model option labels = "posterior" the round appends, for every pair
+ * that got a vote, a judgment of the judge "posterior" with the soft target
+ * q(y) ~ p(y) prod_j C_j[y][vote_j]: p is the active version's distribution,
+ * brought to the grade prior of the gold pairs, C_j the confusion matrix of
+ * agent j, from the pairs that both people and agents graded. Disputed pairs
+ * take part: leaving them out would skew what training sees towards what judges
+ * find easy. Their grade is the mean of the target, a fraction; that of an
+ * agreed pair stays the agreed one. Only pairs of train queries count as gold:
+ * the test split must not leak into labels.
  */
 #include "pg/serm.h"
 
@@ -15,21 +18,22 @@
 
 #include "core/stats/agreement.h"
 #include "core/stats/judges.h"
+#include "miscadmin.h"
 #include "pg/evolve/round.h"
 #include "utils/array.h"
 
 #define JUDGES_MAX 64
 /*
- * Judges are not independent: by residual correlation 33 real ones counted as 9.9 (doc/evolution.md). More than
- * two are tempered to that many: 33^(1 - .344) = 9.9, and 2 stay 2 within the error of the measurement.
+ * Judges are not independent: by residual correlation 33 real ones counted as 9.9 (doc/evolution.md). More
+ * than two are tempered to that many: 33^(1 - .344) = 9.9, and 2 stay 2 within the error of the measurement.
  */
 #define DEPENDENCE .344
 
 typedef struct Sample {
 	SermText query; /* in the server's encoding */
-	SermText doc_id;
 	SermText doc;
-	bool wanted; /* of this round, with a judgment that lacks its target */
+	int64 id;
+	bool wanted; /* of this round, voted on and not settled by people */
 } Sample;
 
 typedef struct Votes {
@@ -65,7 +69,9 @@ serm_round_count_labels(SermRound *round, SermRoundLabels *labels)
 	    " pg_catalog.count(*) FILTER (WHERE s.state = 'settled'),"
 	    " pg_catalog.count(*) FILTER (WHERE s.state = 'failed'),"
 	    " pg_catalog.count(*) FILTER (WHERE s.state IN ('waiting', 'annotating')),"
-	    " (SELECT pg_catalog.count(*) FROM serm.judgment j WHERE j.model = $1 AND j.round = $2)"
+	    " (SELECT pg_catalog.count(DISTINCT (pg_catalog.md5(j.query), pg_catalog.md5(coalesce(j.doc_id, "
+	    "j.doc))))"
+	    " FROM serm.judgment j WHERE j.model = $1 AND j.round = $2)"
 	    " FROM serm.sample s WHERE s.model = $1 AND s.round = $2",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	for (int i = 0; i < lengthof(fields); i++)
@@ -87,8 +93,9 @@ read_judges(Votes *votes)
 {
 	SermParam params[] = {SERM_TEXT(votes->row->name)};
 
-	serm_spi_execute("SELECT DISTINCT v.agent COLLATE \"C\" FROM serm.vote v JOIN serm.sample s ON s.id = v.sample"
-	                 " WHERE s.model = $1 AND v.grade IS NOT NULL ORDER BY 1",
+	serm_spi_execute(
+	    "SELECT DISTINCT v.agent COLLATE \"C\" FROM serm.vote v JOIN serm.sample s ON s.id = v.sample"
+	    " WHERE s.model = $1 AND v.grade IS NOT NULL ORDER BY 1",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	if (SPI_processed > JUDGES_MAX)
 		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -99,21 +106,21 @@ read_judges(Votes *votes)
 }
 
 /*
- * One row per sample: its text, and for each agent (sorted by name) the grade that most of its paths gave, NULL for a
- * tie or none. Gold is the newest grade by people.
+ * One row per sample: its text, and for each agent (sorted by name) the grade that most of its paths gave,
+ * NULL for a tie or none. Gold is the newest grade by people.
  */
 static const char samples_sql[] =
-    "SELECT s.query, s.doc_id, s.doc, s.round = $2,"
-    " EXISTS (SELECT FROM serm.judgment j WHERE j.model = $1 AND j.round = $2 AND s.round = $2"
-    " AND j.source = 'agents' AND j.target IS NULL AND pg_catalog.md5(j.query) = pg_catalog.md5(s.query)"
-    " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5(s.doc_id)),"
+    "SELECT s.query, s.id, s.doc, s.round = $2,"
+    " s.round = $2 AND s.state IN ('agreed', 'disputed') AND EXISTS (SELECT FROM serm.vote v"
+    " WHERE v.sample = s.id AND v.grade IS NOT NULL),"
     " (SELECT j.grade FROM serm.judgment j WHERE j.model = $1 AND j.source IN ('human', 'import')"
     " AND pg_catalog.md5(j.query) = pg_catalog.md5(s.query)"
     " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5(s.doc_id)"
     " ORDER BY j.source = 'human' DESC, j.at DESC, j.id DESC LIMIT 1),"
     " ARRAY(SELECT (SELECT CASE WHEN pg_catalog.count(*) = 1 THEN pg_catalog.min(g.grade) END FROM"
     " (SELECT v.grade, pg_catalog.rank() OVER (ORDER BY pg_catalog.count(*) DESC) AS place FROM serm.vote v"
-    " WHERE v.sample = s.id AND v.agent = a.name AND v.grade IS NOT NULL GROUP BY v.grade) g WHERE g.place = 1)"
+    " WHERE v.sample = s.id AND v.agent = a.name AND v.grade IS NOT NULL GROUP BY v.grade) g WHERE g.place = "
+    "1)"
     " FROM pg_catalog.unnest($3::text[]) WITH ORDINALITY a(name, i) ORDER BY a.i)"
     " FROM serm.sample s WHERE s.model = $1 AND EXISTS (SELECT FROM serm.vote v WHERE v.sample = s.id)"
     " ORDER BY s.id";
@@ -128,7 +135,7 @@ read_sample(Votes *votes, uint64 row)
 	int count;
 
 	sample->query = text_value(row, 1);
-	sample->doc_id = text_value(row, 2);
+	sample->id = DatumGetInt64(serm_spi_value(row, 2, &null));
 	sample->doc = text_value(row, 3);
 	votes->this_round[row] = DatumGetBool(serm_spi_value(row, 4, &null));
 	sample->wanted = DatumGetBool(serm_spi_value(row, 5, &null));
@@ -148,11 +155,10 @@ static void
 read_votes(SermRound *round, Votes *votes)
 {
 	Datum names[JUDGES_MAX];
-	SermParam params[] = {
-	    SERM_TEXT(round->row->name), SERM_INT4(round->number), SERM_NULL(TEXTARRAYOID)};
+	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number), SERM_NULL(TEXTARRAYOID)};
 
-	*votes = (Votes){
-	    .row = round->row, .round = round->number, .grade_count = (uint32) round->row->grade_count};
+	*votes =
+	    (Votes){.row = round->row, .round = round->number, .grade_count = (uint32) round->row->grade_count};
 	read_judges(votes);
 	for (uint32 j = 0; j < votes->judge_count; j++)
 		names[j] = CStringGetTextDatum(votes->judges[j]);
@@ -161,8 +167,8 @@ read_votes(SermRound *round, Votes *votes)
 	serm_spi_execute(samples_sql, SPI_OK_SELECT, false, params, lengthof(params));
 	votes->count = SPI_processed;
 	votes->samples = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * sizeof(Sample));
-	votes->label = MemoryContextAllocHuge(
-	    round->context, Max(votes->count * votes->judge_count, 1) * sizeof(int16));
+	votes->label =
+	    MemoryContextAllocHuge(round->context, Max(votes->count * votes->judge_count, 1) * sizeof(int16));
 	votes->gold = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * sizeof(int16));
 	votes->this_round = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * sizeof(bool));
 	for (uint64 row = 0; row < votes->count; row++)
@@ -188,7 +194,8 @@ write_kappas(SermRound *round, const Votes *votes, StringInfo json)
 
 			memset(counts, 0, grades * grades * sizeof(double));
 			for (size_t i = 0; i < votes->count; i++) {
-				int16 x = votes->label[i * votes->judge_count + a], y = votes->label[i * votes->judge_count + b];
+				int16 x = votes->label[i * votes->judge_count + a],
+				      y = votes->label[i * votes->judge_count + b];
 
 				if (votes->this_round[i] && x >= 0 && y >= 0)
 					counts[(uint32) x * grades + (uint32) y] += 1;
@@ -221,8 +228,8 @@ measure_agreement(SermRound *round, const Votes *votes)
 				ratings[count++] = (SermRating){i, label};
 		}
 	if (count > 0)
-		serm_check(serm_agreement_alpha(
-		               ratings, count, SERM_ALPHA_ORDINAL, &round->host.arena, &agreement, &error),
+		serm_check(
+		    serm_agreement_alpha(ratings, count, SERM_ALPHA_ORDINAL, &round->host.arena, &agreement, &error),
 		    &error);
 	serm_json_number(json, "alpha", agreement.alpha);
 	serm_json_number(json, "share", agreement.share);
@@ -239,8 +246,7 @@ predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
 {
 	uint32 grades = votes->grade_count;
 
-	votes->prior =
-	    MemoryContextAllocHuge(round->context, Max(votes->count, 1) * grades * sizeof(float));
+	votes->prior = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * grades * sizeof(float));
 	for (size_t i = 0; i < votes->count; i++) {
 		SermPrediction prediction;
 
@@ -251,11 +257,11 @@ predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
 }
 
 typedef struct Confusion {
-	double *matrix;    /* [judge][grade][grade] */
-	double *prior;     /* [grade], of gold */
-	double *mean;      /* [grade], of the model on the gold pairs */
-	double *weight;    /* [judge] */
-	bool shift;        /* there is gold enough to bring the model's distribution to its prior */
+	double *matrix; /* [judge][grade][grade] */
+	double *prior;  /* [grade], of gold */
+	double *mean;   /* [grade], of the model on the gold pairs */
+	double *weight; /* [judge] */
+	bool shift;     /* there is gold enough to bring the model's distribution to its prior */
 	SermConfusionReport report;
 } Confusion;
 
@@ -301,21 +307,32 @@ target_param(const float *target, uint32 grades)
 
 	for (uint32 y = 0; y < grades; y++)
 		values[y] = Float4GetDatum(target[y]);
-	return SERM_DATUM(FLOAT4ARRAYOID,
-	    PointerGetDatum(construct_array(values, (int) grades, FLOAT4OID, sizeof(float4), true, TYPALIGN_INT)));
+	return SERM_DATUM(FLOAT4ARRAYOID, PointerGetDatum(construct_array(values, (int) grades, FLOAT4OID,
+	                                      sizeof(float4), true, TYPALIGN_INT)));
 }
 
+/* Append the judgment; the phase ends in the same transaction, so a repeated phase does not append it twice.
+ */
 static void
 write_target(const Votes *votes, const Sample *sample, const float *target)
 {
-	SermParam params[] = {SERM_TEXT(votes->row->name), SERM_INT4(votes->round),
-	    SERM_TEXT(sample->query.bytes), SERM_TEXT(sample->doc_id.bytes),
-	    target_param(target, votes->grade_count)};
+	double mean = 0;
+	SermParam params[3] = {SERM_INT8(sample->id), target_param(target, votes->grade_count)};
 
-	serm_spi_execute("UPDATE serm.judgment SET target = $5 WHERE model = $1 AND round = $2 AND source = 'agents'"
-	                 " AND target IS NULL AND pg_catalog.md5(query) = pg_catalog.md5($3)"
-	                 " AND pg_catalog.md5(coalesce(doc_id, doc)) = pg_catalog.md5($4)",
-	    SPI_OK_UPDATE, false, params, lengthof(params));
+	for (uint32 y = 0; y < votes->grade_count; y++)
+		mean += y * target[y];
+	params[2] = SERM_FLOAT4((float) mean);
+	serm_spi_execute(
+	    "INSERT INTO serm.judgment (model, query, doc_id, doc, grade, target, source, judge, rationale, "
+	    "round)"
+	    " SELECT s.model, s.query, s.doc_id, s.doc, CASE WHEN s.state = 'agreed' THEN s.grade ELSE $3 END, "
+	    "$2,"
+	    " 'agents', 'posterior', (SELECT j.rationale FROM serm.judgment j WHERE j.model = s.model"
+	    " AND j.round = s.round AND j.source = 'agents' AND pg_catalog.md5(j.query) = pg_catalog.md5(s.query)"
+	    " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5(s.doc_id) ORDER BY j.id LIMIT 1), "
+	    "s.round"
+	    " FROM serm.sample s WHERE s.id = $1",
+	    SPI_OK_INSERT, false, params, lengthof(params));
 }
 
 static void
@@ -351,9 +368,14 @@ describe_confusion(const Votes *votes, const Confusion *confusion)
 		StringInfo rows = makeStringInfo();
 
 		for (uint32 y = 0; y < grades * grades; y++)
-			appendStringInfo(rows, "%s%.3f%s", y == 0 ? "[[" : y % grades == 0 ? ", [" : ", ",
+			appendStringInfo(rows, "%s%.3f%s",
+			    y == 0            ? "[["
+			    : y % grades == 0 ? ", ["
+			                      : ", ",
 			    confusion->matrix[j * grades * grades + y],
-			    y == grades * grades - 1 ? "]]" : y % grades == grades - 1 ? "]" : "");
+			    y == grades * grades - 1   ? "]]"
+			    : y % grades == grades - 1 ? "]"
+			                               : "");
 		serm_json_jsonb(matrices, votes->judges[j],
 		    DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(rows->data))));
 	}
@@ -362,24 +384,25 @@ describe_confusion(const Votes *votes, const Confusion *confusion)
 	return serm_json_end(outer);
 }
 
-void
-serm_round_settle_labels(SermRound *round, SermRoundLabels *labels)
+Jsonb *
+serm_round_settle_labels(SermRound *round)
 {
 	bool posterior = strcmp(round->row->options.labels, "posterior") == 0;
 	SermScorer *scorer = NULL;
 	Confusion confusion;
 	Votes votes;
+	Jsonb *agreement;
 
 	read_votes(round, &votes);
 	if (posterior && votes.judge_count > 0)
 		scorer = serm_scorer_open(round->row->name, 0, round->context);
 	serm_spi_commit(&round->level);
-	labels->agreement = measure_agreement(round, &votes);
+	agreement = measure_agreement(round, &votes);
 	if (scorer == NULL)
-		return;
+		return agreement;
 	predict_samples(round, scorer, &votes);
 	serm_scorer_close(scorer);
 	estimate_confusion(round, &votes, &confusion);
-	labels->agreement = serm_json_merge(labels->agreement, describe_confusion(&votes, &confusion));
 	write_targets(round, &votes, &confusion);
+	return serm_json_merge(agreement, describe_confusion(&votes, &confusion));
 }

@@ -66,8 +66,8 @@ serm_predict_model(
 			SermPrediction prediction;
 
 			CHECK_FOR_INTERRUPTS();
-			serm_check(serm_model_predict(
-			               model, parsed, set->pairs[pair].doc.utf8, &scratch, &prediction, &error),
+			serm_check(
+			    serm_model_predict(model, parsed, set->pairs[pair].doc.utf8, &scratch, &prediction, &error),
 			    &error);
 			keep(predictions, pair, &prediction);
 		}

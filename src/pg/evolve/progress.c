@@ -34,12 +34,13 @@ serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress
 	if (progress->phase != NULL && strcmp(progress->phase, report->phase) == 0 &&
 	    !TimestampDifferenceExceeds(progress->written, now, SERM_PROGRESS_MS))
 		return;
-	serm_spi_execute("INSERT INTO serm._progress AS p"
-	                 " (pid, model, phase, step, steps, loss, per_second, started, updated)"
-	                 " VALUES ($1, $2, $3, $4, $5, nullif($6, 0), nullif($7, 0), $8, $9)"
-	                 " ON CONFLICT (pid) DO UPDATE SET model = excluded.model, phase = excluded.phase,"
-	                 " step = excluded.step, steps = excluded.steps, loss = excluded.loss,"
-	                 " per_second = excluded.per_second, started = excluded.started, updated = excluded.updated",
+	serm_spi_execute(
+	    "INSERT INTO serm._progress AS p"
+	    " (pid, model, phase, step, steps, loss, per_second, started, updated)"
+	    " VALUES ($1, $2, $3, $4, $5, nullif($6, 0), nullif($7, 0), $8, $9)"
+	    " ON CONFLICT (pid) DO UPDATE SET model = excluded.model, phase = excluded.phase,"
+	    " step = excluded.step, steps = excluded.steps, loss = excluded.loss,"
+	    " per_second = excluded.per_second, started = excluded.started, updated = excluded.updated",
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	serm_spi_commit(level);
 	progress->written = now;

@@ -18,7 +18,8 @@
 static bool
 lock_rounds(const SermModelRow *row, LOCKTAG *tag)
 {
-	uint64 key = DatumGetUInt64(hash_any_extended((const unsigned char *) row->name, (int) strlen(row->name), 0));
+	uint64 key =
+	    DatumGetUInt64(hash_any_extended((const unsigned char *) row->name, (int) strlen(row->name), 0));
 
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, LOCK_CLASS);
 	return LockAcquire(tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
@@ -72,8 +73,8 @@ mine(SermRound *round)
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	counts = mining_counts(round, &mined);
 	if (mined == 0)
-		serm_round_finish(round, "rejected", "nothing was mined: no pair of the search log is new to the model",
-		    counts, NULL);
+		serm_round_finish(round, "rejected",
+		    "nothing was mined: no pair of the search log is new to the model", counts, NULL);
 	else
 		serm_round_advance(round, "annotating", counts, NULL);
 	serm_spi_commit(&round->level);
@@ -107,7 +108,8 @@ annotate_options(const SermRound *round)
 }
 
 /* Samples that still wait for an answer after the time given: the round stays in this phase. */
-static void pg_attribute_noreturn() not_annotated(const SermRound *round, const SermRoundLabels *labels)
+static void
+pg_attribute_noreturn() not_annotated(const SermRound *round, const SermRoundLabels *labels)
 {
 	ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 	    errmsg("round %d of model \"%s\" waits for the answers of agents to " INT64_FORMAT " pairs",
@@ -121,6 +123,7 @@ static void
 annotate(SermRound *round)
 {
 	SermRoundLabels labels;
+	Jsonb *agreement;
 
 	serm_spi_end(round->level);
 	serm_annotate_run(round->row->name, true, annotate_options(round));
@@ -129,15 +132,16 @@ annotate(SermRound *round)
 	serm_round_count_labels(round, &labels);
 	if (labels.open > 0)
 		not_annotated(round, &labels);
-	serm_round_settle_labels(round, &labels);
+	agreement = serm_round_settle_labels(round);
+	serm_round_count_labels(round, &labels);
 	if (labels.judgments == 0)
 		serm_round_finish(round, "rejected",
-		    psprintf("no new judgment: of " INT64_FORMAT " pairs " INT64_FORMAT " are disputed and " INT64_FORMAT
-		             " could not be graded",
+		    psprintf("no new judgment: of " INT64_FORMAT " pairs " INT64_FORMAT
+		             " are disputed and " INT64_FORMAT " could not be graded",
 		        labels.disputed + labels.failed, labels.disputed, labels.failed),
-		    label_counts(&labels), labels.agreement);
+		    label_counts(&labels), agreement);
 	else
-		serm_round_advance(round, "training", label_counts(&labels), labels.agreement);
+		serm_round_advance(round, "training", label_counts(&labels), agreement);
 	serm_spi_commit(&round->level);
 	ereport(NOTICE, errmsg("round %d of model \"%s\": " INT64_FORMAT " agreed, " INT64_FORMAT
 	                       " disputed, " INT64_FORMAT " failed",
@@ -216,8 +220,8 @@ check_ready(const SermModelRow *row)
 		    errmsg("model \"%s\" has no search log to mine", row->name),
 		    errhint("Create the model with one: SELECT serm.create_model('name', log => 'my_log',"
 		            " documents => 'my_documents')."));
-	serm_spi_execute("SELECT 1 FROM serm.agent a WHERE a.model = $1 AND a.active LIMIT 1", SPI_OK_SELECT, false,
-	    params, lengthof(params));
+	serm_spi_execute("SELECT 1 FROM serm.agent a WHERE a.model = $1 AND a.active LIMIT 1", SPI_OK_SELECT,
+	    false, params, lengthof(params));
 	if (SPI_processed == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no agents to grade what is mined", row->name),
@@ -229,8 +233,8 @@ say_result(const SermRound *round)
 {
 	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number)};
 
-	serm_spi_execute("SELECT r.reason FROM serm.round r WHERE r.model = $1 AND r.round = $2", SPI_OK_SELECT, true,
-	    params, lengthof(params));
+	serm_spi_execute("SELECT r.reason FROM serm.round r WHERE r.model = $1 AND r.round = $2", SPI_OK_SELECT,
+	    true, params, lengthof(params));
 	if (SPI_processed == 1)
 		ereport(NOTICE, errmsg("round %d of model \"%s\" is %s: %s", round->number, round->row->name,
 		                    round->phase, serm_spi_string(0, 1)));
@@ -243,8 +247,8 @@ run_round(SermRound *round, const Jsonb *given)
 		if (round->settings.restart)
 			serm_round_finish(round, "failed", "given up: serm.evolve was called with restart", NULL, NULL);
 		else
-			ereport(NOTICE, errmsg("round %d of model \"%s\" goes on with %s", round->number, round->row->name,
-			                    round->phase));
+			ereport(NOTICE, errmsg("round %d of model \"%s\" goes on with %s", round->number,
+			                    round->row->name, round->phase));
 	}
 	if (round->number == 0 || is_phase(round, "failed")) {
 		check_ready(round->row);

@@ -51,8 +51,10 @@ extern Jsonb *serm_round_settings_write(const SermModelRow *row, const SermRound
  * them. */
 extern bool serm_round_resume(SermRound *round, const Jsonb *given);
 extern void serm_round_start(SermRound *round, const Jsonb *given);
-/* Move to the next phase: merge counts and metrics (each may be NULL), note the seconds of the phase that ends. */
-extern void serm_round_advance(SermRound *round, const char *phase, const Jsonb *counts, const Jsonb *metrics);
+/* Move to the next phase: merge counts and metrics (each may be NULL), note the seconds of the phase that
+ * ends. */
+extern void serm_round_advance(
+    SermRound *round, const char *phase, const Jsonb *counts, const Jsonb *metrics);
 /* The same, to the end: phase is promoted, rejected or failed. */
 extern void serm_round_finish(
     SermRound *round, const char *phase, const char *reason, const Jsonb *counts, const Jsonb *metrics);
@@ -67,21 +69,22 @@ typedef struct SermRoundLabels {
 	int64 settled;  /* by people, while the round ran */
 	int64 failed;
 	int64 open;      /* still to be annotated */
-	int64 judgments; /* of the round: what training gets */
-	Jsonb *agreement;
+	int64 judgments; /* pairs of the round that training gets, or would if their query were in its split */
 } SermRoundLabels;
 
 /* Count the states of the round's samples. Inside SPI. */
 extern void serm_round_count_labels(SermRound *round, SermRoundLabels *labels);
 /*
- * Measure the agreement of the agents, and with labels "posterior" give the judgments of the round their soft
- * targets. Commits between reading and computing; the targets are written in the transaction it leaves open.
+ * Measure the agreement of the agents (the result, for serm.round.metrics), and with labels "posterior"
+ * append judgments with soft targets. Commits between reading and computing; the judgments are written in the
+ * transaction that it leaves open.
  */
-extern void serm_round_settle_labels(SermRound *round, SermRoundLabels *labels);
+extern Jsonb *serm_round_settle_labels(SermRound *round);
 
 /* --- gate.c */
 
-/* Compare candidate and active version; activates or rejects the candidate and finishes the round. Commits. */
+/* Compare candidate and active version; activates or rejects the candidate and finishes the round. Commits.
+ */
 extern void serm_round_gate(SermRound *round);
 
 #endif

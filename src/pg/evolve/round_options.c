@@ -44,8 +44,8 @@ defaults(SermRoundSettings *settings)
 	settings->wait_s = WAIT_S;
 	settings->explore = -1;
 	serm_train_settings_defaults(&settings->train);
-	settings->gate = (SermGateSettings){
-	    gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
+	settings->gate =
+	    (SermGateSettings){gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
 }
 
 void

@@ -10,8 +10,8 @@
 
 #include "pg/evolve/round.h"
 
-#define SELECT_UNFINISHED                                                                                      \
-	"SELECT r.round, r.phase, r.candidate, r.options FROM serm.round r WHERE r.model = $1"                     \
+#define SELECT_UNFINISHED                                                                                    \
+	"SELECT r.round, r.phase, r.candidate, r.options FROM serm.round r WHERE r.model = $1"                   \
 	" AND r.phase IN ('mining', 'annotating', 'training', 'gating') ORDER BY r.round DESC LIMIT 1"
 
 static SermParam
@@ -48,7 +48,8 @@ serm_round_resume(SermRound *round, const Jsonb *given)
 		SermParam store[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number),
 		    jsonb_param(serm_round_settings_write(round->row, &round->settings))};
 
-		serm_spi_execute("UPDATE serm.round SET options = $3 WHERE model = $1 AND round = $2 RETURNING options",
+		serm_spi_execute(
+		    "UPDATE serm.round SET options = $3 WHERE model = $1 AND round = $2 RETURNING options",
 		    SPI_OK_UPDATE_RETURNING, false, store, lengthof(store));
 		restart = round->settings.restart;
 		serm_round_settings_read(DatumGetJsonbPCopy(serm_spi_value(0, 1, &null)), &round->settings);
@@ -83,7 +84,8 @@ phase_seconds(const SermRound *round)
 {
 	StringInfo json = serm_json_begin();
 
-	serm_json_number(json, round->phase, rint((serm_progress_clock(NULL) - round->phase_started) * 1e3) / 1e3);
+	serm_json_number(
+	    json, round->phase, rint((serm_progress_clock(NULL) - round->phase_started) * 1e3) / 1e3);
 	return serm_json_end(json);
 }
 
@@ -108,11 +110,12 @@ void
 serm_round_finish(
     SermRound *round, const char *phase, const char *reason, const Jsonb *counts, const Jsonb *metrics)
 {
-	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number), SERM_TEXT(phase),
-	    SERM_TEXT(reason)};
+	SermParam params[] = {
+	    SERM_TEXT(round->row->name), SERM_INT4(round->number), SERM_TEXT(phase), SERM_TEXT(reason)};
 
 	serm_round_advance(round, phase, counts, metrics);
-	serm_spi_execute("UPDATE serm.round SET decision = $3, reason = $4, finished = pg_catalog.clock_timestamp()"
-	                 " WHERE model = $1 AND round = $2",
+	serm_spi_execute(
+	    "UPDATE serm.round SET decision = $3, reason = $4, finished = pg_catalog.clock_timestamp()"
+	    " WHERE model = $1 AND round = $2",
 	    SPI_OK_UPDATE, false, params, lengthof(params));
 }

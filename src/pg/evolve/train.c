@@ -237,7 +237,8 @@ void
 serm_training_check(SermTraining *training)
 {
 	if (training->status == SERM_ERR_NO_DATA)
-		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", training->error.message),
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("%s", training->error.message),
 		    errhint("Insert graded pairs of several queries: INSERT INTO serm.judgment"
 		            " (model, query, doc, grade) VALUES ('%s', ...).",
 		        training->row->name));
@@ -262,8 +263,7 @@ shall_promote(const SermTrainSettings *settings, const char *model)
 
 	if (settings->promote_given)
 		return settings->promote;
-	serm_spi_execute(
-	    "SELECT m.active FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute("SELECT m.active FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
 	if (SPI_processed == 0)
 		return false;
 	(void) serm_spi_value(0, 1, &none);
@@ -298,8 +298,8 @@ store_and_tell(SermTraining *training, int *level)
 	serm_progress_end();
 	serm_spi_commit(level);
 	ereport(NOTICE,
-	    errmsg("version %d of model \"%s\" is %s: ndcg@4 %.4f, accuracy %.3f on %zu test pairs", version, name,
-	        promote ? "active" : "a candidate", metric_value(training->metrics, "ndcg@4"),
+	    errmsg("version %d of model \"%s\" is %s: ndcg@4 %.4f, accuracy %.3f on %zu test pairs", version,
+	        name, promote ? "active" : "a candidate", metric_value(training->metrics, "ndcg@4"),
 	        metric_value(training->metrics, "accuracy"), training->test.pair_count),
 	    promote ? 0 : errhint("Promote it with SELECT serm.promote('%s', %d).", name, version));
 }
@@ -346,7 +346,8 @@ config_number(const char *model, int version, const char *key, double *value)
 	SermParam params[] = {SERM_TEXT(model), SERM_INT4(version), SERM_TEXT(key)};
 	bool null;
 
-	serm_spi_execute("SELECT (v.config ->> $3)::float8 FROM serm.version v WHERE v.model = $1 AND v.version = $2",
+	serm_spi_execute(
+	    "SELECT (v.config ->> $3)::float8 FROM serm.version v WHERE v.model = $1 AND v.version = $2",
 	    SPI_OK_SELECT, true, params, lengthof(params));
 	if (SPI_processed == 0)
 		return false;

@@ -41,7 +41,8 @@ gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, const Ser
     SermReal beta, SermReal *c)
 {
 	sgemm(ROW_MAJOR, transpose_a ? TRANSPOSE : NO_TRANSPOSE, transpose_b ? TRANSPOSE : NO_TRANSPOSE, (int) m,
-	    (int) n, (int) k, 1, a, (int) (transpose_a ? m : k), b, (int) (transpose_b ? k : n), beta, c, (int) n);
+	    (int) n, (int) k, 1, a, (int) (transpose_a ? m : k), b, (int) (transpose_b ? k : n), beta, c,
+	    (int) n);
 }
 
 /* Why the library cannot be used, or NULL. */
