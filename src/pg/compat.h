@@ -1,0 +1,22 @@
+/*
+ * The only place that knows PostgreSQL versions. serm targets 15 and is kept
+ * ready for 14 to 18.
+ */
+#ifndef SERM_PG_COMPAT_H
+#define SERM_PG_COMPAT_H
+
+#if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
+#error "serm supports PostgreSQL 14 to 18"
+#endif
+
+/* 15 renamed the call that reserves a configuration prefix. */
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/* 15 gave extensions a hook of their own to ask for shared memory. */
+#if PG_VERSION_NUM >= 150000
+#define SERM_HAVE_SHMEM_REQUEST_HOOK 1
+#endif
+
+#endif

@@ -1,0 +1,90 @@
+#include "pg/serm.h"
+
+#include "miscadmin.h"
+
+/* One status, one SQLSTATE. */
+static const int sqlstates[SERM_STATUS_COUNT] = {
+    [SERM_OK] = ERRCODE_SUCCESSFUL_COMPLETION,
+    [SERM_ERR_MEMORY] = ERRCODE_OUT_OF_MEMORY,
+    [SERM_ERR_CANCELED] = ERRCODE_QUERY_CANCELED,
+    [SERM_ERR_INVALID] = ERRCODE_INVALID_PARAMETER_VALUE,
+    [SERM_ERR_LIMIT] = ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+    [SERM_ERR_CORRUPT] = ERRCODE_DATA_CORRUPTED,
+    [SERM_ERR_NO_DATA] = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+    [SERM_ERR_DIVERGED] = ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+};
+
+void
+serm_check(SermStatus status, const SermError *error)
+{
+	if (status == SERM_OK)
+		return;
+	ereport(ERROR, errcode(sqlstates[status]),
+	    errmsg("%s", error->message[0] != '\0' ? error->message : "out of memory"),
+	    status == SERM_ERR_MEMORY ? errhint("Raise serm.train_memory, or give it less data.") : 0);
+}
+
+static void *
+context_allocate(void *context, size_t size)
+{
+	return MemoryContextAllocExtended(context, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+}
+
+static void
+context_release(void *context, void *block)
+{
+	pfree(block);
+}
+
+SermAllocator
+serm_context_allocator(MemoryContext context)
+{
+	return (SermAllocator){context_allocate, context_release, context};
+}
+
+void
+serm_host_init(SermHost *host, MemoryContext context, Size memory_bytes_max)
+{
+	host->context = context;
+	host->pending = NULL;
+	serm_arena_init(&host->arena, serm_context_allocator(context), memory_bytes_max);
+}
+
+void
+serm_host_keep_error(SermHost *host)
+{
+	MemoryContext previous = MemoryContextSwitchTo(host->context);
+
+	host->pending = CopyErrorData();
+	FlushErrorState();
+	MemoryContextSwitchTo(previous);
+}
+
+bool
+serm_host_keep_going(void *context)
+{
+	SermHost *host = context;
+
+	if (host->pending != NULL)
+		return false;
+	if (!InterruptPending)
+		return true;
+	PG_TRY();
+	{
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		serm_host_keep_error(host);
+	}
+	PG_END_TRY();
+	return host->pending == NULL;
+}
+
+void
+serm_host_check(SermHost *host, SermStatus status, const SermError *error)
+{
+	if (host->pending != NULL)
+		ReThrowError(host->pending);
+	serm_check(status, error);
+}

@@ -1,0 +1,21 @@
+/*
+ * The library's entry. Loaded on first use in any session, or by the postmaster
+ * through shared_preload_libraries; scoring needs no preload.
+ */
+#include "pg/serm.h"
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	serm_define_gucs();
+	MarkGUCPrefixReserved("serm");
+	if (IsBinaryUpgrade || !process_shared_preload_libraries_in_progress)
+		return;
+}
