@@ -14,7 +14,7 @@ UNIT_TESTS = $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/test_*.c)))
 SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 .PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap check-includes check-symbols check-sql \
-	format format-check check-clang bench bench-quality demo test test-installed regress
+	format format-check check-clang bench bench-quality demo test regress
 
 # --- packages: apt-get as root or through sudo, a clear message elsewhere
 deps-build deps-test deps-bench:
@@ -76,21 +76,23 @@ check-clang:
 	clang-14 -fsyntax-only -std=gnu11 -O2 $(WARNINGS) -Wno-ignored-attributes -D_GNU_SOURCE -Isrc \
 		-isystem $(shell $(PG_CONFIG) --includedir-server) $(CORE_SOURCES) $(PG_SOURCES)
 
-# --- the front door
+# --- the front door: what a fresh machine lacks is installed first, then a make of its own sees it
+.PHONY: install-here demo-here test-here bench-quality-here
+install-here: all
+	PG_CONFIG=$(PG_CONFIG) test/install.sh $(MAKE) PG_CONFIG=$(PG_CONFIG)
+
 demo: deps-test
-	$(MAKE) --no-print-directory all
-	test/install.sh $(MAKE)
-	$(CLUSTER) test/demo.sh "$(DATA)"
+	@$(MAKE) --no-print-directory demo-here
+demo-here: install-here
+	$(CLUSTER) test/demo.sh $(DATA)
 
 test: deps-test
-	$(MAKE) --no-print-directory all
-	test/install.sh $(MAKE)
-	$(MAKE) --no-print-directory test-installed
-
-test-installed: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tap
+	$(MAKE) --no-print-directory install-here
+	$(MAKE) --no-print-directory test-here
+test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tap
 
 bench: bench-quality
 bench-quality: deps-bench
-	$(MAKE) --no-print-directory all
-	test/install.sh $(MAKE)
-	$(CLUSTER) test/bench/quality.sh "$(or $(DATA),../shared/data)"
+	@$(MAKE) --no-print-directory bench-quality-here
+bench-quality-here: install-here
+	$(CLUSTER) test/bench/quality.sh $(or $(DATA),../shared/data)

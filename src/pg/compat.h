@@ -19,4 +19,11 @@
 #define SERM_HAVE_SHMEM_REQUEST_HOOK 1
 #endif
 
+/* 16 merged the per-catalog ownership checks. */
+#if PG_VERSION_NUM >= 160000
+#define serm_owns_schema(oid, role) object_ownercheck(NamespaceRelationId, (oid), (role))
+#else
+#define serm_owns_schema(oid, role) pg_namespace_ownercheck((oid), (role))
+#endif
+
 #endif

@@ -1,0 +1,85 @@
+# serm as a guest of the server: threads, floating-point state, the life of extension and database.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $node = PostgreSQL::Test::Cluster->new('server');
+$node->init;
+$node->append_conf('postgresql.conf', qq{
+shared_preload_libraries = 'serm'
+max_worker_processes = 16
+fsync = off
+});
+$node->start;
+
+sub threads
+{
+	my ($pid) = @_;
+	my @tasks = glob("/proc/$pid/task/*");
+	return scalar @tasks;
+}
+
+sub postmaster_pid
+{
+	my ($pid) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	return $pid;
+}
+
+my $trained = q{
+CREATE EXTENSION serm;
+SELECT serm.create_model('m');
+INSERT INTO serm.judgment (model, query, doc_id, doc, grade)
+SELECT 'm', 'query ' || word || ' ' || i, word || i, word || ' number ' || i || E'\n' || 'a ' || word || ' for every day', g
+  FROM unnest(ARRAY['lamp', 'chair', 'rug', 'knife']) WITH ORDINALITY AS w (word, g0), generate_series(1, 12) AS i,
+       LATERAL (SELECT (g0 + i) % 4) AS grade (g);
+CALL serm.train('m', '{"epochs": 2}');
+};
+
+is(threads(postmaster_pid()), 1, 'the postmaster has one thread');
+$node->safe_psql('postgres', $trained);
+is(threads(postmaster_pid()), 1, 'and still one after a session has trained');
+
+my $session = $node->background_psql('postgres');
+my $pid = $session->query_safe('SELECT pg_backend_pid()');
+like($session->query_safe(q{SELECT serm.score('lamp 3', 'lamp number 3')}), qr/^[0-9.]+$/, 'a session scores');
+is(threads($pid), 1, 'a session that has scored has one thread');
+
+# An object linked with -ffast-math would set flush-to-zero for the whole process.
+is($session->query_safe(q{SELECT '1e-300'::float8 * '1e-10'::float8 > 0}), 't',
+	'denormal results survive in a session that has scored');
+$session->quit;
+
+# --- the extension goes and comes back
+$node->safe_psql('postgres', 'DROP EXTENSION serm CASCADE');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'serm'}), '0',
+	'DROP EXTENSION takes its schema along');
+$node->safe_psql('postgres', $trained);
+like($node->safe_psql('postgres', q{SELECT serm.score('lamp 3', 'lamp number 3')}), qr/^[0-9.]+$/,
+	'and everything works after CREATE EXTENSION again');
+
+my ($code, $out, $err) = $node->psql('postgres', 'CREATE SCHEMA other; CREATE EXTENSION serm SCHEMA other');
+isnt($code, 0, 'a second install is refused');
+$node->safe_psql('postgres', 'CREATE DATABASE squatted');
+$node->safe_psql('squatted', 'CREATE SCHEMA serm');
+($code, $out, $err) = $node->psql('squatted', 'CREATE EXTENSION serm');
+like($err, qr/schema "serm" already exists/, 'a squatted schema is not adopted');
+
+# --- a database may be dropped while the library sleeps in it
+$node->safe_psql('postgres', 'CREATE DATABASE doomed');
+$node->safe_psql('doomed', $trained);
+is($node->psql('postgres', 'DROP DATABASE doomed WITH (FORCE)'), 0, 'a database with serm can be dropped by force');
+
+# --- without preload
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+like($node->safe_psql('postgres', q{SELECT serm.score('lamp 3', 'lamp number 3')}), qr/^[0-9.]+$/,
+	'scoring needs no preload');
+$node->safe_psql('postgres', q{CALL serm.train('m', '{"epochs": 1}')});
+is($node->safe_psql('postgres', q{SELECT count(*) FROM serm.versions WHERE model = 'm'}), '2', 'nor does training');
+
+$node->stop;
+done_testing();
