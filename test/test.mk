@@ -53,6 +53,15 @@ unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit
 unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
 
+# Long fuzzing is not part of `make test`: make fuzz FUZZ=reply SECS=600
+FUZZ ?= text
+SECS ?= 60
+.PHONY: fuzz
+fuzz:
+	@mkdir -p build/fuzz/corpus-$(FUZZ)
+	clang-14 $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer test/fuzz/fuzz_$(FUZZ).c $(CORE_SOURCES) $(UNIT_LIBS) -o build/fuzz/$(FUZZ)
+	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ)
+
 # --- inside a private cluster
 regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
 pgtap: ; $(CLUSTER) test/pgtap/run.sh

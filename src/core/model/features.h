@@ -9,6 +9,10 @@
 
 #define SERM_LEXICAL_FEATURES 59
 #define SERM_INTERACTION_FEATURES 14
+/* Embeddings see the first words of a field only; pre-training samples from the same words. */
+#define SERM_INTERACTION_QUERY_WORDS 32
+#define SERM_INTERACTION_TITLE_WORDS 24
+#define SERM_INTERACTION_BODY_WORDS 48
 #define SERM_FEATURES (SERM_LEXICAL_FEATURES + SERM_INTERACTION_FEATURES)
 
 /* Corpus statistics (S4). Word ids are sorted ascending; df[i] belongs to id[i]. */
@@ -31,6 +35,9 @@ typedef struct SermFeatures {
 
 typedef struct SermParsedQuery SermParsedQuery;
 
+/* In how many documents a word occurs; 0 when it was never seen. */
+extern uint32_t serm_statistics_df(const SermStatistics *statistics, uint32_t word_id);
+
 /* idf = ln(1 + (N - df + .5) / (df + .5)) of a word id. */
 extern double serm_statistics_idf(const SermStatistics *statistics, uint32_t word_id);
 
@@ -38,12 +45,15 @@ extern double serm_statistics_idf(const SermStatistics *statistics, uint32_t wor
 extern SermStatus serm_statistics_count(const SermText *docs, size_t doc_count, SermArena *arena,
     SermKeepGoing keep_going, void *context, SermStatistics *statistics, SermError *error);
 
-/* `embedding` may be NULL while it is not trained yet: interaction features are 0 then. */
-extern SermStatus serm_features_parse_query(const SermStatistics *statistics, const float *embedding,
+/*
+ * Parse a query once for any number of documents. With embedding->rows NULL the interaction
+ * features and `dot` are 0. `statistics` and `embedding` must be those of the later calls.
+ */
+extern SermStatus serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding *embedding,
     SermText query, SermArena *arena, SermParsedQuery **parsed, SermError *error);
 
 /* Features of one pair; `scratch` is used and rewound. Cost is linear in the length of the document. */
-extern SermStatus serm_features_compute(const SermStatistics *statistics, const float *embedding,
+extern SermStatus serm_features_compute(const SermStatistics *statistics, const SermEmbedding *embedding,
     const SermParsedQuery *query, SermText doc, SermArena *scratch, SermFeatures *features, SermError *error);
 
 #endif

@@ -1,0 +1,88 @@
+/*
+ * One copy of the kernels per instruction set and the choice among them. The
+ * choice is made at every call from the processor's features, so there is no
+ * state to set up and none to share between threads.
+ */
+#include "core/math/kernels.h"
+
+#include <string.h>
+
+#include "core/math/vector.h"
+
+#define TILE_ROWS ((size_t) 6)
+#define TILE_DEPTH ((size_t) 256)
+
+typedef SermReal Four
+    __attribute__((vector_size(4 * sizeof(SermReal)), aligned(sizeof(SermReal)), may_alias));
+
+/* 16 bytes is what every x86-64 and every 64-bit ARM has. */
+#define VECTOR_BYTES 16
+#define TARGET
+#define NAMED(name) name##_16
+#include "core/math/kernels_template.h"
+
+#if defined(__x86_64__)
+#define VECTOR_BYTES 32
+#define TARGET __attribute__((target("avx2,fma")))
+#define NAMED(name) name##_32
+#include "core/math/kernels_template.h"
+
+#define VECTOR_BYTES 64
+#define TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
+#define NAMED(name) name##_64
+#include "core/math/kernels_template.h"
+
+static bool
+has_64(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+}
+
+static bool
+has_32(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+#define CHOOSE(name, ...)                                                                                    \
+	(has_64() ? name##_64(__VA_ARGS__) : has_32() ? name##_32(__VA_ARGS__) : name##_16(__VA_ARGS__))
+#else
+#define CHOOSE(name, ...) name##_16(__VA_ARGS__)
+#endif
+
+SermReal
+serm_dot(const SermReal *x, const SermReal *y, size_t n)
+{
+	return CHOOSE(dot, x, y, n);
+}
+
+void
+serm_axpy(SermReal alpha, const SermReal *x, SermReal *y, size_t n)
+{
+	CHOOSE(axpy, alpha, x, y, n);
+}
+
+void
+serm_affine(
+    const SermReal *w, const SermReal *b, const SermReal *x, size_t outputs, size_t inputs, SermReal *y)
+{
+	/* Rows of odd length straddle cache lines, which costs 64-byte loads more than their width gains. */
+#if defined(__x86_64__)
+	if (has_32()) {
+		affine_32(w, b, x, outputs, inputs, y);
+		return;
+	}
+#endif
+	affine_16(w, b, x, outputs, inputs, y);
+}
+
+void
+serm_gemm_builtin(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, const SermReal *a,
+    const SermReal *b, SermReal beta, SermReal *c)
+{
+	SERM_ASSERT(beta == 0 || beta == 1);
+	if (k == 0 && beta == 0 && m * n > 0)
+		memset(c, 0, m * n * sizeof(SermReal));
+	CHOOSE(gemm, transpose_a, transpose_b, m, n, k, a, b, beta, c);
+}

@@ -1,0 +1,219 @@
+/*
+ * Hashed embeddings of words and character n-grams, after Bojanowski et al.
+ * 2017 (fastText) and Tito Svenstrup et al. 2017 (hash embeddings).
+ *
+ * The sum over int8 rows exists twice, for AVX2 and for any processor. Both
+ * do the same operations on each component in the same order and none of them
+ * fuses, so a word has the same bits on every x86-64.
+ */
+#include "core/model/embedding.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/model/word_cache.h"
+#include "core/text/ngram.h"
+
+#define WIDTH SERM_EMBEDDING_WIDTH
+#define LANES 8
+#define ROW_MASK (SERM_EMBEDDING_ROWS - 1)
+#define SEED_WORD 101
+#define SEED_NGRAM 300
+#define NGRAM_MIN 3
+#define NGRAM_MAX 5
+
+uint32_t
+serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows)
+{
+	uint32_t framed[SERM_EMBEDDING_WORD_MAX + 2];
+	uint32_t count = 0, size;
+
+	rows[count++] = serm_text_hash(code_points, length, SEED_WORD) & ROW_MASK;
+	size = serm_word_frame(
+	    code_points, length < SERM_EMBEDDING_WORD_MAX ? length : SERM_EMBEDDING_WORD_MAX, framed);
+	for (uint32_t n = NGRAM_MIN; n <= NGRAM_MAX && n < size; n++)
+		for (uint32_t start = 0; start + n <= size; start++) {
+			uint32_t hash = serm_hash_begin(SEED_NGRAM + n);
+
+			for (uint32_t i = 0; i < n; i++)
+				hash = serm_hash_step(hash, framed[start + i]);
+			rows[count++] = serm_hash_end(hash) & ROW_MASK;
+		}
+	SERM_ASSERT(count <= SERM_WORD_ROWS_MAX);
+	return count;
+}
+
+void
+serm_embedding_quantise(const float *row, int8_t *quantised, float *scale)
+{
+	float largest = 0, inverse;
+
+	for (int i = 0; i < WIDTH; i++)
+		largest = fabsf(row[i]) > largest ? fabsf(row[i]) : largest;
+	*scale = largest / 127;
+	/* A row of denormals has no inverse: it is as good as zero. */
+	if (!(largest > 1e-30f))
+		*scale = 0;
+	inverse = *scale > 0 ? 127 / largest : 0;
+	for (int i = 0; i < WIDTH; i++) {
+		float value = rintf(row[i] * inverse);
+
+		quantised[i] = (int8_t) (value > 127 ? 127 : value < -127 ? -127 : value);
+	}
+}
+
+void
+serm_embedding_sum(const float *table, const uint32_t *rows, uint32_t count, float *vector)
+{
+	float sum[WIDTH] = {0};
+	const float *own = table + (size_t) rows[0] * WIDTH;
+	float share = count > 1 ? 1 / sqrtf((float) (count - 1)) : 0;
+
+	for (uint32_t r = 1; r < count; r++) {
+		const float *row = table + (size_t) rows[r] * WIDTH;
+
+		for (int i = 0; i < WIDTH; i++)
+			sum[i] += row[i];
+	}
+	for (int i = 0; i < WIDTH; i++)
+		vector[i] = own[i] + share * sum[i];
+}
+
+static inline __attribute__((always_inline)) void
+sum_rows(const SermEmbedding *embedding, const uint32_t *rows, uint32_t count, float *restrict vector)
+{
+	float sum[WIDTH] = {0};
+	const int8_t *own = embedding->rows + (size_t) rows[0] * WIDTH;
+	float own_scale = embedding->scale[rows[0]];
+	float share = count > 1 ? 1 / sqrtf((float) (count - 1)) : 0;
+
+	for (uint32_t r = 1; r < count; r++) {
+		const int8_t *row = embedding->rows + (size_t) rows[r] * WIDTH;
+		float scale = embedding->scale[rows[r]];
+
+		for (int i = 0; i < WIDTH; i++)
+			sum[i] += scale * (float) row[i];
+	}
+	for (int i = 0; i < WIDTH; i++)
+		vector[i] = own_scale * (float) own[i] + share * sum[i];
+}
+
+#if defined(__x86_64__)
+/* Without fma in the target nothing is fused, so the bits are those of the portable twin. */
+__attribute__((target("avx2"))) static void
+sum_rows_avx2(const SermEmbedding *embedding, const uint32_t *rows, uint32_t count, float *vector)
+{
+	sum_rows(embedding, rows, count, vector);
+}
+#endif
+
+static void
+sum_rows_portable(const SermEmbedding *embedding, const uint32_t *rows, uint32_t count, float *vector)
+{
+	sum_rows(embedding, rows, count, vector);
+}
+
+void
+serm_embedding_unit(const SermEmbedding *embedding, const uint32_t *rows, uint32_t count, float *unit)
+{
+	float square[LANES] = {0}, norm;
+
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		sum_rows_avx2(embedding, rows, count, unit);
+	else
+#endif
+		sum_rows_portable(embedding, rows, count, unit);
+	for (int i = 0; i < WIDTH; i += LANES)
+		for (int lane = 0; lane < LANES; lane++)
+			square[lane] += unit[i + lane] * unit[i + lane];
+	norm = sqrtf(((square[0] + square[4]) + (square[2] + square[6])) +
+	             ((square[1] + square[5]) + (square[3] + square[7])));
+	norm = norm > 0 ? 1 / norm : 0;
+	for (int i = 0; i < WIDTH; i++)
+		unit[i] *= norm;
+}
+
+void
+serm_embedding_word(const SermEmbedding *embedding, const uint32_t *code_points, uint32_t length, float *unit)
+{
+	uint32_t rows[SERM_WORD_ROWS_MAX];
+	uint32_t count = serm_embedding_rows(code_points, length, rows);
+
+	serm_embedding_unit(embedding, rows, count, unit);
+}
+
+SermWordCache *
+serm_word_cache_create(SermArena *arena)
+{
+	return serm_arena_alloc(arena, sizeof(SermWordCache));
+}
+
+/* The entry that `word` has or would have; NULL when it is not to be cached. */
+static SermCachedUnit *
+cache_entry(const SermEmbedding *embedding, const SermWord *word)
+{
+	if (embedding->cache == NULL || word->length > SERM_CACHE_WORD_MAX)
+		return NULL;
+	return &embedding->cache->units[word->id % SERM_CACHE_UNITS];
+}
+
+static bool
+cache_hit(const SermCachedUnit *entry, const uint32_t *code_points, uint32_t length)
+{
+	return entry != NULL && entry->length == length &&
+	       memcmp(entry->code_points, code_points, length * sizeof(uint32_t)) == 0;
+}
+
+bool
+serm_embedding_words(
+    const SermEmbedding *embedding, const SermWords *words, uint32_t count, SermArena *scratch, float *units)
+{
+	uint32_t missing = 0, used = 0, total = 0;
+	uint32_t *missed = serm_arena_array(scratch, count, sizeof(uint32_t));
+	uint32_t *row_counts = serm_arena_array(scratch, count, sizeof(uint32_t));
+	uint32_t *rows;
+
+	if (missed == NULL || row_counts == NULL)
+		return false;
+	for (uint32_t i = 0; i < count; i++) {
+		const SermWord *word = &words->words[i];
+		const SermCachedUnit *entry = cache_entry(embedding, word);
+
+		if (cache_hit(entry, words->code_points + word->start, word->length))
+			memcpy(units + (size_t) i * WIDTH, entry->unit, sizeof(entry->unit));
+		else {
+			missed[missing++] = i;
+			total +=
+			    1 + 3 * (word->length < SERM_EMBEDDING_WORD_MAX ? word->length : SERM_EMBEDDING_WORD_MAX);
+		}
+	}
+	rows = serm_arena_array(scratch, total, sizeof(uint32_t));
+	if (rows == NULL)
+		return false;
+	/* All rows are asked for before the first is added: the table is larger than the near caches. */
+	for (uint32_t i = 0; i < missing; i++) {
+		const SermWord *word = &words->words[missed[i]];
+
+		row_counts[i] = serm_embedding_rows(words->code_points + word->start, word->length, rows + used);
+		for (uint32_t r = 0; r < row_counts[i]; r++) {
+			__builtin_prefetch(embedding->rows + (size_t) rows[used + r] * WIDTH);
+			__builtin_prefetch(embedding->scale + rows[used + r]);
+		}
+		used += row_counts[i];
+	}
+	for (uint32_t i = 0; i < missing; i++) {
+		const SermWord *word = &words->words[missed[i]];
+		SermCachedUnit *entry = cache_entry(embedding, word);
+		float *unit = units + (size_t) missed[i] * WIDTH;
+
+		serm_embedding_unit(embedding, rows, row_counts[i], unit);
+		rows += row_counts[i];
+		if (entry != NULL) {
+			entry->length = word->length;
+			memcpy(entry->code_points, words->code_points + word->start, word->length * sizeof(uint32_t));
+			memcpy(entry->unit, unit, sizeof(entry->unit));
+		}
+	}
+	return true;
+}

@@ -1,0 +1,328 @@
+/*
+ * The interaction model as stored: opening trusts nothing, because tensors
+ * come from tables that users may restore, replicate or write. After opening,
+ * every score is finite: each number is bounded by NUMBER_MAX, each input is
+ * clipped, and sums of that many products stay far inside float.
+ */
+#include "core/model/interaction.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/model/heads.h"
+#include "core/model/kind.h"
+
+/* Trained numbers are below 100; products of three layers of these stay below 1e30. */
+#define NUMBER_MAX 1e6
+/* Document counts and lengths beyond this are not exact in a double. */
+#define COUNT_MAX 9007199254740992.0
+
+#ifdef SERM_REAL_DOUBLE
+#define DTYPE_REAL SERM_DTYPE_F64
+#else
+#define DTYPE_REAL SERM_DTYPE_F32
+#endif
+
+typedef struct InteractionModel {
+	SermModel model;
+	SermStatistics statistics;
+	SermEmbedding embedding;
+	SermHeads heads;
+	SermGuard guard;
+	const float *mean;
+	const float *inverse;
+} InteractionModel;
+
+typedef struct InteractionQuery {
+	SermQuery query;
+	SermParsedQuery *parsed;
+} InteractionQuery;
+
+static float
+clip(float z)
+{
+	return z > SERM_INPUT_CLIP ? SERM_INPUT_CLIP : z < -SERM_INPUT_CLIP ? -SERM_INPUT_CLIP : z;
+}
+
+void
+serm_interaction_input(const float *mean, const float *inverse, const SermFeatures *features, SermReal *input)
+{
+	for (int i = 0; i < SERM_FEATURES; i++)
+		input[i] = clip((features->value[i] - mean[i]) * inverse[i]);
+}
+
+float
+serm_interaction_s0(const SermGuard *guard, const SermFeatures *features)
+{
+	float bm25 = (features->bm25 - guard->bm25_mean) * guard->bm25_inverse;
+	float dot = (features->dot - guard->dot_mean) * guard->dot_inverse;
+
+	return clip(bm25 + guard->dot_share * dot);
+}
+
+float
+serm_interaction_guard(const SermGuard *guard, const SermFeatures *features)
+{
+	return guard->slope * serm_interaction_s0(guard, features);
+}
+
+/* NaN fails each comparison, so it is refused with the infinities. */
+static SermStatus
+check_floats(const SermTensor *tensor, double least, SermError *error)
+{
+	size_t count = tensor->bytes / sizeof(float);
+	const float *values = tensor->data;
+
+	for (size_t i = 0; i < count; i++)
+		if (!(values[i] >= least && values[i] <= NUMBER_MAX))
+			return serm_fail(error, SERM_ERR_CORRUPT, "value %llu of tensor \"%s\" is out of range",
+			    (unsigned long long) i, tensor->name);
+	return SERM_OK;
+}
+
+static SermStatus
+check_reals(const SermTensor *tensor, SermError *error)
+{
+	size_t count = tensor->bytes / sizeof(SermReal);
+	const SermReal *values = tensor->data;
+
+	for (size_t i = 0; i < count; i++)
+		if (!(values[i] >= -NUMBER_MAX && values[i] <= NUMBER_MAX))
+			return serm_fail(error, SERM_ERR_CORRUPT, "value %llu of tensor \"%s\" is out of range",
+			    (unsigned long long) i, tensor->name);
+	return SERM_OK;
+}
+
+static SermStatus
+open_floats(const SermTensorSet *tensors, const char *name, uint64_t count, double least,
+    const float **values, SermError *error)
+{
+	const SermTensor *tensor;
+	SermStatus status = serm_tensor_require(tensors, name, SERM_DTYPE_F32, 1, &count, &tensor, error);
+
+	if (status != SERM_OK)
+		return status;
+	*values = tensor->data;
+	return check_floats(tensor, least, error);
+}
+
+static SermStatus
+open_reals(const SermTensorSet *tensors, const char *name, uint32_t rank, const uint64_t *shape,
+    const SermReal **values, SermError *error)
+{
+	const SermTensor *tensor;
+	SermStatus status = serm_tensor_require(tensors, name, DTYPE_REAL, rank, shape, &tensor, error);
+
+	if (status != SERM_OK)
+		return status;
+	*values = tensor->data;
+	return check_reals(tensor, error);
+}
+
+static SermStatus
+open_embedding(const SermTensorSet *tensors, SermEmbedding *embedding, SermError *error)
+{
+	const uint64_t shape[] = {SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH};
+	const SermTensor *rows;
+	SermStatus status =
+	    serm_tensor_require(tensors, SERM_TENSOR_EMBEDDING_ROWS, SERM_DTYPE_I8, 2, shape, &rows, error);
+
+	if (status != SERM_OK)
+		return status;
+	embedding->rows = rows->data;
+	return open_floats(
+	    tensors, SERM_TENSOR_EMBEDDING_SCALE, SERM_EMBEDDING_ROWS, 0, &embedding->scale, error);
+}
+
+static SermStatus
+open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
+{
+	uint64_t any = 0, count;
+	const SermTensor *id, *df;
+	SermStatus status =
+	    serm_tensor_require(tensors, SERM_TENSOR_VOCABULARY_ID, SERM_DTYPE_U32, 1, &any, &id, error);
+
+	if (status != SERM_OK)
+		return status;
+	count = id->shape[0];
+	if (count > UINT32_MAX)
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has too many words", id->name);
+	status = serm_tensor_require(tensors, SERM_TENSOR_VOCABULARY_DF, SERM_DTYPE_U32, 1, &any, &df, error);
+	if (status != SERM_OK)
+		return status;
+	if (df->shape[0] != count)
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has %llu words where %llu are needed",
+		    df->name, (unsigned long long) df->shape[0], (unsigned long long) count);
+	statistics->word_count = (uint32_t) count;
+	statistics->word_id = id->data;
+	statistics->word_df = df->data;
+	for (uint64_t i = 1; i < count; i++)
+		if (statistics->word_id[i - 1] >= statistics->word_id[i])
+			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is not ascending at %llu", id->name,
+			    (unsigned long long) i);
+	for (uint64_t i = 0; i < count; i++)
+		if (statistics->word_df[i] > statistics->document_count)
+			return serm_fail(error, SERM_ERR_CORRUPT,
+			    "value %llu of tensor \"%s\" is larger than the number of documents", (unsigned long long) i,
+			    df->name);
+	return SERM_OK;
+}
+
+static SermStatus
+open_statistics(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
+{
+	const uint64_t shape = SERM_STATISTICS_COUNT;
+	const SermTensor *tensor;
+	const double *values;
+	SermStatus status =
+	    serm_tensor_require(tensors, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, 1, &shape, &tensor, error);
+
+	if (status != SERM_OK)
+		return status;
+	values = tensor->data;
+	for (int i = 0; i < SERM_STATISTICS_COUNT; i++)
+		if (!(values[i] >= 0 && values[i] <= COUNT_MAX))
+			return serm_fail(
+			    error, SERM_ERR_CORRUPT, "value %d of tensor \"%s\" is out of range", i, tensor->name);
+	statistics->document_count = values[0];
+	statistics->title_length = values[1];
+	statistics->body_length = values[2];
+	statistics->joined_length = values[3];
+	return open_vocabulary(tensors, statistics, error);
+}
+
+/* K and G are read from the last layer; every other shape must agree with them. */
+static SermStatus
+open_heads(const SermTensorSet *tensors, SermHeads *heads, SermError *error)
+{
+	const uint64_t any[3] = {0, 0, SERM_HIDDEN2};
+	const SermTensor *last;
+	SermStatus status = serm_tensor_require(tensors, SERM_TENSOR_HEADS_W3, DTYPE_REAL, 3, any, &last, error);
+	uint64_t k, g;
+
+	if (status != SERM_OK)
+		return status;
+	k = last->shape[0];
+	g = last->shape[1];
+	if (k < 1 || k > SERM_HEADS_MAX)
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has %llu heads, not 1 to %d", last->name,
+		    (unsigned long long) k, SERM_HEADS_MAX);
+	if (g < SERM_GRADES_MIN || g > SERM_GRADES_MAX)
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has %llu grades, not %d to %d", last->name,
+		    (unsigned long long) g, SERM_GRADES_MIN, SERM_GRADES_MAX);
+	heads->head_count = (uint32_t) k;
+	heads->grade_count = (uint32_t) g;
+	heads->input_count = SERM_FEATURES;
+	const struct {
+		const char *name;
+		uint32_t rank;
+		uint64_t shape[3];
+		const SermReal **values;
+	} layers[] = {
+	    {SERM_TENSOR_HEADS_W1, 3, {k, SERM_HIDDEN1, SERM_FEATURES}, &heads->w1},
+	    {SERM_TENSOR_HEADS_B1, 2, {k, SERM_HIDDEN1}, &heads->b1},
+	    {SERM_TENSOR_HEADS_W2, 3, {k, SERM_HIDDEN2, SERM_HIDDEN1}, &heads->w2},
+	    {SERM_TENSOR_HEADS_B2, 2, {k, SERM_HIDDEN2}, &heads->b2},
+	    {SERM_TENSOR_HEADS_W3, 3, {k, g, SERM_HIDDEN2}, &heads->w3},
+	    {SERM_TENSOR_HEADS_B3, 2, {k, g}, &heads->b3},
+	    {SERM_TENSOR_CUTS, 1, {g - 1}, &heads->cuts},
+	};
+	for (size_t i = 0; i < SERM_LENGTH(layers); i++) {
+		status =
+		    open_reals(tensors, layers[i].name, layers[i].rank, layers[i].shape, layers[i].values, error);
+		if (status != SERM_OK)
+			return status;
+	}
+	for (uint32_t i = 1; i + 1 < heads->grade_count; i++)
+		if (heads->cuts[i - 1] > heads->cuts[i])
+			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is not ascending", SERM_TENSOR_CUTS);
+	return SERM_OK;
+}
+
+static SermStatus
+open_guard(const SermTensorSet *tensors, SermGuard *guard, SermError *error)
+{
+	const float *values;
+	SermStatus status =
+	    open_floats(tensors, SERM_TENSOR_GUARD, SERM_GUARD_COUNT, -NUMBER_MAX, &values, error);
+
+	if (status != SERM_OK)
+		return status;
+	*guard = (SermGuard){
+	    .slope = values[0],
+	    .bm25_mean = values[1],
+	    .bm25_inverse = values[2],
+	    .dot_mean = values[3],
+	    .dot_inverse = values[4],
+	    .dot_share = values[5],
+	};
+	return SERM_OK;
+}
+
+static SermStatus
+interaction_open(const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
+{
+	InteractionModel *opened = serm_arena_alloc(arena, sizeof(InteractionModel));
+	SermStatus status;
+
+	if (opened == NULL)
+		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while opening a model");
+	status = open_heads(tensors, &opened->heads, error);
+	if (status == SERM_OK)
+		status = open_statistics(tensors, &opened->statistics, error);
+	if (status == SERM_OK)
+		status =
+		    open_floats(tensors, SERM_TENSOR_SCALE_MEAN, SERM_FEATURES, -NUMBER_MAX, &opened->mean, error);
+	if (status == SERM_OK)
+		status = open_floats(tensors, SERM_TENSOR_SCALE_INVERSE, SERM_FEATURES, 0, &opened->inverse, error);
+	if (status == SERM_OK)
+		status = open_guard(tensors, &opened->guard, error);
+	if (status == SERM_OK)
+		status = open_embedding(tensors, &opened->embedding, error);
+	if (status != SERM_OK)
+		return status;
+	/* Without memory for it the model is slower, not different. */
+	opened->embedding.cache = serm_word_cache_create(arena);
+	opened->model.grade_count = opened->heads.grade_count;
+	*model = &opened->model;
+	return SERM_OK;
+}
+
+static SermStatus
+interaction_parse_query(
+    const SermModel *model, SermText text, SermArena *arena, SermQuery **parsed, SermError *error)
+{
+	const InteractionModel *opened = (const InteractionModel *) model;
+	InteractionQuery *query = serm_arena_alloc(arena, sizeof(InteractionQuery));
+
+	if (query == NULL)
+		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while parsing a query");
+	*parsed = &query->query;
+	return serm_features_parse_query(
+	    &opened->statistics, &opened->embedding, text, arena, &query->parsed, error);
+}
+
+static SermStatus
+interaction_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
+    SermPrediction *prediction, SermError *error)
+{
+	const InteractionModel *opened = (const InteractionModel *) model;
+	const InteractionQuery *parsed = (const InteractionQuery *) query;
+	SermFeatures features;
+	SermReal input[SERM_FEATURES];
+	SermStatus status = serm_features_compute(
+	    &opened->statistics, &opened->embedding, parsed->parsed, doc, scratch, &features, error);
+
+	if (status != SERM_OK)
+		return status;
+	serm_interaction_input(opened->mean, opened->inverse, &features, input);
+	serm_heads_predict(&opened->heads, input, serm_interaction_guard(&opened->guard, &features), prediction);
+	return SERM_OK;
+}
+
+const SermModelKind serm_kind_interaction = {
+    .name = SERM_KIND_INTERACTION,
+    .open = interaction_open,
+    .parse_query = interaction_parse_query,
+    .predict = interaction_predict,
+};

@@ -1,0 +1,32 @@
+/*
+ * A kind of model is one entry of the table in model.c. Its model struct
+ * begins with a SermModel and its query struct with a SermQuery, which the
+ * kind's own functions cast back.
+ */
+#ifndef SERM_CORE_MODEL_KIND_H
+#define SERM_CORE_MODEL_KIND_H
+
+#include "core/model/model.h"
+
+typedef struct SermModelKind {
+	const char *name;
+	/* Validate and open; the caller fills in `kind`. */
+	SermStatus (*open)(const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error);
+	SermStatus (*parse_query)(
+	    const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error);
+	SermStatus (*predict)(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
+	    SermPrediction *prediction, SermError *error);
+} SermModelKind;
+
+struct SermModel {
+	const SermModelKind *kind;
+	uint32_t grade_count;
+};
+
+struct SermQuery {
+	const SermModel *model; /* the one that parsed it */
+};
+
+extern const SermModelKind serm_kind_interaction;
+
+#endif

@@ -1,0 +1,65 @@
+#include "core/model/model.h"
+
+#include <string.h>
+
+#include "core/model/kind.h"
+
+static const SermModelKind *const kinds[] = {
+    &serm_kind_interaction,
+};
+
+static const SermModelKind *
+find_kind(const char *name)
+{
+	for (size_t i = 0; i < SERM_LENGTH(kinds); i++)
+		if (strcmp(kinds[i]->name, name) == 0)
+			return kinds[i];
+	return NULL;
+}
+
+bool
+serm_model_kind_known(const char *kind)
+{
+	return find_kind(kind) != NULL;
+}
+
+SermStatus
+serm_model_open(
+    const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
+{
+	const SermModelKind *found = find_kind(kind);
+	SermStatus status;
+
+	if (found == NULL)
+		return serm_fail(error, SERM_ERR_INVALID, "model kind \"%s\" is not known", kind);
+	status = found->open(tensors, arena, model, error);
+	if (status == SERM_OK)
+		(*model)->kind = found;
+	return status;
+}
+
+uint32_t
+serm_model_grade_count(const SermModel *model)
+{
+	return model->grade_count;
+}
+
+SermStatus
+serm_model_parse_query(
+    const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error)
+{
+	SermStatus status = model->kind->parse_query(model, query, arena, parsed, error);
+
+	if (status == SERM_OK)
+		(*parsed)->model = model;
+	return status;
+}
+
+SermStatus
+serm_model_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
+    SermPrediction *prediction, SermError *error)
+{
+	if (query->model != model)
+		return serm_fail(error, SERM_ERR_INVALID, "the query was parsed for another model");
+	return model->kind->predict(model, query, doc, scratch, prediction, error);
+}

@@ -1,0 +1,42 @@
+/*
+ * The normaliser of S1 as a stream: bytes in, decomposed lower-case code
+ * points with their class out. Composition (NFC) is left to the segmenter,
+ * which knows where a word ends.
+ */
+#ifndef SERM_CORE_TEXT_READER_H
+#define SERM_CORE_TEXT_READER_H
+
+#include "core/text/text.h"
+
+/* The longest compatibility decomposition of Unicode is 18 code points (U+FDFA). */
+#define SERM_DECOMPOSITION_MAX 32
+
+typedef enum SermTextClass {
+	SERM_TEXT_OTHER = 0, /* separates words */
+	SERM_TEXT_LETTER,
+	SERM_TEXT_DIGIT,
+	SERM_TEXT_MARK,      /* continues a word of letters, separates elsewhere */
+	SERM_TEXT_IDEOGRAPH, /* Han, Hiragana, Katakana and their voicing marks */
+	SERM_TEXT_APOSTROPHE,
+	SERM_TEXT_POINT, /* full stop and comma: inside a number */
+	SERM_TEXT_END
+} SermTextClass;
+
+typedef struct SermReader {
+	const unsigned char *bytes;
+	size_t length;
+	size_t at;
+	uint32_t pending_count; /* rest of a decomposition that was begun */
+	uint32_t pending_next;
+	uint32_t pending[SERM_DECOMPOSITION_MAX];
+} SermReader;
+
+extern void serm_reader_init(SermReader *reader, SermText text);
+/* The next code point that is not dropped, and its class; SERM_TEXT_END when there is none. */
+extern SermTextClass serm_reader_next(SermReader *reader, uint32_t *code_point);
+/* Copy the ASCII letters that come next, lower-case, at most `room`; returns how many there were. */
+extern uint32_t serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room);
+/* Canonical order and composition (NFC) of decomposed code points in place; returns the new length. */
+extern uint32_t serm_reader_compose(uint32_t *code_points, uint32_t length);
+
+#endif

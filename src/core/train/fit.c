@@ -1,0 +1,424 @@
+#include "core/train/fit.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/base/hash.h"
+#include "core/base/rng.h"
+#include "core/train/adamw.h"
+#include "core/train/failure.h"
+#include "core/train/loss.h"
+#include "core/train/network.h"
+
+#ifdef SERM_REAL_DOUBLE
+#define REAL_EXP exp
+#else
+#define REAL_EXP expf
+#endif
+
+/* Streams of one seed: a change in one use must not shift the draws of another. */
+#define BOOTSTRAP_STREAM UINT64_C(0x626f6f74)
+#define HEAD_STREAM UINT64_C(0x68656164)
+
+#define TERMS_MAX 2
+
+/* One summand of the objective. */
+typedef struct Term {
+	const SermLoss *loss;
+	double coefficient;
+} Term;
+
+/* A list or a part of a long one, as positions in Fitter.member. */
+typedef struct Piece {
+	uint32_t start;
+	uint32_t length;
+	uint32_t list;
+} Piece;
+
+typedef struct Head {
+	SermRng rng;
+	SermReal *parameters;
+	SermAdamW adamw;
+	const uint8_t *bootstrap; /* [list_count] */
+} Head;
+
+typedef struct Fitter {
+	const SermFitProblem *problem;
+	const SermTrainOptions *options;
+	const SermTrainHost *host;
+	SermNetwork network;
+	SermNetworkBatch batch;
+	Term terms[TERMS_MAX];
+	uint32_t term_count;
+
+	Head heads[SERM_HEADS_MAX];
+	SermReal *gradient; /* of one head's parameters */
+	SermReal *grade;    /* [example_count] expected grade of the target */
+	Piece *pieces;
+	uint32_t piece_count;
+	uint32_t *order;  /* [piece_count] */
+	uint32_t *member; /* [example_count] */
+
+	/* One piece on its way through the losses, [SERM_FIT_LIST_MAX][...]. */
+	SermReal *target;
+	SermReal *piece_grade;
+	SermReal *weight;
+	SermReal *probability;
+	SermReal *score;
+	SermReal *d_score;
+	SermReal *d_logits;
+} Fitter;
+
+static uint64_t
+stream_seed(uint64_t seed, uint64_t stream, uint64_t number)
+{
+	return serm_hash_mix(serm_hash_mix(seed ^ serm_hash_mix(stream)) + number);
+}
+
+/* Poisson(1) by query key and head, so that it depends on neither the order nor the number of queries. */
+static void
+draw_bootstrap(const SermFitProblem *problem, uint64_t seed, uint32_t head, uint8_t *counts)
+{
+	uint64_t total = 0;
+
+	for (uint32_t list = 0; list < problem->list_count; list++) {
+		SermRng rng;
+		uint32_t count;
+
+		serm_rng_seed(&rng, problem->list_key[list] ^ stream_seed(seed, BOOTSTRAP_STREAM, head));
+		count = serm_rng_poisson(&rng, 1);
+		counts[list] = (uint8_t) (count < UINT8_MAX ? count : UINT8_MAX);
+		total += counts[list];
+	}
+	/* With a handful of queries a head may draw none: it takes them all then. */
+	if (total == 0)
+		memset(counts, 1, problem->list_count);
+}
+
+static bool
+allocate(Fitter *fitter, SermArena *arena)
+{
+	const SermFitProblem *problem = fitter->problem;
+	size_t n = SERM_FIT_LIST_MAX, grades = problem->grade_count, size = sizeof(SermReal);
+	size_t parameters = serm_network_layout(&fitter->network).count;
+
+	for (uint32_t h = 0; h < fitter->options->heads; h++) {
+		Head *head = &fitter->heads[h];
+
+		head->parameters = serm_arena_array(arena, parameters, size);
+		if (head->parameters == NULL ||
+		    !serm_adamw_init(&head->adamw, parameters, fitter->options->weight_decay, arena))
+			return false;
+	}
+	fitter->gradient = serm_arena_array(arena, parameters, size);
+	fitter->grade = serm_arena_array(arena, problem->example_count, size);
+	fitter->pieces = serm_arena_array(
+	    arena, problem->list_count + problem->example_count / SERM_FIT_LIST_MAX, sizeof(Piece));
+	fitter->order = serm_arena_array(
+	    arena, problem->list_count + problem->example_count / SERM_FIT_LIST_MAX, sizeof(uint32_t));
+	fitter->member = serm_arena_array(arena, problem->example_count, sizeof(uint32_t));
+	fitter->target = serm_arena_array(arena, n * grades, size);
+	fitter->piece_grade = serm_arena_array(arena, n, size);
+	fitter->weight = serm_arena_array(arena, n, size);
+	fitter->probability = serm_arena_array(arena, n * grades, size);
+	fitter->score = serm_arena_array(arena, n, size);
+	fitter->d_score = serm_arena_array(arena, n, size);
+	fitter->d_logits = serm_arena_array(arena, n * grades, size);
+	return fitter->gradient != NULL && fitter->grade != NULL && fitter->pieces != NULL &&
+	       fitter->order != NULL && fitter->member != NULL && fitter->target != NULL &&
+	       fitter->piece_grade != NULL && fitter->weight != NULL && fitter->probability != NULL &&
+	       fitter->score != NULL && fitter->d_score != NULL && fitter->d_logits != NULL &&
+	       serm_network_batch(
+	           &fitter->network, fitter->options->batch + SERM_FIT_LIST_MAX, arena, &fitter->batch);
+}
+
+static void
+prepare(Fitter *fitter)
+{
+	const SermFitProblem *problem = fitter->problem;
+	uint32_t grades = problem->grade_count;
+
+	for (uint32_t i = 0; i < problem->example_count; i++) {
+		fitter->member[i] = i;
+		for (uint32_t y = 0; y < grades; y++)
+			fitter->grade[i] += (SermReal) y * problem->target[(size_t) i * grades + y];
+	}
+	for (uint32_t list = 0; list < problem->list_count; list++)
+		for (uint32_t at = problem->list_start[list]; at < problem->list_start[list + 1];) {
+			uint32_t left = problem->list_start[list + 1] - at;
+			uint32_t length = left < SERM_FIT_LIST_MAX ? left : SERM_FIT_LIST_MAX;
+
+			fitter->pieces[fitter->piece_count++] = (Piece){at, length, list};
+			at += length;
+		}
+	for (uint32_t h = 0; h < fitter->options->heads; h++) {
+		Head *head = &fitter->heads[h];
+
+		serm_rng_seed(&head->rng, stream_seed(fitter->options->seed, HEAD_STREAM, h));
+		serm_network_init(&fitter->network, &head->rng, head->parameters);
+	}
+}
+
+/* A new order of the pieces; documents change places inside lists that are cut. */
+static void
+shuffle(Fitter *fitter, Head *head)
+{
+	const SermFitProblem *problem = fitter->problem;
+
+	for (uint32_t list = 0; list < problem->list_count; list++) {
+		uint32_t start = problem->list_start[list], length = problem->list_start[list + 1] - start;
+
+		if (length <= SERM_FIT_LIST_MAX)
+			continue;
+		for (uint32_t i = 0; i < length; i++)
+			fitter->member[start + i] = start + i;
+		serm_rng_shuffle(&head->rng, fitter->member + start, length);
+	}
+	for (uint32_t i = 0; i < fitter->piece_count; i++)
+		fitter->order[i] = i;
+	serm_rng_shuffle(&head->rng, fitter->order, fitter->piece_count);
+}
+
+/* P(y) and f = sum of y P(y) of the rows of one piece. */
+static void
+predict_piece(Fitter *fitter, const SermReal *logits, uint32_t n)
+{
+	uint32_t grades = fitter->problem->grade_count;
+
+	for (uint32_t i = 0; i < n; i++, logits += grades) {
+		SermReal *p = fitter->probability + (size_t) i * grades, largest = logits[0], sum = 0, f = 0;
+
+		for (uint32_t y = 1; y < grades; y++)
+			largest = logits[y] > largest ? logits[y] : largest;
+		for (uint32_t y = 0; y < grades; y++)
+			sum += p[y] = REAL_EXP(logits[y] - largest);
+		for (uint32_t y = 0; y < grades; y++) {
+			p[y] /= sum;
+			f += (SermReal) y * p[y];
+		}
+		fitter->score[i] = f;
+	}
+}
+
+/*
+ * The objective of one piece, whose logits start at `logits`: the sum of the
+ * terms times `scale`. Writes the derivative by the logits. A loss on scores
+ * reaches logit y by df/dlogit_y = P(y) (y - f).
+ */
+static double
+piece_loss(Fitter *fitter, const Piece *piece, const SermReal *logits, double scale, SermReal *derivative)
+{
+	uint32_t n = piece->length, grades = fitter->problem->grade_count;
+	double loss = 0;
+
+	memset(derivative, 0, (size_t) n * grades * sizeof(*derivative));
+	for (uint32_t t = 0; t < fitter->term_count; t++) {
+		const Term *term = &fitter->terms[t];
+		SermReal factor = (SermReal) (term->coefficient * scale);
+
+		if (term->loss->input == SERM_LOSS_LOGITS) {
+			SermLossList list = {n, grades, logits, fitter->target, fitter->weight};
+
+			loss += term->coefficient * term->loss->function(&list, &term->loss->defaults, fitter->d_logits);
+			serm_axpy(factor, fitter->d_logits, derivative, (size_t) n * grades);
+		} else {
+			SermLossList list = {n, 1, fitter->score, fitter->piece_grade, fitter->weight};
+
+			predict_piece(fitter, logits, n);
+			loss += term->coefficient * term->loss->function(&list, &term->loss->defaults, fitter->d_score);
+			for (uint32_t i = 0; i < n; i++)
+				for (uint32_t y = 0; y < grades; y++)
+					derivative[(size_t) i * grades + y] += factor * fitter->d_score[i] *
+					                                       fitter->probability[(size_t) i * grades + y] *
+					                                       ((SermReal) y - fitter->score[i]);
+		}
+	}
+	return loss * scale;
+}
+
+/* Bring the members of a piece into the fields that the losses read. */
+static void
+load_piece(Fitter *fitter, const Piece *piece)
+{
+	const SermFitProblem *problem = fitter->problem;
+	uint32_t grades = problem->grade_count;
+
+	for (uint32_t i = 0; i < piece->length; i++) {
+		uint32_t example = fitter->member[piece->start + i];
+
+		memcpy(fitter->target + (size_t) i * grades, problem->target + (size_t) example * grades,
+		    grades * sizeof(SermReal));
+		fitter->piece_grade[i] = fitter->grade[example];
+		fitter->weight[i] = problem->weight[example];
+	}
+}
+
+/*
+ * One step on the pieces order[0 .. pieces): `examples` of them in all, those
+ * that the head's bootstrap left out included, so that every head takes the
+ * same number of steps. Returns the summed loss.
+ */
+static double
+run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, uint32_t examples, double rate)
+{
+	const SermFitProblem *problem = fitter->problem;
+	uint32_t grades = problem->grade_count, inputs = problem->input_count, rows = 0;
+	SermNetworkBatch *batch = &fitter->batch;
+	double loss = 0;
+
+	for (uint32_t p = 0; p < pieces; p++) {
+		const Piece *piece = &fitter->pieces[order[p]];
+
+		for (uint32_t i = 0; head->bootstrap[piece->list] > 0 && i < piece->length; i++, rows++)
+			memcpy(batch->input + (size_t) rows * inputs,
+			    problem->input + (size_t) fitter->member[piece->start + i] * inputs,
+			    inputs * sizeof(SermReal));
+	}
+	if (rows == 0)
+		return 0;
+	serm_network_forward(
+	    &fitter->network, head->parameters, rows, fitter->network.dropout > 0 ? &head->rng : NULL, batch);
+	rows = 0;
+	for (uint32_t p = 0; p < pieces; p++) {
+		const Piece *piece = &fitter->pieces[order[p]];
+		size_t at = (size_t) rows * grades;
+
+		if (head->bootstrap[piece->list] == 0)
+			continue;
+		load_piece(fitter, piece);
+		for (uint32_t i = 0; i < piece->length; i++)
+			for (uint32_t y = 0; y < grades; y++)
+				batch->logits[at + (size_t) i * grades + y] +=
+				    (SermReal) y * problem->guard[fitter->member[piece->start + i]];
+		loss += piece_loss(fitter, piece, batch->logits + at,
+		    (double) head->bootstrap[piece->list] * piece->length / examples, batch->d_logits + at);
+		rows += piece->length;
+	}
+	serm_network_backward(
+	    &fitter->network, head->parameters, rows, fitter->network.dropout > 0, batch, fitter->gradient);
+	serm_adamw_step(&head->adamw, rate, fitter->gradient, head->parameters);
+	return loss * examples;
+}
+
+/* One epoch of one head; `loss` gets the mean over what the bootstrap kept. */
+static SermStatus
+run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *error)
+{
+	const SermTrainOptions *options = fitter->options;
+	uint32_t total = fitter->problem->example_count, done = 0;
+	double sum = 0, seen = 0;
+
+	shuffle(fitter, head);
+	for (uint32_t at = 0, pieces; at < fitter->piece_count; at += pieces) {
+		double progress = (epoch + (double) done / total) / options->epochs, rate;
+		uint32_t examples = 0;
+
+		for (pieces = 0; at + pieces < fitter->piece_count && examples < options->batch; pieces++) {
+			const Piece *piece = &fitter->pieces[fitter->order[at + pieces]];
+
+			examples += piece->length;
+			seen += (double) head->bootstrap[piece->list] * piece->length;
+		}
+		if (!fitter->host->keep_going(fitter->host->context))
+			return serm_train_canceled(error);
+		rate = options->learning_rate * serm_adamw_schedule(head->adamw.step, progress);
+		sum += run_batch(fitter, head, fitter->order + at, pieces, examples, rate);
+		if (!isfinite(sum))
+			return serm_fail(
+			    error, SERM_ERR_DIVERGED, "training diverged in epoch %u: the loss is not finite", epoch + 1);
+		done += examples;
+	}
+	*loss = seen > 0 ? sum / seen : 0;
+	return SERM_OK;
+}
+
+static SermStatus
+run_epochs(Fitter *fitter, double *loss, SermError *error)
+{
+	const SermTrainOptions *options = fitter->options;
+	const SermTrainHost *host = fitter->host;
+	double started = host->clock != NULL ? host->clock(host->context) : 0;
+
+	for (uint32_t epoch = 0; epoch < options->epochs; epoch++) {
+		double seconds;
+
+		*loss = 0;
+		for (uint32_t h = 0; h < options->heads; h++) {
+			double one = 0;
+			SermStatus status = run_epoch(fitter, &fitter->heads[h], epoch, &one, error);
+
+			if (status != SERM_OK)
+				return status;
+			*loss += one / options->heads;
+		}
+		seconds = host->clock != NULL ? host->clock(host->context) - started : 0;
+		if (host->progress != NULL)
+			host->progress(host->context,
+			    &(SermTrainProgress){"training", epoch + 1, options->epochs, *loss,
+			        seconds > 0 ? (epoch + 1.0) * fitter->problem->example_count / seconds : 0});
+	}
+	return SERM_OK;
+}
+
+/* One tensor of all heads, out of each head's flat parameters. */
+static SermReal *
+collect(const Fitter *fitter, size_t start, size_t end, SermArena *arena)
+{
+	SermReal *tensor = serm_arena_array(arena, fitter->options->heads * (end - start), sizeof(*tensor));
+
+	for (uint32_t h = 0; tensor != NULL && h < fitter->options->heads; h++)
+		memcpy(
+		    tensor + h * (end - start), fitter->heads[h].parameters + start, (end - start) * sizeof(*tensor));
+	return tensor;
+}
+
+static SermStatus
+finish(const Fitter *fitter, SermArena *arena, SermHeads *heads, SermError *error)
+{
+	SermNetworkLayout at = serm_network_layout(&fitter->network);
+
+	for (uint32_t h = 0; h < fitter->options->heads; h++)
+		for (size_t i = 0; i < at.count; i++)
+			if (!isfinite(fitter->heads[h].parameters[i]))
+				return serm_fail(error, SERM_ERR_DIVERGED, "training diverged: a weight is not finite");
+	*heads = (SermHeads){.head_count = fitter->options->heads,
+	    .input_count = fitter->problem->input_count,
+	    .grade_count = fitter->problem->grade_count,
+	    .w1 = collect(fitter, at.w1, at.b1, arena),
+	    .b1 = collect(fitter, at.b1, at.w2, arena),
+	    .w2 = collect(fitter, at.w2, at.b2, arena),
+	    .b2 = collect(fitter, at.b2, at.w3, arena),
+	    .w3 = collect(fitter, at.w3, at.b3, arena),
+	    .b3 = collect(fitter, at.b3, at.count, arena)};
+	if (heads->w1 == NULL || heads->b1 == NULL || heads->w2 == NULL || heads->b2 == NULL ||
+	    heads->w3 == NULL || heads->b3 == NULL)
+		return serm_train_out_of_memory(error);
+	return SERM_OK;
+}
+
+SermStatus
+serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options, const SermTrainHost *host,
+    SermArena *arena, SermFit *fit, SermError *error)
+{
+	Fitter fitter = {.problem = problem, .options = options, .host = host};
+	SermStatus status;
+
+	SERM_ASSERT(problem->example_count > 0 && options->heads > 0 && options->epochs > 0);
+	fitter.network = (SermNetwork){problem->input_count, problem->grade_count, options->dropout,
+	    host->gemm != NULL ? host->gemm : serm_gemm_builtin};
+	fitter.terms[fitter.term_count++] = (Term){serm_loss_find("cross_entropy"), 1};
+	if (options->pairwise > 0)
+		fitter.terms[fitter.term_count++] = (Term){serm_loss_find("ranknet"), options->pairwise};
+	fit->bootstrap = serm_arena_array(arena, (size_t) options->heads * problem->list_count, 1);
+	if (fit->bootstrap == NULL || !allocate(&fitter, arena))
+		return serm_train_out_of_memory(error);
+	for (uint32_t h = 0; h < options->heads; h++) {
+		uint8_t *counts = fit->bootstrap + (size_t) h * problem->list_count;
+
+		draw_bootstrap(problem, options->seed, h, counts);
+		fitter.heads[h].bootstrap = counts;
+	}
+	prepare(&fitter);
+	status = run_epochs(&fitter, &fit->loss, error);
+	return status == SERM_OK ? finish(&fitter, arena, &fit->heads, error) : status;
+}

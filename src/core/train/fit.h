@@ -1,0 +1,40 @@
+/*
+ * Fitting the K heads (S11 to S13 in doc/model.md): each is a network of its
+ * own with its own bootstrap sample of the queries, its own start and its own
+ * order of batches. The guard is part of the logits while training, so the
+ * heads learn what s0 lacks.
+ */
+#ifndef SERM_CORE_TRAIN_FIT_H
+#define SERM_CORE_TRAIN_FIT_H
+
+#include "core/model/heads.h"
+#include "core/train/train.h"
+
+/* A longer list is cut at random into lists of at most this many documents, anew in each epoch. */
+#define SERM_FIT_LIST_MAX 512
+
+/* Scaled examples in canonical order; a list is the examples of one query. */
+typedef struct SermFitProblem {
+	uint32_t input_count;
+	uint32_t grade_count;
+	uint32_t example_count;
+	uint32_t list_count;
+	const SermReal *input;      /* [example_count][input_count] */
+	const SermReal *guard;      /* [example_count] */
+	const SermReal *target;     /* [example_count][grade_count], each sums to 1 */
+	const SermReal *weight;     /* [example_count], mean 1 */
+	const uint32_t *list_start; /* [list_count + 1] */
+	const uint64_t *list_key;   /* [list_count] seeds the bootstrap */
+} SermFitProblem;
+
+typedef struct SermFit {
+	SermHeads heads;    /* without cut points */
+	uint8_t *bootstrap; /* [head][list]: how often the head saw the list; 0 is out of bag */
+	double loss;        /* mean over the heads in the last epoch */
+} SermFit;
+
+/* `options` are resolved: no field asks for a default. The result lies in `arena`. */
+extern SermStatus serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options,
+    const SermTrainHost *host, SermArena *arena, SermFit *fit, SermError *error);
+
+#endif

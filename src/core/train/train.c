@@ -1,0 +1,518 @@
+/*
+ * From graded pairs to a model: order, statistics, embeddings, features,
+ * scales, heads, cut points, tensors. What is reported or stored about a
+ * prediction comes from serm_heads_predict() over the quantised embeddings,
+ * that is from the code that will serve the model.
+ */
+#include "core/train/train.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/base/hash.h"
+#include "core/model/interaction.h"
+#include "core/train/failure.h"
+#include "core/train/fit.h"
+#include "core/train/order.h"
+#include "core/train/pretrain.h"
+#include "core/train/scaling.h"
+
+#define SMALL_EXAMPLES 1000
+#define SMALL_QUERIES 500
+#define EPOCHS_MAX 1000
+#define BATCH_MAX 4096
+#define TARGET_TOLERANCE 1e-3
+/* Less total weight than this is not a grade that occurs. */
+#define GRADE_MASS_MIN 1e-6
+#define PRETRAIN_STREAM UINT64_C(0x70726574)
+#define TENSORS_MAX 16
+
+/* Heads and cut points are stored as they are computed: the double build tests them so. */
+#ifdef SERM_REAL_DOUBLE
+#define DTYPE_REAL SERM_DTYPE_F64
+#else
+#define DTYPE_REAL SERM_DTYPE_F32
+#endif
+
+static_assert(sizeof(SermGuard) == SERM_GUARD_COUNT * sizeof(float), "SermGuard is stored as it lies");
+
+typedef struct Trainer {
+	const SermTrainingSet *set;
+	const SermTrainHost *host;
+	SermTrainOptions options; /* resolved */
+	SermArena *arena;
+	SermExampleOrder order;
+	SermStatistics statistics;
+	SermText *corpus; /* distinct, in canonical order */
+	size_t corpus_count;
+	double prior[SERM_GRADES_MAX]; /* share of each grade in the targets */
+
+	SermFeatures *features; /* [example_count] in canonical order, like all that follows */
+	SermReal *input;        /* [example_count][SERM_FEATURES] */
+	SermReal *guard_value;  /* [example_count] */
+	SermReal *target;       /* [example_count][grade_count] */
+	SermReal *weight;       /* [example_count] */
+	SermFit fit;
+
+	int8_t *embedding_rows; /* [SERM_EMBEDDING_ROWS][SERM_EMBEDDING_WIDTH] */
+	float *embedding_scale; /* [SERM_EMBEDDING_ROWS] */
+	float *scale_mean;      /* [SERM_FEATURES] */
+	float *scale_inverse;   /* [SERM_FEATURES] */
+	SermReal *cuts;         /* [grade_count - 1] */
+	SermGuard *guard;
+} Trainer;
+
+void
+serm_train_defaults(SermTrainOptions *options)
+{
+	*options = (SermTrainOptions){.heads = 4,
+	    .pretrain_epochs = 10,
+	    .learning_rate = 0.002,
+	    .weight_decay = 1e-5,
+	    .dropout = 0.2,
+	    .pairwise = -1,
+	    .guard = -1};
+}
+
+static SermStatus
+check_options(const SermTrainOptions *options, SermError *error)
+{
+	if (options->heads < 1 || options->heads > SERM_HEADS_MAX)
+		return serm_fail(error, SERM_ERR_INVALID, "heads must be between 1 and %d", SERM_HEADS_MAX);
+	if (options->epochs > EPOCHS_MAX || options->pretrain_epochs > EPOCHS_MAX)
+		return serm_fail(error, SERM_ERR_INVALID, "epochs must be at most %d", EPOCHS_MAX);
+	if (options->batch > BATCH_MAX)
+		return serm_fail(error, SERM_ERR_INVALID, "batch must be at most %d", BATCH_MAX);
+	if (!(options->learning_rate > 0 && options->learning_rate <= 1))
+		return serm_fail(error, SERM_ERR_INVALID, "learning_rate must be above 0 and at most 1");
+	if (!(options->weight_decay >= 0 && options->weight_decay <= 1))
+		return serm_fail(error, SERM_ERR_INVALID, "weight_decay must be between 0 and 1");
+	if (!(options->dropout >= 0 && options->dropout <= 0.9))
+		return serm_fail(error, SERM_ERR_INVALID, "dropout must be between 0 and 0.9");
+	if (!(options->pairwise <= 100))
+		return serm_fail(error, SERM_ERR_INVALID, "pairwise must be at most 100");
+	if (!(options->guard <= 100))
+		return serm_fail(error, SERM_ERR_INVALID, "guard must be at most 100");
+	return SERM_OK;
+}
+
+static SermStatus
+check_example(const SermTrainingSet *set, size_t index, SermError *error)
+{
+	const SermExample *example = &set->examples[index];
+	double sum = 0;
+
+	if (example->query >= set->query_count)
+		return serm_fail(error, SERM_ERR_INVALID, "example %zu names query %u of %zu", index + 1,
+		    example->query, set->query_count);
+	if (!(example->weight > 0 && isfinite(example->weight)))
+		return serm_fail(
+		    error, SERM_ERR_INVALID, "the weight of example %zu is not a positive number", index + 1);
+	for (uint32_t y = 0; y < set->grade_count; y++) {
+		if (!(example->target[y] >= 0))
+			return serm_fail(error, SERM_ERR_INVALID,
+			    "the target of example %zu is negative or not a number at grade %u", index + 1, y);
+		sum += example->target[y];
+	}
+	if (!(fabs(sum - 1) <= TARGET_TOLERANCE))
+		return serm_fail(
+		    error, SERM_ERR_INVALID, "the target of example %zu sums to %g instead of 1", index + 1, sum);
+	return SERM_OK;
+}
+
+static SermStatus
+check_set(const SermTrainingSet *set, const SermTrainHost *host, SermError *error)
+{
+	double mass[SERM_GRADES_MAX] = {0};
+	uint32_t present = 0, last = 0;
+
+	if (set->grade_count < SERM_GRADES_MIN || set->grade_count > SERM_GRADES_MAX)
+		return serm_fail(error, SERM_ERR_INVALID, "a model has between %d and %d grades, not %u",
+		    SERM_GRADES_MIN, SERM_GRADES_MAX, set->grade_count);
+	if (set->example_count == 0)
+		return serm_fail(error, SERM_ERR_NO_DATA, "there are no graded examples to train on");
+	if (set->example_count >= UINT32_MAX || set->corpus_count >= UINT32_MAX)
+		return serm_fail(error, SERM_ERR_LIMIT, "too many examples or documents to train on");
+	for (size_t i = 0; i < set->example_count; i++) {
+		SermStatus status = check_example(set, i, error);
+
+		if (status != SERM_OK)
+			return status;
+		for (uint32_t y = 0; y < set->grade_count; y++)
+			mass[y] += set->examples[i].target[y];
+		if (i % 65536 == 0 && !host->keep_going(host->context))
+			return serm_train_canceled(error);
+	}
+	for (uint32_t y = 0; y < set->grade_count; y++)
+		if (mass[y] > GRADE_MASS_MIN) {
+			present++;
+			last = y;
+		}
+	if (present < 2)
+		return serm_fail(error, SERM_ERR_NO_DATA,
+		    "all %zu examples have grade %u: training needs at least two different grades",
+		    set->example_count, last);
+	return SERM_OK;
+}
+
+static void
+report_phase(const Trainer *trainer, const char *phase, uint32_t step, uint32_t steps)
+{
+	if (trainer->host->progress != NULL)
+		trainer->host->progress(
+		    trainer->host->context, &(SermTrainProgress){.phase = phase, .step = step, .steps = steps});
+}
+
+/* Fill in what depends on the amount of data. */
+static void
+resolve_options(Trainer *trainer)
+{
+	SermTrainOptions *options = &trainer->options;
+	uint32_t examples = trainer->order.example_count, queries = trainer->order.list_count;
+
+	if (options->epochs == 0)
+		options->epochs = examples < SMALL_EXAMPLES ? 40 : 20;
+	if (options->batch == 0)
+		options->batch = examples < SMALL_EXAMPLES ? 64 : 256;
+	if (options->pairwise < 0)
+		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
+	if (options->guard < 0)
+		options->guard = 0.5 * 200 / (200.0 + queries);
+}
+
+/* Everything that stays, and what is as large as the examples, before any scratch. */
+static SermStatus
+allocate(Trainer *trainer, SermError *error)
+{
+	size_t n = trainer->set->example_count, grades = trainer->set->grade_count, size = sizeof(SermReal);
+	SermArena *arena = trainer->arena;
+
+	trainer->embedding_rows = serm_arena_array(arena, SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH);
+	trainer->embedding_scale = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float));
+	trainer->scale_mean = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
+	trainer->scale_inverse = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
+	trainer->cuts = serm_arena_array(arena, grades - 1, size);
+	trainer->guard = serm_arena_alloc(arena, sizeof(*trainer->guard));
+	trainer->features = serm_arena_array(arena, n, sizeof(*trainer->features));
+	trainer->input = serm_arena_array(arena, n * SERM_FEATURES, size);
+	trainer->guard_value = serm_arena_array(arena, n, size);
+	trainer->target = serm_arena_array(arena, n * grades, size);
+	trainer->weight = serm_arena_array(arena, n, size);
+	if (trainer->embedding_rows == NULL || trainer->embedding_scale == NULL || trainer->scale_mean == NULL ||
+	    trainer->scale_inverse == NULL || trainer->cuts == NULL || trainer->guard == NULL ||
+	    trainer->features == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
+	    trainer->target == NULL || trainer->weight == NULL)
+		return serm_train_out_of_memory(error);
+	return SERM_OK;
+}
+
+/* Targets that sum to 1 exactly, weights of mean 1, and the prior of the grades. */
+static void
+load_targets(Trainer *trainer)
+{
+	uint32_t n = trainer->order.example_count, grades = trainer->set->grade_count;
+	double total = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		total += trainer->set->examples[trainer->order.example[i]].weight;
+	for (uint32_t i = 0; i < n; i++) {
+		const SermExample *example = &trainer->set->examples[trainer->order.example[i]];
+		double sum = 0;
+
+		for (uint32_t y = 0; y < grades; y++)
+			sum += example->target[y];
+		trainer->weight[i] = (SermReal) (example->weight / (total / n));
+		for (uint32_t y = 0; y < grades; y++) {
+			double share = example->target[y] / sum;
+
+			trainer->target[(size_t) i * grades + y] = (SermReal) share;
+			trainer->prior[y] += example->weight * share / total;
+		}
+	}
+}
+
+/* The documents that words are counted in and embeddings learned from: the corpus, else the examples' own. */
+static SermStatus
+load_corpus(Trainer *trainer, SermError *error)
+{
+	const SermText *docs = trainer->set->corpus;
+	size_t count = trainer->set->corpus_count;
+
+	if (count == 0) {
+		SermText *own = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(*own));
+
+		if (own == NULL)
+			return serm_train_out_of_memory(error);
+		for (uint32_t i = 0; i < trainer->order.example_count; i++)
+			own[i] = trainer->set->examples[trainer->order.example[i]].doc;
+		docs = own;
+		count = trainer->order.example_count;
+	}
+	return serm_order_documents(
+	    docs, count, trainer->host, trainer->arena, &trainer->corpus, &trainer->corpus_count, error);
+}
+
+/* Pre-train in float, keep int8: features are computed from what will be served. */
+static SermStatus
+learn_embeddings(Trainer *trainer, SermError *error)
+{
+	SermArenaMark mark = serm_arena_mark(trainer->arena);
+	size_t values = (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH;
+	float *table = serm_arena_array(trainer->arena, values, sizeof(*table));
+	SermStatus status;
+
+	if (table == NULL)
+		return serm_train_out_of_memory(error);
+	status = serm_pretrain(trainer->corpus, trainer->corpus_count, &trainer->statistics,
+	    serm_hash_mix(trainer->options.seed ^ PRETRAIN_STREAM), trainer->options.pretrain_epochs,
+	    trainer->host, trainer->arena, table, error);
+	if (status != SERM_OK)
+		return status;
+	for (size_t i = 0; i < values; i++)
+		if (!isfinite(table[i]))
+			return serm_fail(error, SERM_ERR_DIVERGED, "pre-training diverged: a weight is not finite");
+	for (size_t row = 0; row < SERM_EMBEDDING_ROWS; row++)
+		serm_embedding_quantise(table + row * SERM_EMBEDDING_WIDTH,
+		    trainer->embedding_rows + row * SERM_EMBEDDING_WIDTH, &trainer->embedding_scale[row]);
+	serm_arena_rewind(trainer->arena, mark);
+	return SERM_OK;
+}
+
+static SermStatus
+compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, SermError *error)
+{
+	const SermExampleOrder *order = &trainer->order;
+	const SermTrainingSet *set = trainer->set;
+	const SermExample *first = &set->examples[order->example[order->list_start[list]]];
+	SermArenaMark mark = serm_arena_mark(trainer->arena);
+	SermParsedQuery *query;
+	SermStatus status = serm_features_parse_query(
+	    &trainer->statistics, embedding, set->queries[first->query], trainer->arena, &query, error);
+
+	for (uint32_t i = order->list_start[list]; status == SERM_OK && i < order->list_start[list + 1]; i++) {
+		if (i % 64 == 0 && !trainer->host->keep_going(trainer->host->context))
+			return serm_train_canceled(error);
+		status = serm_features_compute(&trainer->statistics, embedding, query,
+		    set->examples[order->example[i]].doc, trainer->arena, &trainer->features[i], error);
+	}
+	serm_arena_rewind(trainer->arena, mark);
+	return status;
+}
+
+static SermStatus
+compute_inputs(Trainer *trainer, SermError *error)
+{
+	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale};
+	uint32_t n = trainer->order.example_count;
+
+	for (uint32_t list = 0; list < trainer->order.list_count; list++) {
+		SermStatus status = compute_list(trainer, &embedding, list, error);
+
+		if (status != SERM_OK)
+			return status;
+	}
+	serm_scaling_fit(trainer->features, n, trainer->scale_mean, trainer->scale_inverse);
+	serm_scaling_guard(
+	    trainer->features, n, trainer->statistics.document_count, trainer->options.guard, trainer->guard);
+	for (uint32_t i = 0; i < n; i++) {
+		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, &trainer->features[i],
+		    trainer->input + (size_t) i * SERM_FEATURES);
+		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, &trainer->features[i]);
+	}
+	return SERM_OK;
+}
+
+static SermStatus
+fit_heads(Trainer *trainer, SermError *error)
+{
+	const SermExampleOrder *order = &trainer->order;
+	SermFitProblem problem = {SERM_FEATURES, trainer->set->grade_count, order->example_count,
+	    order->list_count, trainer->input, trainer->guard_value, trainer->target, trainer->weight,
+	    order->list_start, order->list_key};
+
+	return serm_fit_heads(&problem, &trainer->options, trainer->host, trainer->arena, &trainer->fit, error);
+}
+
+typedef struct Scores {
+	const float *value;
+} Scores;
+
+static int
+compare_scores(const void *items, uint32_t a, uint32_t b)
+{
+	const float *value = ((const Scores *) items)->value;
+
+	return value[a] < value[b] ? -1 : value[a] > value[b];
+}
+
+/* f of each example from the heads that did not see its query, or from all where every head did. */
+static SermStatus
+score_examples(const Trainer *trainer, float *score, SermError *error)
+{
+	const SermExampleOrder *order = &trainer->order;
+	SermPrediction prediction;
+
+	for (uint32_t list = 0; list < order->list_count; list++)
+		for (uint32_t i = order->list_start[list]; i < order->list_start[list + 1]; i++) {
+			float sum = 0;
+			uint32_t unseen = 0;
+
+			if (i % 1024 == 0 && !trainer->host->keep_going(trainer->host->context))
+				return serm_train_canceled(error);
+			serm_heads_predict(&trainer->fit.heads, trainer->input + (size_t) i * SERM_FEATURES,
+			    trainer->guard_value[i], &prediction);
+			for (uint32_t h = 0; h < trainer->options.heads; h++)
+				if (trainer->fit.bootstrap[(size_t) h * order->list_count + list] == 0) {
+					sum += prediction.head_score[h];
+					unseen++;
+				}
+			score[i] = unseen > 0 ? sum / (float) unseen : prediction.score;
+			if (!isfinite(score[i]))
+				return serm_fail(error, SERM_ERR_DIVERGED, "training diverged: a score is not finite");
+		}
+	return SERM_OK;
+}
+
+static SermStatus
+find_cuts(Trainer *trainer, SermError *error)
+{
+	SermArenaMark mark = serm_arena_mark(trainer->arena);
+	uint32_t n = trainer->order.example_count;
+	Scores scores;
+	float *score = serm_arena_array(trainer->arena, n, sizeof(*score));
+	uint32_t *ascending = serm_arena_array(trainer->arena, n, sizeof(*ascending));
+	uint32_t *scratch = serm_arena_array(trainer->arena, n, sizeof(*scratch));
+	SermStatus status;
+
+	if (score == NULL || ascending == NULL || scratch == NULL)
+		return serm_train_out_of_memory(error);
+	status = score_examples(trainer, score, error);
+	for (uint32_t i = 0; i < n; i++)
+		ascending[i] = i;
+	scores.value = score;
+	if (status == SERM_OK)
+		status = serm_order_sort(ascending, scratch, n, compare_scores, &scores, trainer->host, error);
+	if (status == SERM_OK)
+		serm_scaling_cuts(
+		    score, trainer->weight, ascending, n, trainer->prior, trainer->set->grade_count, trainer->cuts);
+	serm_arena_rewind(trainer->arena, mark);
+	return status;
+}
+
+typedef struct TensorList {
+	SermTensor *tensors;
+	size_t count;
+	bool failed;
+} TensorList;
+
+static void
+add_tensor(TensorList *list, const char *name, SermDtype dtype, const void *data, uint32_t rank,
+    uint64_t first, uint64_t second, uint64_t third)
+{
+	SermTensor *tensor = &list->tensors[list->count++];
+
+	SERM_ASSERT(list->count <= TENSORS_MAX && strlen(name) < sizeof(tensor->name));
+	memcpy(tensor->name, name, strlen(name) + 1);
+	tensor->dtype = dtype;
+	tensor->rank = rank;
+	tensor->shape[0] = first;
+	tensor->shape[1] = rank > 1 ? second : 0;
+	tensor->shape[2] = rank > 2 ? third : 0;
+	tensor->data = data;
+	if (!serm_tensor_bytes(dtype, rank, tensor->shape, &tensor->bytes))
+		list->failed = true;
+}
+
+static SermStatus
+write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
+{
+	const SermStatistics *statistics = &trainer->statistics;
+	const SermHeads *heads = &trainer->fit.heads;
+	uint64_t k = heads->head_count, grades = heads->grade_count, words = statistics->word_count;
+	TensorList list = {0};
+	double *counts = serm_arena_array(trainer->arena, SERM_STATISTICS_COUNT, sizeof(*counts));
+
+	list.tensors = serm_arena_array(trainer->arena, TENSORS_MAX, sizeof(*list.tensors));
+	if (counts == NULL || list.tensors == NULL)
+		return serm_train_out_of_memory(error);
+	counts[0] = statistics->document_count;
+	counts[1] = statistics->title_length;
+	counts[2] = statistics->body_length;
+	counts[3] = statistics->joined_length;
+	add_tensor(&list, SERM_TENSOR_EMBEDDING_ROWS, SERM_DTYPE_I8, trainer->embedding_rows, 2,
+	    SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH, 0);
+	add_tensor(&list, SERM_TENSOR_EMBEDDING_SCALE, SERM_DTYPE_F32, trainer->embedding_scale, 1,
+	    SERM_EMBEDDING_ROWS, 0, 0);
+	add_tensor(&list, SERM_TENSOR_VOCABULARY_ID, SERM_DTYPE_U32, statistics->word_id, 1, words, 0, 0);
+	add_tensor(&list, SERM_TENSOR_VOCABULARY_DF, SERM_DTYPE_U32, statistics->word_df, 1, words, 0, 0);
+	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1, SERM_STATISTICS_COUNT, 0, 0);
+	add_tensor(&list, SERM_TENSOR_SCALE_MEAN, SERM_DTYPE_F32, trainer->scale_mean, 1, SERM_FEATURES, 0, 0);
+	add_tensor(
+	    &list, SERM_TENSOR_SCALE_INVERSE, SERM_DTYPE_F32, trainer->scale_inverse, 1, SERM_FEATURES, 0, 0);
+	add_tensor(&list, SERM_TENSOR_HEADS_W1, DTYPE_REAL, heads->w1, 3, k, SERM_HIDDEN1, SERM_FEATURES);
+	add_tensor(&list, SERM_TENSOR_HEADS_B1, DTYPE_REAL, heads->b1, 2, k, SERM_HIDDEN1, 1);
+	add_tensor(&list, SERM_TENSOR_HEADS_W2, DTYPE_REAL, heads->w2, 3, k, SERM_HIDDEN2, SERM_HIDDEN1);
+	add_tensor(&list, SERM_TENSOR_HEADS_B2, DTYPE_REAL, heads->b2, 2, k, SERM_HIDDEN2, 1);
+	add_tensor(&list, SERM_TENSOR_HEADS_W3, DTYPE_REAL, heads->w3, 3, k, grades, SERM_HIDDEN2);
+	add_tensor(&list, SERM_TENSOR_HEADS_B3, DTYPE_REAL, heads->b3, 2, k, grades, 1);
+	add_tensor(&list, SERM_TENSOR_CUTS, DTYPE_REAL, trainer->cuts, 1, grades - 1, 0, 0);
+	add_tensor(&list, SERM_TENSOR_GUARD, SERM_DTYPE_F32, trainer->guard, 1, SERM_GUARD_COUNT, 0, 0);
+	if (list.failed)
+		return serm_train_out_of_memory(error);
+	*tensors = (SermTensorSet){list.tensors, list.count};
+	return SERM_OK;
+}
+
+static SermStatus
+prepare(Trainer *trainer, SermError *error)
+{
+	SermStatus status = allocate(trainer, error);
+
+	if (status == SERM_OK)
+		status = serm_order_examples(trainer->set, trainer->host, trainer->arena, &trainer->order, error);
+	if (status != SERM_OK)
+		return status;
+	resolve_options(trainer);
+	load_targets(trainer);
+	status = load_corpus(trainer, error);
+	if (status == SERM_OK)
+		status = serm_statistics_count(trainer->corpus, trainer->corpus_count, trainer->arena,
+		    trainer->host->keep_going, trainer->host->context, &trainer->statistics, error);
+	if (status == SERM_OK)
+		report_phase(trainer, "statistics", 1, 1);
+	return status;
+}
+
+SermStatus
+serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *options, const SermTrainHost *host,
+    SermArena *arena, SermTensorSet *tensors, SermTrainReport *report, SermError *error)
+{
+	Trainer trainer = {.set = set, .host = host, .options = *options, .arena = arena};
+	double started = host->clock != NULL ? host->clock(host->context) : 0;
+	SermStatus status = check_options(options, error);
+
+	if (status == SERM_OK)
+		status = check_set(set, host, error);
+	if (status == SERM_OK)
+		status = prepare(&trainer, error);
+	if (status == SERM_OK)
+		status = learn_embeddings(&trainer, error);
+	if (status == SERM_OK)
+		status = compute_inputs(&trainer, error);
+	if (status == SERM_OK) {
+		report_phase(&trainer, "features", 1, 1);
+		status = fit_heads(&trainer, error);
+	}
+	if (status == SERM_OK)
+		status = find_cuts(&trainer, error);
+	if (status == SERM_OK)
+		status = write_tensors(&trainer, tensors, error);
+	if (status == SERM_OK)
+		*report = (SermTrainReport){.loss = trainer.fit.loss,
+		    .seconds = host->clock != NULL ? host->clock(host->context) - started : 0,
+		    .example_count = trainer.order.example_count,
+		    .query_count = trainer.order.list_count,
+		    .corpus_count = trainer.corpus_count,
+		    .epochs = trainer.options.epochs};
+	return status;
+}

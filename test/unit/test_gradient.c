@@ -1,0 +1,182 @@
+/*
+ * Analytic gradients against central differences: of every loss by each of
+ * its scores, and of the whole network by each of its layers. Built twice, in
+ * float (relative error below 1e-3) and in double (below 1e-6).
+ */
+#include "core/train/loss.h"
+#include "core/train/network.h"
+#include "unit.h"
+
+#ifdef SERM_REAL_DOUBLE
+#define STEP 1e-5
+#define TOLERANCE 1e-6
+#else
+#define STEP 4e-3
+#define TOLERANCE 1e-3
+#endif
+
+#define N 12
+#define GRADES 4
+#define INPUTS 7
+
+static double
+difference_of_norms(const double *actual, const double *expected, size_t count)
+{
+	double error = 0, norm = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+		norm += expected[i] * expected[i];
+	}
+	return sqrt(error / norm);
+}
+
+static void
+test_losses(bool weighted)
+{
+	const SermLoss *loss;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 21);
+	for (size_t l = 0; (loss = serm_loss_at(l)) != NULL; l++) {
+		uint32_t width = loss->input == SERM_LOSS_LOGITS ? GRADES : 1;
+		SermReal scores[N * GRADES], targets[N * GRADES], weights[N], gradient[N * GRADES],
+		    ignored[N * GRADES];
+		double analytic[N * GRADES], numeric[N * GRADES];
+		SermLossList list = {N, width, scores, targets, weighted ? weights : NULL};
+
+		for (uint32_t i = 0; i < N; i++) {
+			double sum = 0;
+
+			weights[i] = (SermReal) (0.5 + serm_rng_uniform(&rng));
+			for (uint32_t y = 0; y < width; y++) {
+				scores[i * width + y] = (SermReal) serm_rng_normal(&rng);
+				targets[i * width + y] =
+				    (SermReal) (width > 1 ? serm_rng_uniform(&rng) : serm_rng_below(&rng, 4));
+				sum += targets[i * width + y];
+			}
+			for (uint32_t y = 0; width > 1 && y < width; y++)
+				targets[i * width + y] /= (SermReal) sum;
+		}
+		loss->function(&list, &loss->defaults, gradient);
+		for (uint32_t i = 0; i < N * width; i++) {
+			SermReal kept = scores[i], up = kept + (SermReal) STEP, down = kept - (SermReal) STEP;
+			double above;
+
+			scores[i] = up;
+			above = loss->function(&list, &loss->defaults, ignored);
+			scores[i] = down;
+			numeric[i] = (above - loss->function(&list, &loss->defaults, ignored)) / ((double) up - down);
+			scores[i] = kept;
+			analytic[i] = gradient[i];
+		}
+		CHECK(difference_of_norms(analytic, numeric, N * width) < TOLERANCE, "%s%s: gradient", loss->name,
+		    weighted ? ", weighted" : "");
+	}
+}
+
+typedef struct Problem {
+	SermNetwork network;
+	SermNetworkBatch batch;
+	SermReal targets[N * GRADES];
+	SermRng dropout; /* copied for each pass, so that each drops the same */
+} Problem;
+
+static double
+problem_loss(Problem *problem, const SermReal *parameters)
+{
+	const SermLoss *loss = serm_loss_find("cross_entropy");
+	SermLossList list = {N, GRADES, problem->batch.logits, problem->targets, NULL};
+	SermRng rng = problem->dropout;
+
+	serm_network_forward(
+	    &problem->network, parameters, N, problem->network.dropout > 0 ? &rng : NULL, &problem->batch);
+	return loss->function(&list, &loss->defaults, problem->batch.d_logits);
+}
+
+/* Along the gradient of one layer the derivative is the norm of that gradient. */
+static double
+layer_error(Problem *problem, SermReal *parameters, const SermReal *gradient, size_t start, size_t end,
+    SermArena *arena)
+{
+	SermArenaMark mark = serm_arena_mark(arena);
+	SermReal *moved = serm_arena_array(arena, serm_network_layout(&problem->network).count, sizeof(*moved));
+	double norm = 0, value[2], path = 0;
+
+	for (size_t i = start; i < end; i++)
+		norm += (double) gradient[i] * gradient[i];
+	norm = sqrt(norm);
+	for (int side = 0; side < 2; side++) {
+		memcpy(moved, parameters, serm_network_layout(&problem->network).count * sizeof(*moved));
+		for (size_t i = start; i < end; i++)
+			moved[i] += (SermReal) ((side == 0 ? STEP : -STEP) * gradient[i] / norm);
+		for (size_t i = start; i < end; i++)
+			path += (side == 0 ? 1 : -1) * ((double) moved[i] - parameters[i]) * gradient[i];
+		value[side] = problem_loss(problem, moved);
+	}
+	serm_arena_rewind(arena, mark);
+	return fabs((value[0] - value[1]) / path - 1);
+}
+
+static void
+test_network(double dropout, SermArena *arena)
+{
+	static const char *const names[] = {"w1", "b1", "w2", "b2", "w3", "b3"};
+	Problem problem = {.network = {INPUTS, GRADES, dropout, serm_gemm_builtin}};
+	SermNetworkLayout at = serm_network_layout(&problem.network);
+	size_t starts[] = {at.w1, at.b1, at.w2, at.b2, at.w3, at.b3, at.count};
+	SermReal *parameters = serm_arena_array(arena, at.count, sizeof(SermReal));
+	SermReal *gradient = serm_arena_array(arena, at.count, sizeof(SermReal));
+	SermRng rng;
+
+	serm_rng_seed(&rng, 22);
+	serm_rng_seed(&problem.dropout, 23);
+	CHECK(serm_network_batch(&problem.network, N, arena, &problem.batch), "the batch is allocated");
+	serm_network_init(&problem.network, &rng, parameters);
+	/* Weights of the last layer and biases as large as after training, so that every gradient counts. */
+	for (size_t i = 0; i < at.count; i++)
+		if (i >= at.w3 || (i >= at.b1 && i < at.w2) || (i >= at.b2 && i < at.w3))
+			parameters[i] = (SermReal) (0.5 * serm_rng_normal(&rng));
+	for (size_t i = 0; i < N * INPUTS; i++)
+		problem.batch.input[i] = (SermReal) serm_rng_normal(&rng);
+	for (size_t i = 0; i < N; i++)
+		problem.targets[i * GRADES + serm_rng_below(&rng, GRADES)] = 1;
+	problem_loss(&problem, parameters);
+	serm_network_backward(&problem.network, parameters, N, dropout > 0, &problem.batch, gradient);
+	for (int layer = 0; layer < 6; layer++)
+		CHECK(
+		    layer_error(&problem, parameters, gradient, starts[layer], starts[layer + 1], arena) < TOLERANCE,
+		    "network, dropout %.1f: gradient of %s", dropout, names[layer]);
+#ifdef SERM_REAL_DOUBLE
+	/* Rounding hides small single derivatives in float; in double each one is compared. */
+	double *analytic = serm_arena_array(arena, at.count, sizeof(double));
+	double *numeric = serm_arena_array(arena, at.count, sizeof(double));
+
+	for (size_t i = 0; i < at.count; i++) {
+		SermReal kept = parameters[i];
+		double above;
+
+		parameters[i] = kept + STEP;
+		above = problem_loss(&problem, parameters);
+		parameters[i] = kept - STEP;
+		numeric[i] = (above - problem_loss(&problem, parameters)) / (2 * STEP);
+		parameters[i] = kept;
+		analytic[i] = gradient[i];
+	}
+	CHECK(difference_of_norms(analytic, numeric, at.count) < TOLERANCE,
+	    "network, dropout %.1f: every parameter", dropout);
+#endif
+}
+
+int
+main(void)
+{
+	SermArena arena = unit_arena();
+
+	test_losses(false);
+	test_losses(true);
+	test_network(0, &arena);
+	test_network(0.2, &arena);
+	serm_arena_free(&arena);
+	DONE();
+}
