@@ -65,7 +65,7 @@ CREATE OR REPLACE VIEW serm.stat_agent AS
 		SELECT s.model, v.sample, v.agent, v.grade, count(*) AS n,
 			sum(count(*)) OVER (PARTITION BY v.sample, v.agent) AS paths
 		  FROM serm.vote v JOIN serm.sample s ON s.id = v.sample GROUP BY s.model, v.sample, v.agent, v.grade
-	), leading AS (
+	), tallied AS (
 		SELECT model, sample, agent, max(paths) AS paths,
 			array_agg(n ORDER BY n DESC) FILTER (WHERE grade IS NOT NULL) AS n
 		  FROM tally GROUP BY model, sample, agent
@@ -78,7 +78,7 @@ CREATE OR REPLACE VIEW serm.stat_agent AS
 	), abstention AS (
 		SELECT l.model, l.agent, count(*) FILTER (WHERE coalesce(l.n[1] / l.paths + 1e-9 < coalesce(h.minimum, 0.6)
 			OR l.n[1] = l.n[2], l.n IS NULL)) AS abstentions
-		  FROM leading l LEFT JOIN share h ON h.model = l.model AND h.name = l.agent GROUP BY l.model, l.agent
+		  FROM tallied l LEFT JOIN share h ON h.model = l.model AND h.name = l.agent GROUP BY l.model, l.agent
 	)
 	SELECT s.model, v.agent, coalesce(h.active, false) AS active,
 		count(*) AS votes, count(v.error) AS errors, b.abstentions,

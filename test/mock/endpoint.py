@@ -57,6 +57,7 @@ def completion(content, request):
 
 class Judge(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536
     noise = 0.0
 
     def log_message(self, *arguments):

@@ -33,15 +33,11 @@
 #define WORKER_REFUSED_MS 10000
 
 typedef struct AnnotateOptions {
-	char *rule;    /* NULL: the model's */
-	double quorum; /* 0: the model's */
-	int limit;     /* samples; 0: all that wait */
+	int limit; /* samples; 0: all that wait */
 	bool retry_failed;
 } AnnotateOptions;
 
 static const SermOption annotate_options[] = {
-    {"rule", SERM_OPTION_TEXT, offsetof(AnnotateOptions, rule), 0, 0, "unanimous, quorum"},
-    {"quorum", SERM_OPTION_REAL, offsetof(AnnotateOptions, quorum), 0.01, 1},
     {"limit", SERM_OPTION_INT, offsetof(AnnotateOptions, limit), 1, INT_MAX},
     {"retry_failed", SERM_OPTION_BOOL, offsetof(AnnotateOptions, retry_failed)},
 };
@@ -63,7 +59,9 @@ typedef struct Run {
 	int level;
 	List *workers;
 	int64 open;
-	SermSettleCounts counts;
+	int64 agreed; /* samples of the model in each state when the call began */
+	int64 disputed;
+	int64 failed;
 } Run;
 
 static void
@@ -398,14 +396,30 @@ wait_for_answers(Run *run)
 
 /* --- the whole */
 
+/* Samples by state; the worker settles, too, so a call tells what it brought about by the difference. */
+static void
+count_states(Run *run)
+{
+	SermParam params[] = {SERM_TEXT(run->model->name)};
+	bool null;
+
+	serm_spi_execute(
+	    "SELECT pg_catalog.count(*) FILTER (WHERE s.state = 'agreed'),"
+	    " pg_catalog.count(*) FILTER (WHERE s.state = 'disputed'),"
+	    " pg_catalog.count(*) FILTER (WHERE s.state = 'failed') FROM serm.sample s WHERE s.model = $1",
+	    SPI_OK_SELECT, false, params, 1);
+	run->agreed = DatumGetInt64(serm_spi_value(0, 1, &null)) - run->agreed;
+	run->disputed = DatumGetInt64(serm_spi_value(0, 2, &null)) - run->disputed;
+	run->failed = DatumGetInt64(serm_spi_value(0, 3, &null)) - run->failed;
+}
+
 static void
 settle_all(Run *run)
 {
 	uint64 count;
 
 	do {
-		count = serm_settle_batch(
-		    run->model, run->options.rule, run->options.quorum, SETTLE_SAMPLES, &run->counts);
+		count = serm_settle_batch(run->model, SETTLE_SAMPLES);
 		commit(run);
 	} while (count > 0);
 }
@@ -426,16 +440,19 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 	MemoryContextSwitchTo(run.step);
 
 	fill_queue(&run);
-	if (!wait)
+	if (wait)
+		count_states(&run);
+	else
 		(void) keep_workers(&run, &foreign_tasks);
 	ask_judges(&run);
 	if (wait)
 		wait_for_answers(&run);
 	settle_all(&run);
-	if (wait)
+	if (wait) {
+		count_states(&run);
 		ereport(NOTICE, errmsg("annotated \"%s\": %lld agreed, %lld disputed, %lld failed", run.model->name,
-		                    (long long) run.counts.agreed, (long long) run.counts.disputed,
-		                    (long long) run.counts.failed));
+		                    (long long) run.agreed, (long long) run.disputed, (long long) run.failed));
+	}
 	MemoryContextSwitchTo(run.context);
 	serm_spi_end(run.level);
 	MemoryContextDelete(run.context);

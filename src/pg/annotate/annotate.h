@@ -134,19 +134,13 @@ extern void serm_queue_release(Oid role);
 extern int64 serm_queue_next_due(Oid role);
 
 /* --- the end of a sample (settle.c) */
-typedef struct SermSettleCounts {
-	int64 agreed;
-	int64 disputed;
-	int64 failed;
-} SermSettleCounts;
 
 /*
- * Count the votes of at most `limit` annotated samples without open tasks; returns
- * how many there were. `rule` NULL: the model's. Call inside serm_spi_begin and
+ * Count the votes of at most `limit` annotated samples without open tasks, by the
+ * rule of the model; returns how many there were. Call inside serm_spi_begin and
  * commit after each; samples that another session is settling are skipped.
  */
-extern uint64 serm_settle_batch(
-    const SermModelRow *model, const char *rule, double quorum, int limit, SermSettleCounts *counts);
+extern uint64 serm_settle_batch(const SermModelRow *model, int limit);
 
 /* --- annotating as a whole (annotate.c) */
 

@@ -50,7 +50,8 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    " taken AS (UPDATE serm.sample s SET state = 'annotating' FROM chosen c WHERE s.id = c.id "
 		    "RETURNING s.id),"
 		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by)"
-		    "  SELECT $1, t.id, a.name, p.path, $5 FROM taken t, pg_catalog.unnest($2, $3) AS a(name, paths),"
+		    "  SELECT $1, t.id, a.name, p.path, $5 FROM taken t, ROWS FROM (pg_catalog.unnest($2), "
+		    "pg_catalog.unnest($3)) AS a(name, paths),"
 		    "   pg_catalog.generate_series(1, a.paths) AS p(path)"
 		    "  WHERE NOT EXISTS (SELECT FROM serm.vote v WHERE v.sample = t.id AND v.agent = a.name AND "
 		    "v.path = p.path)"
@@ -232,13 +233,14 @@ serm_claim(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* serm._finish(task bigint, token bigint, grade integer, error text) returns boolean: as a worker stores a vote. */
+/* serm._finish(task bigint, token bigint, grade integer, error text) returns boolean: as a worker stores a
+ * vote. */
 SERM_FUNCTION(serm_finish);
 Datum
 serm_finish(PG_FUNCTION_ARGS)
 {
-	SermTask task = {.id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0),
-	    .token = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)};
+	SermTask task = {
+	    .id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0), .token = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)};
 	SermVoteRow vote = {.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2),
 	    .error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3)),
 	    .tokens = -1,

@@ -194,29 +194,25 @@ close_sample(int64 id, const char *state, bool graded, double grade)
 }
 
 static void
-settle_sample(const char *model, const Sample *sample, const SermVerdict *verdict, SermSettleCounts *counts)
+settle_sample(const char *model, const Sample *sample, const SermVerdict *verdict)
 {
 	switch (verdict->kind) {
 		case SERM_VERDICT_AGREED:
 			insert_judgment(model, sample, verdict->grade, "agents", agent_list(sample),
 			    pnstrdup(verdict->rationale.bytes, verdict->rationale.length));
 			close_sample(sample->id, "agreed", true, verdict->grade);
-			counts->agreed++;
 			break;
 		case SERM_VERDICT_DISPUTED:
 			close_sample(sample->id, "disputed", false, 0);
-			counts->disputed++;
 			break;
 		case SERM_VERDICT_FAILED:
 			close_sample(sample->id, "failed", false, 0);
-			counts->failed++;
 			break;
 	}
 }
 
 uint64
-serm_settle_batch(
-    const SermModelRow *model, const char *rule, double quorum, int limit, SermSettleCounts *counts)
+serm_settle_batch(const SermModelRow *model, int limit)
 {
 	MemoryContext context =
 	    AllocSetContextCreate(CurrentMemoryContext, "serm settling", ALLOCSET_DEFAULT_SIZES);
@@ -224,15 +220,13 @@ serm_settle_batch(
 	List *agents = serm_agents_load(model->name);
 	List *samples = load_samples(model->name, limit);
 	uint64 count = list_length(samples);
-	SermVoteRule vote_rule;
+	SermVoteRule rule;
 	SermHost host;
 	ListCell *cell;
 
-	if (!serm_vote_rule_parse(rule != NULL ? rule : model->options.rule, &vote_rule))
+	if (!serm_vote_rule_parse(model->options.rule, &rule))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown agreement rule"),
 		    errhint("The rules are unanimous and quorum."));
-	if (quorum <= 0)
-		quorum = model->options.quorum;
 	serm_host_init(&host, context, SETTLE_MEMORY_BYTES);
 	if (count > 0)
 		load_votes(samples, agents);
@@ -240,8 +234,8 @@ serm_settle_batch(
 		SermArenaMark mark = serm_arena_mark(&host.arena);
 		SermVerdict verdict;
 
-		count_votes(lfirst(cell), model->grade_count, vote_rule, quorum, &host, &verdict);
-		settle_sample(model->name, lfirst(cell), &verdict, counts);
+		count_votes(lfirst(cell), model->grade_count, rule, model->options.quorum, &host, &verdict);
+		settle_sample(model->name, lfirst(cell), &verdict);
 		serm_arena_rewind(&host.arena, mark);
 	}
 	MemoryContextSwitchTo(previous);

@@ -523,7 +523,6 @@ store_done(Worker *worker)
 static void
 settle_model(const char *name)
 {
-	SermSettleCounts counts = {0};
 	uint64 count = 0;
 
 	do {
@@ -531,9 +530,7 @@ settle_model(const char *name)
 		SermParam params[] = {SERM_TEXT(name)};
 
 		serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
-		count = SPI_processed == 0
-		            ? 0
-		            : serm_settle_batch(serm_model_read(name), NULL, 0, SETTLE_SAMPLES, &counts);
+		count = SPI_processed == 0 ? 0 : serm_settle_batch(serm_model_read(name), SETTLE_SAMPLES);
 		end(level);
 		CHECK_FOR_INTERRUPTS();
 	} while (count > 0);
