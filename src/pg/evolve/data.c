@@ -17,7 +17,6 @@
 #include "utils/lsyscache.h"
 
 #define FETCH_ROWS 256
-#define PROBE_PAIRS 1000
 /* Hash buckets of the corpus sample: the share kept is a multiple of 1/2^20. */
 #define CORPUS_BUCKETS (1 << 20)
 
@@ -332,9 +331,9 @@ serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSe
 }
 
 void
-serm_probe_read(SermHost *host, const SermModelRow *row, SermPairSet *probe)
+serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe)
 {
-	SermParam params[] = {SERM_TEXT(row->name), SERM_INT4(PROBE_PAIRS)};
+	SermParam params[] = {SERM_TEXT(row->name), SERM_INT4(count)};
 	PairReader reader;
 	StringInfoData sql;
 

@@ -86,8 +86,8 @@ extern void serm_pairs_read(
  */
 extern void serm_corpus_read(
     SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count);
-/* The first judged pairs of a model, the same at any later time: what serm.check_version compares. */
-extern void serm_probe_read(SermHost *host, const SermModelRow *row, SermPairSet *probe);
+/* The first `count` judged pairs of a model, the same at any later time: what serm.check_version compares. */
+extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
 /* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
 extern bool serm_pairs_keep_gold(SermPairSet *set);
 

@@ -98,16 +98,7 @@ label_counts(const SermRoundLabels *labels)
 	return serm_json_end(json);
 }
 
-static Jsonb *
-annotate_options(const SermRound *round)
-{
-	StringInfo json = serm_json_begin();
-
-	serm_json_number(json, "timeout_s", round->settings.wait_s);
-	return serm_json_end(json);
-}
-
-/* Samples that still wait for an answer after the time given: the round stays in this phase. */
+/* Answers are owed by another role's worker: the round stays in this phase. */
 static void
 pg_attribute_noreturn() not_annotated(const SermRound *round, const SermRoundLabels *labels)
 {
@@ -126,7 +117,7 @@ annotate(SermRound *round)
 	Jsonb *agreement;
 
 	serm_spi_end(round->level);
-	serm_annotate_run(round->row->name, true, annotate_options(round));
+	serm_annotate_run(round->row->name, true, NULL);
 	round->level = serm_spi_begin(true);
 	MemoryContextSwitchTo(round->context);
 	serm_round_count_labels(round, &labels);

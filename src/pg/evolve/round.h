@@ -16,7 +16,6 @@ typedef struct SermGateSettings {
 typedef struct SermRoundSettings {
 	int32 budget;
 	int32 seed; /* -1: the number of the round */
-	int32 wait_s;
 	double explore; /* < 0: as mining does by itself */
 	char *since;    /* timestamptz as text, or NULL */
 	char *until;

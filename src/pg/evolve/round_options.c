@@ -9,12 +9,10 @@
 
 #define WHAT "serm.evolve"
 #define BUDGET 1000
-#define WAIT_S (24 * 3600)
 
 /* The last line only makes the hint of an unknown option name the objects too. */
 static const SermOption round_table[] = {
     {"budget", SERM_OPTION_INT, offsetof(SermRoundSettings, budget), 1, 10000000, NULL},
-    {"wait_s", SERM_OPTION_INT, offsetof(SermRoundSettings, wait_s), 1, 30 * 24 * 3600, NULL},
     {"since", SERM_OPTION_TEXT, offsetof(SermRoundSettings, since), 0, 0, NULL},
     {"until", SERM_OPTION_TEXT, offsetof(SermRoundSettings, until), 0, 0, NULL},
     {"explore", SERM_OPTION_REAL, offsetof(SermRoundSettings, explore), 0, 1, NULL},
@@ -23,7 +21,7 @@ static const SermOption round_table[] = {
     {"mine, train, gate", SERM_OPTION_TEXT, offsetof(SermRoundSettings, mine), 0, 0, ""},
 };
 /* Explore and seed are stored where they take effect, in the options of mine and train. */
-#define STORED_COUNT 4
+#define STORED_COUNT 3
 
 static const SermOption gate_table[] = {
     {"margin", SERM_OPTION_REAL, offsetof(SermGateSettings, margin), 0, 1, NULL},
@@ -41,7 +39,6 @@ defaults(SermRoundSettings *settings)
 	memset(settings, 0, sizeof(*settings));
 	settings->budget = BUDGET;
 	settings->seed = -1;
-	settings->wait_s = WAIT_S;
 	settings->explore = -1;
 	serm_train_settings_defaults(&settings->train);
 	settings->gate =

@@ -14,6 +14,8 @@
 #include "pg/store/blas.h"
 
 #define EPOCHS_MAX 10000
+/* How many pairs prove that training and serving agree. */
+#define PROBE_PAIRS 1000
 
 static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
@@ -194,7 +196,7 @@ read_data(SermTraining *training)
 
 	serm_pairs_read(host, row, agreed, &training->train, &training->test);
 	training->test_is_gold = serm_pairs_keep_gold(&training->test);
-	serm_probe_read(host, row, &training->probe);
+	serm_probe_read(host, row, PROBE_PAIRS, &training->probe);
 	serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
 }
 
@@ -372,16 +374,17 @@ serm_check_version(PG_FUNCTION_ARGS)
 	SermScorer *scorer = serm_scorer_open(model, version, context);
 	SermPairSet probe;
 	SermPredictions predictions;
-	double texts, scores;
+	double count, texts, scores;
 	bool known, equal;
 	int level;
 
 	serm_host_init(&host, context, (Size) serm_train_memory_mb * 1024 * 1024);
 	level = serm_spi_begin(false);
-	known = config_number(model, version, "probe_crc32c", &texts) &&
+	known = config_number(model, version, "probe_pairs", &count) &&
+	        config_number(model, version, "probe_crc32c", &texts) &&
 	        config_number(model, version, "score_crc32c", &scores);
 	if (known)
-		serm_probe_read(&host, serm_scorer_row(scorer), &probe);
+		serm_probe_read(&host, serm_scorer_row(scorer), (int32) count, &probe);
 	serm_spi_end(level);
 	if (known && (uint32) texts != serm_pairs_crc(&probe))
 		known = false;
