@@ -13,7 +13,7 @@ UNIT_LIBS = -lcjson -lutf8proc -lm
 UNIT_TESTS = $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/test_*.c)))
 SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap check-includes check-symbols check-sql \
+.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap tutorial check-includes check-symbols check-sql \
 	format format-check check-clang bench bench-quality demo test regress
 
 # --- packages: apt-get as root or through sudo, a clear message elsewhere
@@ -67,6 +67,7 @@ regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
 pgtap: ; $(CLUSTER) test/pgtap/run.sh
 isolation: ; $(CLUSTER) $(MAKE) -s --no-print-directory isolation-here
 tap: ; test/tap.sh $(PG_BINDIR)
+tutorial: ; $(CLUSTER) test/tutorial.sh
 
 .PHONY: regress-here isolation-here
 regress-here:
