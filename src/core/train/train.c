@@ -107,21 +107,29 @@ resolve_options(Trainer *trainer)
 		options->guard = 0.5 * 200 / (200.0 + queries);
 }
 
-/* What the heads minimise, once `pairwise` is known. */
+/*
+ * What the heads minimise, once `pairwise` is known. Losses of scores leave the scale of the logits open, so
+ * without one of logits a temperature is always looked for.
+ */
 static SermStatus
 choose_loss(Trainer *trainer, SermError *error)
 {
-	const SermTrainOptions *options = &trainer->options;
+	SermTrainOptions *options = &trainer->options;
 	uint32_t grades = trainer->set->grade_count;
 	uint32_t given = (trainer->set->teacher != NULL ? SERM_LOSS_TEACHER : 0) |
 	                 (trainer->set->reference != NULL ? SERM_LOSS_REFERENCE : 0);
 
 	if (options->loss != NULL) {
+		bool likely = false;
 		SermStatus status =
 		    serm_loss_parse(options->loss, grades, trainer->terms, &trainer->term_count, error);
 
-		return status == SERM_OK ? serm_loss_require(trainer->terms, trainer->term_count, given, error)
-		                         : status;
+		if (status != SERM_OK)
+			return status;
+		for (uint32_t i = 0; i < trainer->term_count; i++)
+			likely |= trainer->terms[i].loss->input == SERM_LOSS_LOGITS;
+		options->calibrate |= !likely;
+		return serm_loss_require(trainer->terms, trainer->term_count, given, error);
 	}
 	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {0}};
 	if (options->pairwise > 0) {

@@ -49,7 +49,7 @@ typedef struct SermTrainOptions {
 	uint32_t curriculum;      /* epochs until examples that s0 gets wrong count in full; 0: at once */
 	double margin_cap;      /* > 0: pairs that the reference, else s0, gets wrong count up to this; 0: off */
 	double propensity_clip; /* least propensity to divide by, default .1 */
-	bool calibrate;         /* fit a temperature on what the heads' bootstraps left out */
+	bool calibrate;         /* fit a temperature on held-out queries; always with a loss of scores alone */
 } SermTrainOptions;
 
 typedef struct SermTrainProgress {
