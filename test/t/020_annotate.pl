@@ -18,7 +18,7 @@ my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoin
 for (1 .. 200) { last if -s $port_file; usleep(50_000); }
 my $port = slurp_file($port_file);
 chomp $port;
-END { $mock->kill_kill if defined $mock; }
+END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
 
 # What the mock counted for one habit, or anything else it tells.
 sub ask
