@@ -427,6 +427,7 @@ settle_all(Run *run)
 void
 serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	Run run = {0};
 	int64 foreign_tasks;
 
@@ -455,6 +456,7 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 	}
 	MemoryContextSwitchTo(run.context);
 	serm_spi_end(run.level);
+	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(run.context);
 }
 
