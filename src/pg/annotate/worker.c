@@ -247,11 +247,16 @@ settle_model(const char *name)
 static void
 settle_models(Worker *worker)
 {
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz now;
 	ListCell *cell;
 
 	foreach (cell, worker->models)
 		settle_model(lfirst(cell));
-	worker->next_settle = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SETTLE_MS);
+	/* Looking for complete samples takes a twentieth of the time at most, however many there are. */
+	now = GetCurrentTimestamp();
+	worker->next_settle =
+	    TimestampTzPlusMilliseconds(now, Max(SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now)));
 }
 
 static void
