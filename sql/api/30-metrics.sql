@@ -135,7 +135,7 @@ CREATE OR REPLACE AGGREGATE serm.ndcg(grade float8, score float8, k integer, gai
 	COMBINEFUNC = serm._rank_combine, SERIALFUNC = serm._rank_serialize,
 	DESERIALFUNC = serm._rank_deserialize, PARALLEL = SAFE);
 COMMENT ON AGGREGATE serm.ndcg(float8, float8, integer, text, text) IS
-	'normalised discounted cumulative gain of a ranked list, 0 to 1 at cutoff k; ties by doc_id, as trec_eval';
+	'normalised discounted cumulative gain of a list, 0 to 1 at cutoff k; ties by doc_id, as trec_eval';
 CREATE OR REPLACE AGGREGATE serm.precision_at(grade float8, score float8, k integer) (
 	SFUNC = serm._cutoff_accum, STYPE = internal, SSPACE = 512, FINALFUNC = serm._precision_final,
 	COMBINEFUNC = serm._rank_combine, SERIALFUNC = serm._rank_serialize,

@@ -5,10 +5,10 @@
 #include "pg/serm.h"
 
 #include "miscadmin.h"
-#include "pg/store/blas.h"
 #include "utils/guc.h"
 
 #include "pg/annotate/annotate.h"
+#include "pg/store/blas.h"
 
 PG_MODULE_MAGIC;
 
@@ -18,8 +18,8 @@ void
 _PG_init(void)
 {
 	serm_define_gucs();
-	serm_blas_define_gucs();
 	serm_annotate_define_gucs();
+	serm_blas_define_gucs();
 	MarkGUCPrefixReserved("serm");
 	if (IsBinaryUpgrade || !process_shared_preload_libraries_in_progress)
 		return;

@@ -132,8 +132,8 @@ def bm25(k1=1.2, b=.75):
 
 
 def interaction(name, folds):
-    """Train one version per fold on the other folds' queries; predict the pairs of the fold, and the training pairs
-    for the cut points. Gives scores, probabilities, and grades by cut points matched to the training prior."""
+    """Train one version per fold on the other folds' queries; predict the pairs of the fold. Gives scores,
+    probabilities, grades by the version's cut points, and the seconds of training."""
     grades = SETS[name]["grades"]
     score, probs, cut_grade, seconds = {}, {}, {}, 0.0
     for fold in folds:
@@ -147,19 +147,13 @@ def interaction(name, folds):
         started = time.time()
         psql(f"SET client_min_messages = warning; CALL serm.train('{model}');")
         seconds += time.time() - started
-        predicted = rows(f"""SELECT query_id, doc_id, grade_true, fold, (p).score, array_to_string((p).probs, ' ') FROM (
-            SELECT query_id, doc_id, g.grade AS grade_true, fold, serm.predict(query, doc, '{model}') AS p
-            FROM bench.grade g JOIN bench.query USING (query_id) JOIN bench.product USING (doc_id) OFFSET 0) x""")
+        for q, d, f, g, p in rows(f"""SELECT query_id, doc_id, (p).score, (p).grade, array_to_string((p).probs, ' ') FROM (
+                SELECT query_id, doc_id, serm.predict(query, doc, '{model}') AS p FROM bench.grade
+                JOIN bench.query USING (query_id) JOIN bench.product USING (doc_id) WHERE fold = {fold} OFFSET 0) x"""):
+            score[q, d] = float(f)
+            cut_grade[q, d] = int(g.lstrip("g"))
+            probs[q, d] = np.array(p.split(" "), dtype=float)
         psql(f"SELECT serm.drop_model('{model}');")
-        train = sorted((float(r[4]), int(r[2])) for r in predicted if int(r[3]) != fold)
-        known = np.bincount([g for _, g in train], minlength=grades)
-        values = np.array([s for s, _ in train])
-        cuts = [np.quantile(values, c) for c in np.cumsum(known)[:-1] / known.sum()]
-        for q, d, _, f, s, p in predicted:
-            if int(f) == fold:
-                score[q, d] = float(s)
-                probs[q, d] = np.array(p.split(" "), dtype=float)
-                cut_grade[q, d] = int(np.searchsorted(cuts, float(s), side="right"))
     return score, probs, cut_grade, seconds
 
 

@@ -12,10 +12,16 @@ SELECT (SELECT count(*) FROM shop.product) AS documents, (SELECT count(*) FROM s
 	(SELECT count(*) FROM shop.labelled) AS graded, (SELECT count(*) FROM shop.search_log) AS impressions,
 	(SELECT count(*) FROM shop.search_log WHERE clicked) AS clicks;
 
+-- The number of the grade that is likeliest.
+CREATE FUNCTION shop.likeliest(probs real[]) RETURNS integer
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	RETURN (SELECT (n - 1)::int FROM unnest(probs) WITH ORDINALITY AS g (p, n) ORDER BY p DESC, n LIMIT 1);
+
 -- For the table at the end: what the first version says of every pair whose query is held out for testing.
 CREATE TABLE shop.tested AS
 	SELECT t.query_id, t.doc_id, t.grade, q.query, q.segment = 'season' AS season, p.doc,
-		shop.first_stage(q.query, p.title, p.body) AS first_stage, f.score AS first_score, f.grade AS first_grade
+		shop.first_stage(q.query, p.title, p.body) AS first_stage, f.score AS first_score,
+		shop.likeliest(f.probs) AS first_grade
 	FROM shop.truth t JOIN shop.query q USING (query_id) JOIN shop.product p USING (doc_id),
 		LATERAL serm.predict(q.query, p.doc, 'products') f
 	WHERE serm.split_of(q.query) = 'test';

@@ -5,5 +5,5 @@ SELECT serm.add_agent('products', 'shop.strict_judge(text, text)'::regprocedure)
 SELECT serm.add_agent('products', 'judge_http'::name);
 
 -- The first round sees the log until the season's first week is over, the second all of it.
-CALL serm.evolve('products', '{"budget": 400, "until": "2026-04-06 00:00:00+00"}');
-CALL serm.evolve('products', '{"budget": 400, "until": "2026-04-13 00:00:00+00"}');
+CALL serm.evolve('products', '{"budget": 400, "until": "2026-04-06 00:00:00+00", "mine": {"min_impressions": 8}}');
+CALL serm.evolve('products', '{"budget": 400, "until": "2026-04-13 00:00:00+00", "mine": {"min_impressions": 8}}');

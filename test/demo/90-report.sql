@@ -15,8 +15,8 @@ CREATE TEMPORARY TABLE scored AS
 	UNION ALL
 	SELECT 'first', query_id, doc_id, grade, season, first_score, first_grade FROM shop.tested
 	UNION ALL
-	SELECT 'evolved', query_id, doc_id, grade, season, p.score, p.grade
-	FROM shop.tested, LATERAL serm.predict(query, doc, 'products') p;
+	SELECT 'evolved', query_id, doc_id, t.grade, season, p.score, shop.likeliest(p.probs)
+	FROM shop.tested t, LATERAL serm.predict(query, doc, 'products') p;
 
 CREATE TEMPORARY TABLE listed AS
 	SELECT system, query_id, season, serm.ndcg(grade, score, 1, 'linear', doc_id) AS ndcg1,

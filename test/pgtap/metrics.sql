@@ -28,8 +28,8 @@ END $$;
 SELECT is(count(*), 28::bigint, 'the aggregates are there') FROM pg_proc p
 	JOIN pg_namespace n ON n.oid = pronamespace
 	WHERE nspname = 'serm' AND prokind = 'a'
-		AND proname IN ('dcg', 'ndcg', 'precision_at', 'recall_at', 'average_precision', 'reciprocal_rank', 'err',
-			'pair_accuracy', 'accuracy', 'cohen_kappa', 'krippendorff_alpha');
+		AND proname IN ('dcg', 'ndcg', 'precision_at', 'recall_at', 'average_precision', 'reciprocal_rank',
+			'err', 'pair_accuracy', 'accuracy', 'cohen_kappa', 'krippendorff_alpha');
 SELECT is(count(*), 0::bigint, 'each is parallel safe, immutable and can combine, serialize and deserialize')
 	FROM pg_aggregate JOIN pg_proc p ON p.oid = aggfnoid JOIN pg_namespace n ON n.oid = pronamespace
 	WHERE nspname = 'serm'

@@ -63,15 +63,14 @@ model_names(uint64 *count)
 void
 serm_model_unknown(const char *name)
 {
-	SermReading reading = serm_reading_begin();
 	uint64 count;
-	char *names = model_names(&count);
+	char *names;
 
+	(void) serm_reading_begin();
+	names = model_names(&count);
 	ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("model \"%s\" does not exist", name),
 	    count > 0 ? errhint("The models there are: %s.", names)
 	              : errhint("Create it with SELECT serm.create_model(%s).", quote_literal_cstr(name)));
-	serm_reading_end(reading);
-	pg_unreachable();
 }
 
 /* The only model there is. */
