@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(115);
+SELECT plan(121);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -40,8 +40,10 @@ FROM unnest(ARRAY['{}', '{one}', '{a,b,c,d,e,f,g,h,i,j,k}', '{a,NULL}', '{a,a}',
 	'{a,' || repeat('x', 64) || '}']) AS grades;
 SELECT throws_ok(format('SELECT serm.create_model(''o'', options => %L)', options), '22023', NULL, 'refuses the options ' || options)
 FROM unnest(ARRAY['[]', '{"test_shore": 0.1}', '{"test_share": 0.6}', '{"test_share": "x"}', '{"rule": "any"}', '{"quorum": 1.1}',
-	'{"labels": "gold"}', '{"evidence": 3}']) AS options;
-SELECT throws_ok($$SELECT serm.create_model('e', options => '{"evidence": "public.nothing"}')$$, '42883');
+	'{"quorum": 0}', '{"rule": ""}', '{"rule": "unanimous, quorum"}', '{"rule": "quo"}', '{"labels": "gold"}', '{"evidence": 3}']) AS options;
+CREATE FUNCTION public.lines(query text, doc text) RETURNS SETOF text IMMUTABLE LANGUAGE sql RETURN query;
+SELECT throws_ok(format('SELECT serm.create_model(''e'', options => %L)', jsonb_build_object('evidence', name)), '42883', NULL, name || ' gives no evidence')
+FROM unnest(ARRAY['public.nothing', 'string_agg', 'public.lines']) AS name;
 CREATE FUNCTION public.about(query text, doc text) RETURNS text IMMUTABLE LANGUAGE sql RETURN query;
 SELECT lives_ok($$SELECT serm.create_model('evident', options => '{"evidence": "about", "test_share": 0.1, "rule": null}')$$,
 	'options are taken');

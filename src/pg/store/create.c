@@ -128,7 +128,8 @@ resolve_evidence(const char *evidence)
 	Oid types[] = {TEXTOID, TEXTOID};
 	Oid function = LookupFuncName(textToQualifiedNameList(cstring_to_text(evidence)), 2, types, true);
 
-	if (!OidIsValid(function) || get_func_rettype(function) != TEXTOID)
+	if (!OidIsValid(function) || get_func_rettype(function) != TEXTOID || get_func_retset(function) ||
+	    get_func_prokind(function) != PROKIND_FUNCTION)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
 		    errmsg("evidence function %s(query text, doc text) returning text does not exist", evidence),
 		    errhint("Create it, or leave the option \"evidence\" out."));

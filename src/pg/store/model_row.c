@@ -15,7 +15,7 @@
 const SermOption serm_model_option_table[] = {
     {"test_share", SERM_OPTION_REAL, FIELD(test_share), 0, .5, NULL},
     {"rule", SERM_OPTION_TEXT, FIELD(rule), 0, 0, "unanimous, quorum"},
-    {"quorum", SERM_OPTION_REAL, FIELD(quorum), 0, 1, NULL},
+    {"quorum", SERM_OPTION_REAL, FIELD(quorum), .01, 1, NULL},
     {"labels", SERM_OPTION_TEXT, FIELD(labels), 0, 0, "posterior, agreed"},
     {"evidence", SERM_OPTION_TEXT, FIELD(evidence), 0, 0, NULL},
 };
