@@ -57,6 +57,12 @@ extern void serm_version_set_status(const char *model, int version, const char *
 
 typedef struct SermScorer SermScorer;
 
+/* What a reading of models and versions sees beyond the snapshot of the running statement. */
+typedef enum SermSight {
+	SERM_SEE_STATEMENT, /* nothing, as STABLE functions must: an open cursor goes on with its version */
+	SERM_SEE_WRITES     /* what this transaction has written since: a procedure finds what it has stored */
+} SermSight;
+
 /*
  * Open a version for scoring (0: the active one), from the backend's cache when
  * it is there. Valid until `owner` is reset or deleted, even if another session
@@ -64,7 +70,7 @@ typedef struct SermScorer SermScorer;
  * Errors: as serm_model_read; 55000 without an active version (hint: CALL serm.train); 42704 no such version;
  * XX001 damaged weights.
  */
-extern SermScorer *serm_scorer_open(const char *model, int version, MemoryContext owner);
+extern SermScorer *serm_scorer_open(const char *model, int version, SermSight sight, MemoryContext owner);
 extern int serm_scorer_version(const SermScorer *scorer);
 extern const SermModelRow *serm_scorer_row(const SermScorer *scorer);
 /*
