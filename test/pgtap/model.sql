@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(121);
+SELECT plan(126);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -88,6 +88,12 @@ SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc, grade, weight) 
 SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc, grade, source) VALUES ('plain', 'q', 'd', 1, 'rumour')$$, '23514');
 SELECT throws_ok($$UPDATE serm.judgment SET grade = 1$$, '55000', 'rows of serm.judgment do not change');
 SELECT throws_ok($$SELECT serm._check_judgment()$$, '39P01');
+CREATE TABLE other (model integer, query text, grade real, target real[]);
+CREATE TRIGGER wrong_level BEFORE INSERT ON other FOR EACH STATEMENT EXECUTE FUNCTION serm._check_judgment();
+SELECT throws_ok($$INSERT INTO other VALUES (1, 'q', 1)$$, '39P01', NULL, 'a trigger of statements is refused');
+DROP TRIGGER wrong_level ON other;
+CREATE TRIGGER wrong_type BEFORE INSERT ON other FOR EACH ROW EXECUTE FUNCTION serm._check_judgment();
+SELECT throws_ok($$INSERT INTO other VALUES (1, 'q', 1)$$, '42703', 'table "other" has no column "model" of type text');
 
 INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, at) VALUES
 	('shop', 'lamp', '1', 'x', 0, 'clicks', '2026-01-04'), ('shop', 'lamp', '1', 'x', 1, 'agents', '2026-01-03'),
@@ -95,9 +101,10 @@ INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, at) VALUES
 	('shop', 'lamp', '1', 'x', 1, 'import', '2026-01-05'),
 	('shop', 'lamp', '2', NULL, 1, 'clicks', '2026-01-01'), ('shop', 'lamp', '2', NULL, 2, 'clicks', '2026-01-01'),
 	('shop', 'lamp', NULL, 'text', 0, 'agents', '2026-01-02'), ('shop', 'lamp', NULL, 'text', 1, 'import', '2026-01-01'),
+	('shop', 'lamp', NULL, '2', 0, 'clicks', '2026-01-01'),
 	('plain', 'lamp', '1', 'x', 0, 'human', '2026-01-09');
-SELECT results_eq($$SELECT coalesce(doc_id, doc), grade, source FROM serm.current_judgment WHERE model = 'shop' ORDER BY 1$$,
-	$$VALUES ('1', 3::real, 'human'), ('2', 2, 'clicks'), ('text', 1, 'import')$$,
+SELECT results_eq($$SELECT coalesce(doc_id, doc), grade, source FROM serm.current_judgment WHERE model = 'shop' ORDER BY 1, doc_id$$,
+	$$VALUES ('1', 3::real, 'human'), ('2', 2, 'clicks'), ('2', 0, 'clicks'), ('text', 1, 'import')$$,
 	'human before import before agents before clicks, then the newest, then the last');
 
 -- --- the split
@@ -153,6 +160,15 @@ SELECT throws_ok($$UPDATE serm.version SET status = 'active' WHERE model = 'null
 SELECT throws_ok($$UPDATE serm.deployment SET reason = 'no'$$, '55000');
 SELECT throws_ok($$UPDATE serm.tensor SET data = ''$$, '55000');
 SELECT throws_ok($$UPDATE serm.version SET seed = 0$$, '55000');
+
+-- --- documents whose ids are not unique
+CREATE TABLE docs_twice AS SELECT c || ' ' || p AS doc_id, part || c || ' ' || p AS doc
+FROM unnest('{blue,red,green,black}'::text[]) AS c, unnest('{pillow,lamp,chair,desk,rug}'::text[]) AS p, unnest('{"a ","one more "}'::text[]) AS part;
+SELECT lives_ok($$SELECT serm.create_model('twice', documents => 'docs_twice')$$, 'are documents all the same');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT DISTINCT 'twice', q.doc_id, d.doc_id, (q.doc_id = d.doc_id)::int FROM docs_twice AS q, docs_twice AS d;
+CALL serm.train('twice', '{"epochs": 1, "pretrain_epochs": 1}');
+SELECT is((counts ->> 'judgments')::int + (counts ->> 'test_judgments')::int, 400, 'and a judgment counts once') FROM serm.version WHERE model = 'twice';
+SELECT lives_ok($$SELECT serm.drop_model('twice')$$, 'such a model goes too');
 
 -- --- dropping
 SELECT lives_ok($$SELECT serm.drop_model('nulls')$$, 'a model goes with all it has');
