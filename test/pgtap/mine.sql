@@ -120,6 +120,8 @@ SELECT ok(bool_and(reason ~ '^clicks: attractiveness 0[.]8[0-9] > 0.50 after 120
 SELECT is_empty($$SELECT * FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "tau_cm": 0.99, "include_judged": true}')$$, 'clicks: tau_cm is an option');
 SELECT set_eq($$SELECT query, doc_id FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "min_impressions": 19, "include_judged": true}')$$,
 	$$SELECT query, doc_id FROM shop WHERE n % 50 = 1 UNION SELECT 'red shoe', 'blue-lamp'$$, 'clicks: so are the least impressions');
+SELECT set_eq($$SELECT query, doc_id FROM serm.mine('tap_mine', budget => 100000, options => '{"tau_c": 3, "include_judged": true}')
+	WHERE 'clicks' = ANY (agents)$$, $$SELECT query, doc_id FROM shop WHERE n % 50 = 1$$, 'clicks: as one of several agents it finds the same');
 SELECT is_empty($$SELECT * FROM serm.mine_clicks('tap_mine', '-infinity', '2000-01-01')$$, 'clicks: nothing from an empty window');
 CREATE VIEW short_log AS SELECT * FROM clicklog WHERE position = 3 AND doc_id IN (SELECT doc_id FROM shop WHERE n % 50 = 1) LIMIT 999;
 UPDATE serm.model SET log = 'short_log' WHERE name = 'tap_mine';

@@ -270,7 +270,8 @@ test_edges(void)
 	cells[0] = (SermClickCell){0, 4, 1, 1};
 	CHECK(fit(1, 1, &options, &arena, &model) == SERM_OK && model.theta[3] == 1.0 && model.theta[0] == 0.0,
 	    "one impression: its position is the first one seen");
-	CHECK_NEAR(model.alpha[0], (1 + 0.1 * (2.0 / 3)) / 1.1, 1e-9, "and its click is weighed against the prior");
+	CHECK_NEAR(
+	    model.alpha[0], (1 + 0.1 * (2.0 / 3)) / 1.1, 1e-9, "and its click is weighed against the prior");
 	CHECK(model.impressions == 1 && model.shown[3] == 1, "impressions are counted");
 	cells[0] = (SermClickCell){0, 1, 50, 0};
 	cells[1] = (SermClickCell){0, 3, 50, 0};

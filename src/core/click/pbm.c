@@ -15,6 +15,8 @@
 #include <string.h>
 
 #define WARM_ROUNDS 8
+/* Iterations between two looks at the objective: its logarithms cost more than the iteration. */
+#define LOOK_EVERY 10
 /* Keeps log(1 - theta alpha) finite; far under what counts can resolve. */
 #define PROBABILITY_MAX (1.0 - 1e-9)
 #define PROBABILITY_MIN 1e-12
@@ -224,7 +226,7 @@ log_prior(double probability, double mean, double strength)
 	return strength > 0 ? strength * (mean * log(probability) + (1.0 - mean) * log1p(-probability)) : 0;
 }
 
-/* One E step over all cells: fills the sums and returns the log-likelihood at the current parameters. */
+/* One E step over all cells: fills the sums; the log-likelihood only where it is wanted. */
 static bool
 expect(Fit *fit, double *log_likelihood)
 {
@@ -241,9 +243,9 @@ expect(Fit *fit, double *log_likelihood)
 		double skipped = (double) (cell->shown - cell->clicked);
 		double per_skip = skipped / (1.0 - click);
 
-		if (cell->clicked > 0)
+		if (log_likelihood != NULL && cell->clicked > 0)
 			total += cell->clicked * log(click);
-		if (skipped > 0)
+		if (log_likelihood != NULL && skipped > 0)
 			total += skipped * log1p(-click);
 		/* A click was examined and attractive; a skip was either with the posterior probability. */
 		fit->attracted[cell->pair] += cell->clicked + per_skip * alpha * (1.0 - theta);
@@ -251,7 +253,8 @@ expect(Fit *fit, double *log_likelihood)
 		if (!may_go_on(fit, i))
 			return false;
 	}
-	*log_likelihood = total;
+	if (log_likelihood != NULL)
+		*log_likelihood = total;
 	return true;
 }
 
@@ -290,13 +293,18 @@ climb(Fit *fit, const SermPbmOptions *options, SermPbm *model, SermError *error)
 	double previous = -INFINITY;
 
 	for (;;) {
-		if (!expect(fit, &model->log_likelihood))
+		bool look = model->iterations % LOOK_EVERY == 0 || model->iterations == options->iterations_max;
+
+		if (!expect(fit, look ? &model->log_likelihood : NULL))
 			return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
-		model->objective = model->log_likelihood + log_priors(fit);
-		model->converged = model->objective - previous <= options->tolerance * (double) model->impressions;
-		if (model->converged || model->iterations == options->iterations_max)
-			return SERM_OK;
-		previous = model->objective;
+		if (look) {
+			model->objective = model->log_likelihood + log_priors(fit);
+			model->converged =
+			    model->objective - previous <= options->tolerance * LOOK_EVERY * (double) model->impressions;
+			if (model->converged || model->iterations == options->iterations_max)
+				return SERM_OK;
+			previous = model->objective;
+		}
 		maximise(fit);
 		model->iterations++;
 	}

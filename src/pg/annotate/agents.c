@@ -80,6 +80,14 @@ serm_add_agent_server(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* What finds the function again, in this database or in a restored one: judges take (text, text). */
+static char *
+signature_of(Oid judge)
+{
+	return psprintf("%s(text,text)",
+	    quote_qualified_identifier(get_namespace_name(get_func_namespace(judge)), get_func_name(judge)));
+}
+
 /*
  * serm.add_agent(model text, judge regprocedure, options jsonb)
  *
@@ -103,7 +111,7 @@ serm_add_agent_judge(PG_FUNCTION_ARGS)
 		    errhint("Several paths need a VOLATILE judge."));
 	level = serm_spi_begin(false);
 	insert_agent(row->name, options.name != NULL ? options.name : get_func_name(judge), NULL,
-	    format_procedure_qualified(judge), options.weight, json);
+	    signature_of(judge), options.weight, json);
 	serm_spi_end(level);
 	PG_RETURN_VOID();
 }

@@ -375,12 +375,19 @@ wait_for_answers(Run *run)
 {
 	TimestampTz last = GetCurrentTimestamp();
 	int64 foreign_tasks, open;
-	int tick = TICK_FIRST_MS;
+	long tick = TICK_FIRST_MS;
 
 	run->open = PG_INT64_MAX;
-	while ((open = keep_workers(run, &foreign_tasks)) > 0) {
+	for (;;) {
+		TimestampTz start = GetCurrentTimestamp();
+
+		open = keep_workers(run, &foreign_tasks);
+		if (open == 0)
+			break;
 		note_progress(run, open, &last);
 		commit(run);
+		/* Looking takes a tenth of the time at most, however long the queue. */
+		tick = Max(tick, 10 * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, tick, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -413,20 +420,43 @@ count_states(Run *run)
 	run->failed = DatumGetInt64(serm_spi_value(0, 3, &null)) - run->failed;
 }
 
-static void
-settle_all(Run *run)
+/* Whether samples without open tasks are left: a worker has locked them and is counting their votes. */
+static bool
+settled_elsewhere(const Run *run)
 {
-	uint64 count;
+	SermParam params[] = {SERM_TEXT(run->model->name)};
+	bool null;
+
+	serm_spi_execute("SELECT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating'"
+	                 " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id))",
+	    SPI_OK_SELECT, false, params, 1);
+	return DatumGetBool(serm_spi_value(0, 1, &null));
+}
+
+static void
+settle_all(Run *run, bool wait)
+{
+	bool more;
 
 	do {
-		count = serm_settle_batch(run->model, SETTLE_SAMPLES);
+		uint64 count = serm_settle_batch(run->model, SETTLE_SAMPLES);
+		bool pause = count == 0 && wait && settled_elsewhere(run);
+
 		commit(run);
-	} while (count > 0);
+		if (pause) {
+			(void) WaitLatch(
+			    MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TICK_FIRST_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+		more = count > 0 || pause;
+	} while (more);
 }
 
 void
 serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	Run run = {0};
 	int64 foreign_tasks;
 
@@ -447,7 +477,7 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 	ask_judges(&run);
 	if (wait)
 		wait_for_answers(&run);
-	settle_all(&run);
+	settle_all(&run, wait);
 	if (wait) {
 		count_states(&run);
 		ereport(NOTICE, errmsg("annotated \"%s\": %lld agreed, %lld disputed, %lld failed", run.model->name,
@@ -455,6 +485,7 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 	}
 	MemoryContextSwitchTo(run.context);
 	serm_spi_end(run.level);
+	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(run.context);
 }
 

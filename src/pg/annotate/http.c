@@ -227,7 +227,8 @@ set_options(SermTransfer *transfer, const SermHttpRequest *request, const char *
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_PROXY, "");
-	/* curl asks again by itself when a kept connection turns out dead; there is one retry loop, and it counts. */
+	/* curl asks again by itself when a kept connection turns out dead; there is one retry loop, and it
+	 * counts. */
 	SET(CURLOPT_FRESH_CONNECT, 1L);
 	SET(CURLOPT_FORBID_REUSE, 1L);
 	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);

@@ -5,9 +5,9 @@
  */
 #include "pg/annotate/annotate.h"
 
-#include <math.h>
-
+#include "access/xact.h"
 #include "lib/stringinfo.h"
+#include "utils/resowner.h"
 
 #define SETTLE_MEMORY_BYTES ((Size) 64 * 1024 * 1024)
 
@@ -193,22 +193,55 @@ close_sample(int64 id, const char *state, bool graded, double grade)
 	    params, lengthof(params));
 }
 
+/*
+ * Insert the judgment of an agreed sample. One that the table refuses (an empty
+ * query) must not keep the others from being settled: it counts as failed.
+ */
+static bool
+try_judgment(const char *model, const Sample *sample, const SermVerdict *verdict)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char *judges = agent_list(sample);
+	char *rationale = pnstrdup(verdict->rationale.bytes, verdict->rationale.length);
+	volatile bool inserted = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		insert_judgment(model, sample, verdict->grade, "agents", judges, rationale);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+			ReThrowError(error);
+		inserted = false;
+		ereport(WARNING, errcode(error->sqlerrcode),
+		    errmsg("sample %lld cannot become a judgment: %s", (long long) sample->id, error->message));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return inserted;
+}
+
 static void
 settle_sample(const char *model, const Sample *sample, const SermVerdict *verdict)
 {
-	switch (verdict->kind) {
-		case SERM_VERDICT_AGREED:
-			insert_judgment(model, sample, verdict->grade, "agents", agent_list(sample),
-			    pnstrdup(verdict->rationale.bytes, verdict->rationale.length));
-			close_sample(sample->id, "agreed", true, verdict->grade);
-			break;
-		case SERM_VERDICT_DISPUTED:
-			close_sample(sample->id, "disputed", false, 0);
-			break;
-		case SERM_VERDICT_FAILED:
-			close_sample(sample->id, "failed", false, 0);
-			break;
-	}
+	if (verdict->kind == SERM_VERDICT_DISPUTED)
+		close_sample(sample->id, "disputed", false, 0);
+	else if (verdict->kind == SERM_VERDICT_AGREED && try_judgment(model, sample, verdict))
+		close_sample(sample->id, "agreed", true, verdict->grade);
+	else
+		close_sample(sample->id, "failed", false, 0);
 }
 
 uint64

@@ -15,6 +15,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #define FETCH_ROWS 256
 /* Hash buckets of the corpus sample: the share kept is a multiple of 1/2^20. */
@@ -37,7 +38,8 @@ read_rows(const char *sql, const SermParam *params, int count, RowReader reader,
 		values[i] = params[i].value;
 		nulls[i] = params[i].null ? 'n' : ' ';
 	}
-	portal = SPI_cursor_open_with_args(NULL, sql, count, types, values, nulls, true, 0);
+	/* After a commit inside a procedure there is no snapshot to share: the cursor takes one of its own. */
+	portal = SPI_cursor_open_with_args(NULL, sql, count, types, values, nulls, ActiveSnapshotSet(), 0);
 	for (;;) {
 		SPI_cursor_fetch(portal, true, FETCH_ROWS);
 		if (SPI_processed == 0)

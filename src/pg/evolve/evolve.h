@@ -35,7 +35,7 @@ typedef struct SermProgress {
 	char model[NAMEDATALEN];
 	TimestampTz started;
 	TimestampTz written; /* of the last row: not every report writes one */
-	const char *phase;   /* of the last row */
+	char phase[16];      /* of the last row */
 } SermProgress;
 
 extern void serm_progress_begin(SermProgress *progress, const char *model);

@@ -4,13 +4,13 @@
  * The agreed grade of a pair says too much: agents err in level and err alike.
  * With the model option labels = "posterior" the round appends, for every pair
  * that got a vote, a judgment of the judge "posterior" with the soft target
- * q(y) ~ p(y) prod_j C_j[y][vote_j]: p is the active version's distribution,
- * brought to the grade prior of the gold pairs, C_j the confusion matrix of
- * agent j, from the pairs that both people and agents graded. Disputed pairs
- * take part: leaving them out would skew what training sees towards what judges
- * find easy. Their grade is the mean of the target, a fraction; that of an
- * agreed pair stays the agreed one. Only pairs of train queries count as gold:
- * the test split must not leak into labels.
+ * q(y) ~ p(y) prod_j C_j[y][vote_j]: p is the active version's distribution, C_j
+ * the confusion matrix of agent j, from the pairs that both people and agents
+ * graded; the round asks the agents for some of those. Disputed pairs take part:
+ * leaving them out would skew what training sees towards what judges find easy.
+ * Their grade is the mean of the target, a fraction; that of an agreed pair stays
+ * the agreed one. Only pairs of train queries count as gold: the test split must
+ * not leak into labels.
  */
 #include "pg/serm.h"
 
@@ -71,8 +71,12 @@ serm_round_count_labels(SermRound *round, SermRoundLabels *labels)
 	    " pg_catalog.count(*) FILTER (WHERE s.state IN ('waiting', 'annotating')),"
 	    " (SELECT pg_catalog.count(DISTINCT (pg_catalog.md5(j.query), pg_catalog.md5(coalesce(j.doc_id, "
 	    "j.doc))))"
-	    " FROM serm.judgment j WHERE j.model = $1 AND j.round = $2)"
-	    " FROM serm.sample s WHERE s.model = $1 AND s.round = $2",
+	    " FROM serm.judgment j WHERE j.model = $1 AND j.round = $2 AND NOT EXISTS (SELECT FROM serm.judgment "
+	    "h"
+	    " WHERE h.model = $1 AND h.round IS NULL AND h.source IN ('human', 'import')"
+	    " AND pg_catalog.md5(h.query) = pg_catalog.md5(j.query)"
+	    " AND pg_catalog.md5(coalesce(h.doc_id, h.doc)) = pg_catalog.md5(coalesce(j.doc_id, j.doc))))"
+	    " FROM serm.sample s WHERE s.model = $1 AND s.round = $2 AND s.agents <> '" SERM_GOLD_MARK "'",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	for (int i = 0; i < lengthof(fields); i++)
 		*fields[i] = DatumGetInt64(serm_spi_value(0, i + 1, &null));
@@ -111,7 +115,8 @@ read_judges(Votes *votes)
  */
 static const char samples_sql[] =
     "SELECT s.query, s.id, s.doc, s.round = $2,"
-    " s.round = $2 AND s.state IN ('agreed', 'disputed') AND EXISTS (SELECT FROM serm.vote v"
+    " s.round = $2 AND s.state IN ('agreed', 'disputed') AND s.agents <> '" SERM_GOLD_MARK
+    "' AND EXISTS (SELECT FROM serm.vote v"
     " WHERE v.sample = s.id AND v.grade IS NOT NULL),"
     " (SELECT j.grade FROM serm.judgment j WHERE j.model = $1 AND j.source IN ('human', 'import')"
     " AND pg_catalog.md5(j.query) = pg_catalog.md5(s.query)"
@@ -258,10 +263,7 @@ predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
 
 typedef struct Confusion {
 	double *matrix; /* [judge][grade][grade] */
-	double *prior;  /* [grade], of gold */
-	double *mean;   /* [grade], of the model on the gold pairs */
 	double *weight; /* [judge] */
-	bool shift;     /* there is gold enough to bring the model's distribution to its prior */
 	SermConfusionReport report;
 } Confusion;
 
@@ -276,28 +278,18 @@ estimate_confusion(SermRound *round, const Votes *votes, Confusion *confusion)
 	    .gold = votes->gold,
 	    .prior = votes->prior};
 	SermConfusionOptions options;
+	double *grade_prior = palloc(grades * sizeof(double));
 	SermError error = {0};
-	size_t gold = 0;
 
 	confusion->matrix = palloc(votes->judge_count * grades * grades * sizeof(double));
-	confusion->prior = palloc(grades * sizeof(double));
-	confusion->mean = palloc0(grades * sizeof(double));
 	confusion->weight = palloc(votes->judge_count * sizeof(double));
 	for (uint32 j = 0; j < votes->judge_count; j++)
 		confusion->weight[j] = votes->judge_count > 2 ? pow(votes->judge_count, -DEPENDENCE) : 1;
 	serm_confusion_defaults(&options);
 	serm_host_check(&round->host,
 	    serm_confusion_estimate(&labels, &options, &round->host.arena, serm_host_keep_going, &round->host,
-	        confusion->matrix, confusion->prior, NULL, &confusion->report, &error),
+	        confusion->matrix, grade_prior, NULL, &confusion->report, &error),
 	    &error);
-	for (size_t i = 0; i < votes->count; i++)
-		for (uint32 y = 0; y < grades && votes->gold[i] != SERM_LABEL_MISSING; y++) {
-			confusion->mean[y] += votes->prior[i * grades + y];
-			gold += y == 0 ? 1 : 0;
-		}
-	for (uint32 y = 0; y < grades && gold > 0; y++)
-		confusion->mean[y] /= (double) gold;
-	confusion->shift = confusion->report.method == SERM_CONFUSION_GOLD;
 }
 
 static SermParam
@@ -341,15 +333,12 @@ write_targets(SermRound *round, const Votes *votes, const Confusion *confusion)
 	uint32 grades = votes->grade_count;
 
 	for (size_t i = 0; i < votes->count; i++) {
-		float prior[SERM_GRADES_MAX], target[SERM_GRADES_MAX];
+		float target[SERM_GRADES_MAX];
 		SermError error = {0};
 
 		if (!votes->samples[i].wanted)
 			continue;
-		memcpy(prior, &votes->prior[i * grades], grades * sizeof(float));
-		if (confusion->shift)
-			serm_check(serm_prior_shift(grades, confusion->mean, confusion->prior, prior, &error), &error);
-		serm_check(serm_soft_target(grades, prior, votes->judge_count, confusion->matrix,
+		serm_check(serm_soft_target(grades, &votes->prior[i * grades], votes->judge_count, confusion->matrix,
 		               &votes->label[i * votes->judge_count], confusion->weight, target, &error),
 		    &error);
 		write_target(votes, &votes->samples[i], target);
@@ -384,6 +373,17 @@ describe_confusion(const Votes *votes, const Confusion *confusion)
 	return serm_json_end(outer);
 }
 
+/* People have graded these before: there is nothing to review. */
+static void
+close_gold(SermRound *round)
+{
+	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number)};
+
+	serm_spi_execute("UPDATE serm.sample SET state = 'settled' WHERE model = $1 AND round = $2"
+	                 " AND agents = '" SERM_GOLD_MARK "' AND state IN ('agreed', 'disputed')",
+	    SPI_OK_UPDATE, false, params, lengthof(params));
+}
+
 Jsonb *
 serm_round_settle_labels(SermRound *round)
 {
@@ -393,6 +393,7 @@ serm_round_settle_labels(SermRound *round)
 	Votes votes;
 	Jsonb *agreement;
 
+	close_gold(round);
 	read_votes(round, &votes);
 	if (posterior && votes.judge_count > 0)
 		scorer = serm_scorer_open(round->row->name, 0, SERM_SEE_WRITES, round->context);

@@ -19,7 +19,7 @@ serm_progress_begin(SermProgress *progress, const char *model)
 	strlcpy(progress->model, model, sizeof(progress->model));
 	progress->started = GetCurrentTimestamp();
 	progress->written = 0;
-	progress->phase = NULL;
+	progress->phase[0] = '\0';
 }
 
 void
@@ -31,7 +31,7 @@ serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress
 	    SERM_FLOAT8(report->per_second), SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(progress->started)),
 	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(now))};
 
-	if (progress->phase != NULL && strcmp(progress->phase, report->phase) == 0 &&
+	if (strcmp(progress->phase, report->phase) == 0 &&
 	    !TimestampDifferenceExceeds(progress->written, now, SERM_PROGRESS_MS))
 		return;
 	serm_spi_execute(
@@ -44,7 +44,7 @@ serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	serm_spi_commit(level);
 	progress->written = now;
-	progress->phase = report->phase;
+	strlcpy(progress->phase, report->phase, sizeof(progress->phase));
 }
 
 void

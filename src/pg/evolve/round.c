@@ -42,16 +42,49 @@ mining_counts(const SermRound *round, int64 *mined)
 	StringInfo json = serm_json_begin();
 	bool null;
 
-	serm_spi_execute("SELECT pg_catalog.count(*) FROM serm.sample s WHERE s.model = $1 AND s.round = $2",
+	serm_spi_execute("SELECT pg_catalog.count(*) FILTER (WHERE s.agents <> '" SERM_GOLD_MARK "'),"
+	                 " pg_catalog.count(*) FILTER (WHERE s.agents = '" SERM_GOLD_MARK "')"
+	                 " FROM serm.sample s WHERE s.model = $1 AND s.round = $2",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	*mined = DatumGetInt64(serm_spi_value(0, 1, &null));
 	serm_json_number(json, "mined", (double) *mined);
+	serm_json_number(json, "gold", (double) DatumGetInt64(serm_spi_value(0, 2, &null)));
 	serm_spi_execute("SELECT coalesce(pg_catalog.jsonb_object_agg(c.agent, c.n), '{}') FROM"
 	                 " (SELECT a AS agent, pg_catalog.count(*) AS n FROM serm.sample s,"
-	                 " pg_catalog.unnest(s.agents) a WHERE s.model = $1 AND s.round = $2 GROUP BY a) c",
+	                 " pg_catalog.unnest(s.agents) a WHERE s.model = $1 AND s.round = $2"
+	                 " AND s.agents <> '" SERM_GOLD_MARK "' GROUP BY a) c",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	serm_json_jsonb(json, "mined_by", DatumGetJsonbP(serm_spi_value(0, 1, &null)));
 	return serm_json_end(json);
+}
+
+/*
+ * Pairs that people graded, for the agents to grade too: as many as are missing. Every grade gets its share,
+ * because the errors on a rare grade are otherwise never seen. Only of train queries, and chosen by a hash,
+ * so that the same judgments give the same pairs.
+ */
+static void
+add_gold(SermRound *round)
+{
+	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number),
+	    SERM_INT4(round->settings.gold), SERM_FLOAT4((float4) round->row->options.test_share)};
+
+	if (strcmp(round->row->options.labels, "posterior") != 0)
+		return;
+	serm_spi_execute(
+	    psprintf("INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, reason)"
+	             " SELECT $1, $2, j.query, j.doc_id, j.doc, '" SERM_GOLD_MARK "',"
+	             " 'graded by people: shows how the agents err' %s AND j.source IN ('human', 'import')"
+	             " AND j.doc_id IS NOT NULL AND serm.split_of(j.query, $4) = 'train'"
+	             " AND NOT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.query = j.query"
+	             " AND s.doc_id = j.doc_id)"
+	             " ORDER BY pg_catalog.row_number() OVER (PARTITION BY pg_catalog.round(j.grade)"
+	             " ORDER BY pg_catalog.md5(j.query || ' ' || j.doc_id) COLLATE \"C\", j.id), j.grade"
+	             " LIMIT greatest(0, $3 - (SELECT pg_catalog.count(*) FROM serm.sample s WHERE s.model = $1"
+	             " AND s.agents = '" SERM_GOLD_MARK "' AND s.state <> 'failed'))"
+	             " ON CONFLICT DO NOTHING",
+	        serm_judgment_query(round->row)),
+	    SPI_OK_INSERT, false, params, lengthof(params));
 }
 
 static void
@@ -71,6 +104,8 @@ mine(SermRound *round)
 	                 " FROM serm.mine($1, $3::timestamptz, $4::timestamptz, $5, $6) m"
 	                 " ON CONFLICT DO NOTHING",
 	    SPI_OK_INSERT, false, params, lengthof(params));
+	if (SPI_processed > 0)
+		add_gold(round);
 	counts = mining_counts(round, &mined);
 	if (mined == 0)
 		serm_round_finish(round, "rejected",
@@ -118,6 +153,7 @@ annotate(SermRound *round)
 
 	serm_spi_end(round->level);
 	serm_annotate_run(round->row->name, true, NULL);
+	MemoryContextSwitchTo(round->context);
 	round->level = serm_spi_begin(true);
 	MemoryContextSwitchTo(round->context);
 	serm_round_count_labels(round, &labels);
@@ -141,6 +177,15 @@ annotate(SermRound *round)
 
 /* --- training */
 
+static Jsonb *
+training_counts(const SermTraining *training)
+{
+	StringInfo json = serm_json_begin();
+
+	serm_json_jsonb(json, "training", training->counts);
+	return serm_json_end(json);
+}
+
 static void
 train(SermRound *round)
 {
@@ -158,7 +203,7 @@ train(SermRound *round)
 	serm_training_check(training);
 	parent = serm_model_read(round->row->name)->active;
 	round->candidate = serm_training_store(training, parent);
-	serm_round_advance(round, "gating", training->counts, NULL);
+	serm_round_advance(round, "gating", training_counts(training), NULL);
 	serm_spi_commit(&round->level);
 	ereport(NOTICE, errmsg("round %d of model \"%s\": version %d trained", round->number, round->row->name,
 	                    round->candidate));

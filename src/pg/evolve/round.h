@@ -15,7 +15,8 @@ typedef struct SermGateSettings {
 
 typedef struct SermRoundSettings {
 	int32 budget;
-	int32 seed; /* -1: the number of the round */
+	int32 gold;     /* pairs graded by people that agents have graded too, so that their errors are known */
+	int32 seed;     /* -1: that of mining and training */
 	double explore; /* < 0: as mining does by itself */
 	char *since;    /* timestamptz as text, or NULL */
 	char *until;
@@ -57,6 +58,9 @@ extern void serm_round_advance(
 /* The same, to the end: phase is promoted, rejected or failed. */
 extern void serm_round_finish(
     SermRound *round, const char *phase, const char *reason, const Jsonb *counts, const Jsonb *metrics);
+
+/* The mark in serm.sample.agents of a pair that people have graded: it calibrates the agents. */
+#define SERM_GOLD_MARK "{gold}"
 
 /* --- labels.c */
 

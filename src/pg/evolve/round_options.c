@@ -9,10 +9,13 @@
 
 #define WHAT "serm.evolve"
 #define BUDGET 1000
+/* 40 are what a measurement on real judges supports; some answers fail. */
+#define GOLD 50
 
 /* The last line only makes the hint of an unknown option name the objects too. */
 static const SermOption round_table[] = {
     {"budget", SERM_OPTION_INT, offsetof(SermRoundSettings, budget), 1, 10000000, NULL},
+    {"gold", SERM_OPTION_INT, offsetof(SermRoundSettings, gold), 0, 100000, NULL},
     {"since", SERM_OPTION_TEXT, offsetof(SermRoundSettings, since), 0, 0, NULL},
     {"until", SERM_OPTION_TEXT, offsetof(SermRoundSettings, until), 0, 0, NULL},
     {"explore", SERM_OPTION_REAL, offsetof(SermRoundSettings, explore), 0, 1, NULL},
@@ -21,7 +24,7 @@ static const SermOption round_table[] = {
     {"mine, train, gate", SERM_OPTION_TEXT, offsetof(SermRoundSettings, mine), 0, 0, ""},
 };
 /* Explore and seed are stored where they take effect, in the options of mine and train. */
-#define STORED_COUNT 3
+#define STORED_COUNT 4
 
 static const SermOption gate_table[] = {
     {"margin", SERM_OPTION_REAL, offsetof(SermGateSettings, margin), 0, 1, NULL},
@@ -38,6 +41,7 @@ defaults(SermRoundSettings *settings)
 	serm_gate_defaults(&gate);
 	memset(settings, 0, sizeof(*settings));
 	settings->budget = BUDGET;
+	settings->gold = GOLD;
 	settings->seed = -1;
 	settings->explore = -1;
 	serm_train_settings_defaults(&settings->train);

@@ -13,7 +13,8 @@
 #include "pg/evolve/evolve.h"
 #include "pg/store/blas.h"
 
-#define EPOCHS_MAX 10000
+#define EPOCHS_MAX 1000
+#define BATCH_MAX 4096
 /* How many pairs prove that training and serving agree. */
 #define PROBE_PAIRS 1000
 
@@ -22,8 +23,8 @@ static const SermOption setting_table[] = {
     {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
     {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
     {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
-    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, 1 << 20, NULL},
-    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 10, NULL},
+    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, BATCH_MAX, NULL},
+    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 1, NULL},
     {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
     {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), 0, .9, NULL},
     {"pairwise", SERM_OPTION_REAL, offsetof(SermTrainSettings, pairwise), -1, 100, NULL},
