@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(92);
+SELECT plan(93);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);

@@ -5,8 +5,9 @@
 \pset tuples_only true
 \pset pager off
 SET client_min_messages = warning;
+SET search_path = public;
 
-SELECT plan(126);
+SELECT plan(127);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -60,13 +61,15 @@ CREATE VIEW clicks_view AS SELECT *, 1 AS dwell_ms, ''::text AS session_id FROM 
 SELECT lives_ok($$SELECT serm.create_model('shop', log => 'clicks_view', documents => 'docs')$$, 'tables and views of the right shape');
 SELECT results_eq($$SELECT log, documents FROM serm.model WHERE name = 'shop'$$,
 	$$VALUES ('clicks_view'::regclass, 'docs'::regclass)$$, 'both are kept');
-SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_short')$$, '42703', 'documents "docs_short" has no column "doc"');
+SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_short')$$, '42703', 'documents public.docs_short of model "d" has no column "doc"');
 SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_typed')$$, '42804',
-	'column "doc_id" of documents "docs_typed" has type integer, not text');
+	'column "doc_id" of documents public.docs_typed of model "d" has type integer, not text');
 SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_pkey')$$, '42809');
-SELECT throws_ok($$SELECT serm.create_model('d', log => 'docs')$$, '42703', 'search log "docs" has no column "query"');
+SELECT throws_ok($$SELECT serm.create_model('d', log => 'docs')$$, '42703', 'search log public.docs of model "d" has no column "query"');
 SELECT throws_ok($$SELECT serm.create_model('d', log => 'clicks_dwell')$$, '42804',
-	'column "dwell_ms" of search log "clicks_dwell" has type text, not integer');
+	'column "dwell_ms" of search log public.clicks_dwell of model "d" has type text, not integer');
+CREATE VIEW clicks_wide AS SELECT query::varchar(80), doc_id, shown_at, "position"::bigint, clicked, 1::smallint AS dwell_ms FROM clicks;
+SELECT lives_ok($$SELECT serm.create_model('wide', log => 'clicks_wide', documents => 'docs')$$, 'what mining can read is accepted');
 
 -- --- judgments
 CREATE FUNCTION judge(query text, grade real, target real[] DEFAULT NULL) RETURNS void LANGUAGE sql
@@ -162,7 +165,7 @@ SELECT throws_ok($$UPDATE serm.tensor SET data = ''$$, '55000');
 SELECT throws_ok($$UPDATE serm.version SET seed = 0$$, '55000');
 
 -- --- documents whose ids are not unique
-CREATE TABLE docs_twice AS SELECT c || ' ' || p AS doc_id, part || c || ' ' || p AS doc
+CREATE TABLE docs_twice AS SELECT (c || ' ' || p)::varchar(40) AS doc_id, (part || c || ' ' || p)::varchar AS doc
 FROM unnest('{blue,red,green,black}'::text[]) AS c, unnest('{pillow,lamp,chair,desk,rug}'::text[]) AS p, unnest('{"a ","one more "}'::text[]) AS part;
 SELECT lives_ok($$SELECT serm.create_model('twice', documents => 'docs_twice')$$, 'are documents all the same');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT DISTINCT 'twice', q.doc_id, d.doc_id, (q.doc_id = d.doc_id)::int FROM docs_twice AS q, docs_twice AS d;

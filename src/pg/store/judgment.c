@@ -161,19 +161,10 @@ serm_model_changed(PG_FUNCTION_ARGS)
 char *
 serm_judgment_query(const SermModelRow *row)
 {
-	const char *schema, *name;
-
 	if (!OidIsValid(row->documents))
 		return pstrdup(
 		    "FROM (SELECT c.id, c.query, c.doc_id, c.doc, c.grade, c.target, c.source, c.weight, c.at "
 		    "FROM serm.current_judgment AS c WHERE c.model = $1) AS j WHERE j.doc IS NOT NULL");
-	name = get_rel_name(row->documents);
-	if (name == NULL)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
-		    errmsg("the documents of model \"%s\" do not exist any more", row->name),
-		    errhint("Point the model at others: UPDATE serm.model SET documents = 'table' WHERE name = %s.",
-		        quote_literal_cstr(row->name)));
-	schema = get_namespace_name(get_rel_namespace(row->documents));
 	return psprintf(
 	    "FROM (SELECT c.id, c.query, c.doc_id, coalesce(c.doc, d.doc) AS doc, c.grade, c.target, "
 	    "c.source, c.weight, c.at FROM serm.current_judgment AS c LEFT JOIN "
@@ -182,5 +173,5 @@ serm_judgment_query(const SermModelRow *row)
 	    "(SELECT n.doc_id FROM serm.judgment AS n WHERE n.model = $1 AND n.doc IS NULL) GROUP BY s.doc_id) "
 	    "AS d "
 	    "ON c.doc IS NULL AND d.doc_id = c.doc_id WHERE c.model = $1) AS j WHERE j.doc IS NOT NULL",
-	    quote_qualified_identifier(schema, name));
+	    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 }

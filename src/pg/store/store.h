@@ -119,6 +119,17 @@ extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
  */
 extern bool serm_query_is_test(SermText query, double test_share);
 
+/* --- what a model reads: its search log and its documents */
+
+typedef enum SermSourceKind { SERM_SOURCE_LOG, SERM_SOURCE_DOCUMENTS } SermSourceKind;
+
+/*
+ * The qualified and quoted name of a relation that has the columns of its kind: texts may be varchar,
+ * integers of any size, either under a domain. Errors: 55000 InvalidOid, 42P01 dropped, 42809 neither table
+ * nor view, 42703 and 42804 a missing or mistyped column.
+ */
+extern char *serm_source_name(Oid relation, SermSourceKind kind, const char *model);
+
 /* --- what training reads */
 
 /*
