@@ -174,6 +174,21 @@ is(sql(q{SELECT count(*) FROM serm.progress}), '0', 'after an immediate stop not
 is(sql(q{SELECT count(*) || ' ' || max(active) FROM serm.version, serm.model}), '1 1', 'the active version is what it was');
 is(sql(q{SELECT serm.check_version('shop', 1)}), 't', 'and serves what was trained');
 
+# --- OpenBLAS, where it is asked for, comes into the session that trains, with one thread
+my $trainer = $node->background_psql('postgres');
+$trainer->query_safe(q{SET client_min_messages = warning});
+$trainer->query_safe(q{SET serm.blas = on});
+$trainer->query_safe(q{CALL serm.train('shop', '{"epochs": 1, "pretrain_epochs": 1}')});
+like(sql(q{SELECT config ->> 'gemm' FROM serm.version WHERE version = 2}), qr/^OpenBLAS /, 'serm.blas trains with OpenBLAS');
+is(sql(q{SELECT serm.check_version('shop', 2)}), 't', 'and another session serves, bit for bit, what it trained');
+my @threads = glob('/proc/' . $trainer->query_safe('SELECT pg_backend_pid()') . '/task/*');
+is(scalar @threads, 1, 'it brought no thread');
+$trainer->quit;
+my $server = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+@threads = glob("/proc/$server/task/*");
+is(scalar @threads, 1, 'least of all into the postmaster');
+sql(q{DELETE FROM serm.version WHERE version = 2});
+
 # --- kill -9 in every phase: each time a session dies, the next call goes on
 my $options = q{{"budget": 120, "train": {"epochs": 3, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 2}}};
 
