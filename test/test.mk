@@ -13,7 +13,7 @@ UNIT_LIBS = -lcjson -lutf8proc -lm
 UNIT_TESTS = $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/test_*.c)))
 SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap check-includes check-symbols check-sql \
+.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap tutorial check-includes check-symbols check-sql \
 	format format-check check-clang bench bench-quality demo test regress
 
 # --- packages: apt-get as root or through sudo, a clear message elsewhere
@@ -53,11 +53,21 @@ unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit
 unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
 
+# Long fuzzing is not part of `make test`: make fuzz FUZZ=reply SECS=600
+FUZZ ?= text
+SECS ?= 60
+.PHONY: fuzz
+fuzz:
+	@mkdir -p build/fuzz/corpus-$(FUZZ)
+	clang-14 $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer test/fuzz/fuzz_$(FUZZ).c $(CORE_SOURCES) $(UNIT_LIBS) -o build/fuzz/$(FUZZ)
+	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ)
+
 # --- inside a private cluster
 regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
 pgtap: ; $(CLUSTER) test/pgtap/run.sh
 isolation: ; $(CLUSTER) $(MAKE) -s --no-print-directory isolation-here
 tap: ; test/tap.sh $(PG_BINDIR)
+tutorial: ; $(CLUSTER) test/tutorial.sh
 
 .PHONY: regress-here isolation-here
 regress-here:

@@ -1,0 +1,93 @@
+-- --- agents
+CREATE OR REPLACE FUNCTION serm.add_agent(model text, server name, options jsonb DEFAULT '{}') RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_add_agent_server';
+COMMENT ON FUNCTION serm.add_agent(text, name, jsonb) IS 'let a server of foreign-data wrapper serm_agent grade samples of a model';
+
+CREATE OR REPLACE FUNCTION serm.add_agent(model text, judge regprocedure, options jsonb DEFAULT '{}') RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_add_agent_judge';
+COMMENT ON FUNCTION serm.add_agent(text, regprocedure, jsonb) IS 'let a function f(query text, doc text) that returns a grade, or a grade and a rationale, grade samples of a model';
+
+CREATE OR REPLACE FUNCTION serm.remove_agent(model text, agent text) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_remove_agent';
+COMMENT ON FUNCTION serm.remove_agent(text, text) IS 'take an agent and its open tasks from a model; its votes stay';
+
+-- --- annotating
+CREATE OR REPLACE PROCEDURE serm.annotate(model text DEFAULT NULL, wait boolean DEFAULT true, options jsonb DEFAULT '{}')
+	LANGUAGE c AS 'MODULE_PATHNAME', 'serm_annotate';
+COMMENT ON PROCEDURE serm.annotate(text, boolean, jsonb) IS 'have the agents of a model grade its waiting samples, and turn their agreement into judgments';
+
+CREATE OR REPLACE FUNCTION serm.settle(sample bigint, grade real, rationale text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_settle';
+COMMENT ON FUNCTION serm.settle(bigint, real, text) IS 'give a sample the grade that a person decided on; returns the id of the judgment';
+
+-- --- what a worker does, for tests that play two workers
+CREATE OR REPLACE FUNCTION serm._claim(task_limit integer DEFAULT 1, lease_ms integer DEFAULT 60000)
+	RETURNS TABLE (task bigint, sample bigint, agent text, path integer, attempt integer, token bigint)
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_claim';
+COMMENT ON FUNCTION serm._claim(integer, integer) IS 'lease due tasks of servers that the current role asked for, as its worker does';
+
+CREATE OR REPLACE FUNCTION serm._finish(task bigint, token bigint, grade integer, error text DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_finish';
+COMMENT ON FUNCTION serm._finish(bigint, bigint, integer, text) IS 'store the vote of a leased task and close it; false when the lease was lost';
+
+-- --- what is going on
+CREATE OR REPLACE VIEW serm.annotation_progress AS
+	SELECT m.name AS model,
+		coalesce(s.waiting, 0) AS waiting, coalesce(s.running, 0) AS running, coalesce(s.done, 0) AS done,
+		coalesce(s.disputed, 0) AS disputed, coalesce(s.failed, 0) AS failed,
+		(SELECT count(*) FROM serm.task t WHERE t.model = m.name) AS tasks,
+		coalesce(v.votes, 0) AS votes, coalesce(v.errors, 0) AS errors, coalesce(v.tokens, 0) AS tokens
+	  FROM serm.model m
+	  LEFT JOIN (SELECT model, count(*) FILTER (WHERE state = 'waiting') AS waiting,
+			count(*) FILTER (WHERE state = 'annotating') AS running,
+			count(*) FILTER (WHERE state IN ('agreed', 'settled')) AS done,
+			count(*) FILTER (WHERE state = 'disputed') AS disputed, count(*) FILTER (WHERE state = 'failed') AS failed
+		  FROM serm.sample GROUP BY model) s ON s.model = m.name
+	  LEFT JOIN (SELECT s.model, count(*) AS votes, count(v.error) AS errors, sum(v.tokens) AS tokens
+		  FROM serm.vote v JOIN serm.sample s ON s.id = v.sample GROUP BY s.model) v ON v.model = m.name;
+COMMENT ON VIEW serm.annotation_progress IS 'per model: samples by state, open tasks, votes, failed votes and tokens';
+
+CREATE OR REPLACE VIEW serm.review_queue AS
+	SELECT s.id AS sample, s.model, s.round, s.query, s.doc_id, s.doc, s.state, s.priority,
+		(SELECT jsonb_object_agg(v.agent, v.answers)
+		  FROM (SELECT agent, jsonb_agg(coalesce(grade::text, 'error') ORDER BY path) AS answers
+			  FROM serm.vote WHERE sample = s.id GROUP BY agent) v) AS votes,
+		(SELECT string_agg(v.agent || ': ' || v.rationale, E'\n' ORDER BY v.agent)
+		  FROM (SELECT DISTINCT ON (agent) agent, rationale FROM serm.vote
+			 WHERE sample = s.id AND rationale IS NOT NULL ORDER BY agent, path) v) AS rationales,
+		s.reason
+	  FROM serm.sample s WHERE s.state IN ('disputed', 'failed')
+	 ORDER BY s.priority DESC, s.id;
+COMMENT ON VIEW serm.review_queue IS 'samples that the agents could not settle, most important first: serm.settle(sample, grade) closes one';
+
+CREATE OR REPLACE VIEW serm.stat_agent AS
+	WITH tally AS (
+		SELECT s.model, v.sample, v.agent, v.grade, count(*) AS n,
+			sum(count(*)) OVER (PARTITION BY v.sample, v.agent) AS paths
+		  FROM serm.vote v JOIN serm.sample s ON s.id = v.sample GROUP BY s.model, v.sample, v.agent, v.grade
+	), tallied AS (
+		SELECT model, sample, agent, max(paths) AS paths,
+			array_agg(n ORDER BY n DESC) FILTER (WHERE grade IS NOT NULL) AS n
+		  FROM tally GROUP BY model, sample, agent
+	), share AS (
+		SELECT a.model, a.name, a.active, coalesce((a.options ->> 'min_share')::double precision,
+			(SELECT o.option_value::double precision
+			  FROM pg_foreign_server f, pg_options_to_table(f.srvoptions) o
+			 WHERE f.srvname = a.server AND o.option_name = 'min_share'), 0.6) AS minimum
+		  FROM serm.agent a
+	), abstention AS (
+		SELECT l.model, l.agent, count(*) FILTER (WHERE coalesce(l.n[1] / l.paths + 1e-9 < coalesce(h.minimum, 0.6)
+			OR l.n[1] = l.n[2], l.n IS NULL)) AS abstentions
+		  FROM tallied l LEFT JOIN share h ON h.model = l.model AND h.name = l.agent GROUP BY l.model, l.agent
+	)
+	SELECT s.model, v.agent, coalesce(h.active, false) AS active,
+		count(*) AS votes, count(v.error) AS errors, b.abstentions,
+		sum(v.tokens) AS tokens, avg(v.latency_ms)::double precision AS mean_latency_ms,
+		avg((v.grade = round(s.grade))::integer) FILTER (WHERE v.grade IS NOT NULL AND s.grade IS NOT NULL)::double precision
+			AS agreement,
+		avg(v.grade - s.grade) FILTER (WHERE s.grade IS NOT NULL)::double precision AS bias
+	  FROM serm.vote v JOIN serm.sample s ON s.id = v.sample
+	  JOIN abstention b ON b.model = s.model AND b.agent = v.agent
+	  LEFT JOIN share h ON h.model = s.model AND h.name = v.agent
+	 GROUP BY s.model, v.agent, h.active, b.abstentions;
+COMMENT ON VIEW serm.stat_agent IS 'per agent: votes, failed votes, samples without a grade of its own, tokens, mean latency, share of votes equal to the final grade and mean difference from it';

@@ -1,0 +1,14 @@
+-- Training and evaluating. A procedure cannot be STRICT: NULL means the default there.
+
+CREATE OR REPLACE PROCEDURE serm.train(model text DEFAULT NULL, options jsonb DEFAULT '{}')
+LANGUAGE c AS 'MODULE_PATHNAME', 'serm_train';
+COMMENT ON PROCEDURE serm.train(text, jsonb) IS 'train a new version on the judgments of the train split; the first one is promoted, later ones wait as candidates';
+
+CREATE OR REPLACE FUNCTION serm.evaluate(model text DEFAULT NULL, version integer DEFAULT NULL, split text DEFAULT 'test')
+RETURNS TABLE (metric text, value float8, low float8, high float8, n bigint)
+STABLE PARALLEL RESTRICTED COST 10000 ROWS 12 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_evaluate_version';
+COMMENT ON FUNCTION serm.evaluate(text, integer, text) IS 'how good a version is on the judgments of a split, with 95 % bootstrap intervals over queries; without a version the active one';
+
+CREATE OR REPLACE FUNCTION serm.check_version(model text, version integer)
+RETURNS boolean STABLE STRICT PARALLEL RESTRICTED COST 10000 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_check_version';
+COMMENT ON FUNCTION serm.check_version(text, integer) IS 'whether the stored weights give, bit for bit, the scores that the model gave when it was trained; NULL when the texts it was checked on have changed';

@@ -5,3 +5,32 @@ COMMENT ON FUNCTION serm.grant_access(regrole, text) IS 'give a role the rights 
 -- PUBLIC gets the pure metric functions and the sight of the schema, nothing that reads a table.
 REVOKE ALL ON ALL ROUTINES IN SCHEMA serm FROM PUBLIC;
 GRANT USAGE ON SCHEMA serm TO PUBLIC;
+GRANT EXECUTE ON FUNCTION
+	serm.dcg(float8, float8),
+	serm.dcg(float8, float8, integer),
+	serm.dcg(float8, float8, integer, text),
+	serm.dcg(float8, float8, integer, text, text),
+	serm.ndcg(float8, float8),
+	serm.ndcg(float8, float8, integer),
+	serm.ndcg(float8, float8, integer, text),
+	serm.ndcg(float8, float8, integer, text, text),
+	serm.precision_at(float8, float8, integer),
+	serm.precision_at(float8, float8, integer, float8),
+	serm.precision_at(float8, float8, integer, float8, text),
+	serm.recall_at(float8, float8, integer),
+	serm.recall_at(float8, float8, integer, float8),
+	serm.recall_at(float8, float8, integer, float8, text),
+	serm.average_precision(float8, float8),
+	serm.average_precision(float8, float8, float8),
+	serm.average_precision(float8, float8, float8, text),
+	serm.reciprocal_rank(float8, float8),
+	serm.reciprocal_rank(float8, float8, float8),
+	serm.reciprocal_rank(float8, float8, float8, text),
+	serm.err(float8, float8, integer, float8),
+	serm.err(float8, float8, integer, float8, text),
+	serm.pair_accuracy(float8, float8),
+	serm.accuracy(integer, integer),
+	serm.cohen_kappa(integer, integer),
+	serm.cohen_kappa(integer, integer, text),
+	serm.krippendorff_alpha(text, text, integer),
+	serm.krippendorff_alpha(text, text, integer, text) TO PUBLIC;

@@ -18,6 +18,7 @@ CREATE TABLE serm.version (
 	parent integer,
 	status text NOT NULL DEFAULT 'candidate' CHECK (status IN ('candidate', 'active', 'retired', 'rejected')),
 	seed bigint NOT NULL,
+	checksum bigint NOT NULL,
 	config jsonb NOT NULL DEFAULT '{}',
 	metrics jsonb NOT NULL DEFAULT '{}',
 	counts jsonb NOT NULL DEFAULT '{}',

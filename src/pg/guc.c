@@ -4,6 +4,7 @@
 
 char *serm_default_model = NULL;
 int serm_train_memory_mb = 1024;
+int serm_mine_pairs_max = 2000000;
 
 void
 serm_define_gucs(void)
@@ -12,4 +13,8 @@ serm_define_gucs(void)
 	    "Empty: the only model there is.", &serm_default_model, "", PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("serm.train_memory", "Memory that training one model may take.", NULL,
 	    &serm_train_memory_mb, 1024, 64, 1024 * 1024, PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("serm.mine_pairs_max",
+	    "Distinct pairs of query and document that one call of a mining function may read.",
+	    "Mining keeps about 150 bytes for each of them.", &serm_mine_pairs_max, 2000000, 1, 1000000000,
+	    PGC_USERSET, 0, NULL, NULL, NULL);
 }

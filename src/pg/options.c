@@ -73,6 +73,9 @@ read_option(const JsonbValue *value, const SermOption *option, void *target, con
 {
 	char *field = (char *) target + option->offset;
 
+	/* null means the default, as everywhere; a text has no other way to be unset. */
+	if (value->type == jbvNull && option->type != SERM_OPTION_TEXT)
+		return;
 	switch (option->type) {
 		case SERM_OPTION_INT:
 			*(int32 *) field = (int32) read_number(value, option, what);
@@ -145,9 +148,10 @@ serm_options_write(const SermOption *table, int count, const void *target)
 		key.val.string.len = strlen(table[i].name);
 		if (table[i].type == SERM_OPTION_INT)
 			value = number_value(*(const int32 *) field);
-		else if (table[i].type == SERM_OPTION_REAL)
-			value = number_value(*(const double *) field);
-		else if (table[i].type == SERM_OPTION_BOOL) {
+		else if (table[i].type == SERM_OPTION_REAL) {
+			if (!isnan(*(const double *) field))
+				value = number_value(*(const double *) field);
+		} else if (table[i].type == SERM_OPTION_BOOL) {
 			value.type = jbvBool;
 			value.val.boolean = *(const bool *) field;
 		} else if (*(char *const *) field != NULL) {

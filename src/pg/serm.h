@@ -109,16 +109,17 @@ typedef struct SermOption {
 /*
  * Read `options` (NULL: nothing) into `target`, leaving fields without a key as they are.
  * Errors 22023: not an object, unknown key (hint: the valid ones), wrong type, outside its range.
- * `what` names the options in messages: "serm.train".
+ * A JSON null leaves the default. `what` names the options in messages: "serm.train".
  */
 extern void serm_options_read(
     const Jsonb *options, const SermOption *table, int count, void *target, const char *what);
-/* The fields of `target` as jsonb: what was used, for storing. */
+/* The fields of `target` as jsonb: what was used, for storing. A real that is NaN is not set: null. */
 extern Jsonb *serm_options_write(const SermOption *table, int count, const void *target);
 
 /* --- guc.c */
 extern char *serm_default_model; /* serm.model */
 extern int serm_train_memory_mb; /* serm.train_memory: arena limit of training */
+extern int serm_mine_pairs_max;  /* serm.mine_pairs_max: distinct pairs that mining may read */
 extern void serm_define_gucs(void);
 
 #endif

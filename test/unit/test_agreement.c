@@ -321,15 +321,15 @@ test_gold(void)
 		pool += all[3 * GRADES + l];
 	}
 	serm_confusion_assumed(GRADES, options.quality, assumed);
-	pooled = (5 * assumed[3 * GRADES + 2] + all[3 * GRADES + 2]) / (5 + pool);
-	expected = (5 * pooled + counts[3 * GRADES + 2]) / (5 + row);
+	pooled = (10 * assumed[3 * GRADES + 2] + all[3 * GRADES + 2]) / (10 + pool);
+	expected = (10 * pooled + counts[3 * GRADES + 2]) / (10 + row);
 	options.gold_min = 1;
 	serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error);
 	CHECK_NEAR(confusion[3 * GRADES + 2], expected, 1e-14, "shrinkage towards the average judge, by hand");
 	options.strength = 1e9;
 	serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error);
 	CHECK_NEAR(confusion[2 * 16 + 5], assumed[5], 1e-6, "a strong prior is the assumed judge");
-	CHECK_NEAR(assumed[0], 0.25 + 0.4 * 0.75, 1e-15, "quality is the way from chance to perfect");
+	CHECK_NEAR(assumed[0], 0.25 + 0.3 * 0.75, 1e-15, "quality is the way from chance to perfect");
 	CHECK_NEAR(assumed[1] / assumed[2], 2.0, 1e-12, "errors halve with each grade of distance");
 }
 

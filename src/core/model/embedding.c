@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/model/word_cache.h"
 #include "core/text/ngram.h"
 
 #define WIDTH SERM_EMBEDDING_WIDTH
@@ -20,19 +21,6 @@
 #define SEED_NGRAM 300
 #define NGRAM_MIN 3
 #define NGRAM_MAX 5
-#define CACHE_SLOTS UINT32_C(2048)
-#define CACHE_WORD_MAX 14 /* code points; longer words are rare and are composed each time */
-
-typedef struct CacheEntry {
-	uint32_t length; /* 0: empty */
-	uint32_t code_points[CACHE_WORD_MAX];
-	float unit[WIDTH];
-} CacheEntry;
-
-/* Direct-mapped by word id; an entry holds its word, so a hit is exact and changes no result. */
-struct SermWordCache {
-	CacheEntry entries[CACHE_SLOTS];
-};
 
 uint32_t
 serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows)
@@ -162,16 +150,16 @@ serm_word_cache_create(SermArena *arena)
 }
 
 /* The entry that `word` has or would have; NULL when it is not to be cached. */
-static CacheEntry *
+static SermCachedUnit *
 cache_entry(const SermEmbedding *embedding, const SermWord *word)
 {
-	if (embedding->cache == NULL || word->length > CACHE_WORD_MAX)
+	if (embedding->cache == NULL || word->length > SERM_CACHE_WORD_MAX)
 		return NULL;
-	return &embedding->cache->entries[word->id % CACHE_SLOTS];
+	return &embedding->cache->units[word->id % SERM_CACHE_UNITS];
 }
 
 static bool
-cache_hit(const CacheEntry *entry, const uint32_t *code_points, uint32_t length)
+cache_hit(const SermCachedUnit *entry, const uint32_t *code_points, uint32_t length)
 {
 	return entry != NULL && entry->length == length &&
 	       memcmp(entry->code_points, code_points, length * sizeof(uint32_t)) == 0;
@@ -190,7 +178,7 @@ serm_embedding_words(
 		return false;
 	for (uint32_t i = 0; i < count; i++) {
 		const SermWord *word = &words->words[i];
-		const CacheEntry *entry = cache_entry(embedding, word);
+		const SermCachedUnit *entry = cache_entry(embedding, word);
 
 		if (cache_hit(entry, words->code_points + word->start, word->length))
 			memcpy(units + (size_t) i * WIDTH, entry->unit, sizeof(entry->unit));
@@ -216,7 +204,7 @@ serm_embedding_words(
 	}
 	for (uint32_t i = 0; i < missing; i++) {
 		const SermWord *word = &words->words[missed[i]];
-		CacheEntry *entry = cache_entry(embedding, word);
+		SermCachedUnit *entry = cache_entry(embedding, word);
 		float *unit = units + (size_t) missed[i] * WIDTH;
 
 		serm_embedding_unit(embedding, rows, row_counts[i], unit);

@@ -18,8 +18,8 @@
 extern uint32_t serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows);
 
 /*
- * Unit vectors of the words met lately. It saves time and never changes a bit of a result; it is
- * written while it is read, so it belongs to one thread, and to one table.
+ * Unit vectors and idf of the words met lately. It saves time and never changes a bit of a result; it is
+ * written while it is read, so it belongs to one thread, one table and one set of statistics.
  */
 typedef struct SermWordCache SermWordCache;
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/model/features_parts.h"
+#include "core/model/word_cache.h"
 
 #define TITLE 0
 #define BODY SERM_FIELD_FEATURES
@@ -112,14 +113,7 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	fill_failure(query);
 	order_by_idf(query);
 	serm_compounds_of(query, &words);
-	for (uint32_t i = 0; i < words.count; i++) {
-		SermTrigrams *trigrams = &query->terms[query->tokens[i]].trigrams;
-
-		if (trigrams->count == 0 && !serm_trigrams_of(words.code_points + words.words[i].start,
-		                                words.words[i].length, arena, trigrams))
-			return out_of_memory(error);
-	}
-	if (!serm_trigrams_of_terms(query, arena))
+	if (!serm_trigrams_of_query(query, &words, arena))
 		return out_of_memory(error);
 	if (embedding->rows != NULL && !serm_pooling_parse(embedding, &words, arena, query))
 		return out_of_memory(error);
@@ -127,10 +121,24 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	return SERM_OK;
 }
 
+static float
+word_idf(const SermStatistics *statistics, SermWordCache *cache, uint32_t id)
+{
+	SermCachedIdf *entry = cache != NULL ? &cache->idfs[id % SERM_CACHE_IDFS] : NULL;
+	float idf;
+
+	if (entry != NULL && entry->id == id && entry->idf > 0)
+		return entry->idf;
+	idf = (float) serm_statistics_idf(statistics, id);
+	if (entry != NULL)
+		*entry = (SermCachedIdf){id, idf};
+	return idf;
+}
+
 /* Segment a field and find the query's terms in it. */
 static SermStatus
-read_field(const SermStatistics *statistics, const SermParsedQuery *query, SermText text, uint32_t words_max,
-    SermArena *scratch, SermField *field, SermError *error)
+read_field(const SermStatistics *statistics, SermWordCache *cache, const SermParsedQuery *query,
+    SermText text, uint32_t words_max, SermArena *scratch, SermField *field, SermError *error)
 {
 	SermStatus status = serm_text_words(text, words_max, scratch, &field->words, error);
 
@@ -142,9 +150,7 @@ read_field(const SermStatistics *statistics, const SermParsedQuery *query, SermT
 		return out_of_memory(error);
 	serm_field_match(query, field);
 	for (uint32_t i = 0; i < field->words.count; i++)
-		field->idf[i] = (float) (field->term[i] != SERM_TERM_NONE
-		                             ? query->terms[field->term[i]].idf
-		                             : serm_statistics_idf(statistics, field->words.words[i].id));
+		field->idf[i] = word_idf(statistics, cache, field->words.words[i].id);
 	if (query->term_count > 0 && !serm_field_compare(query, field, scratch))
 		return out_of_memory(error);
 	return SERM_OK;
@@ -219,9 +225,11 @@ compute(const SermStatistics *statistics, const SermEmbedding *embedding, const 
 	float *value = features->value;
 
 	serm_text_split_document(doc, &title_text, &body_text);
-	status = read_field(statistics, query, title_text, SERM_TITLE_WORDS_MAX, scratch, &title, error);
+	status = read_field(
+	    statistics, embedding->cache, query, title_text, SERM_TITLE_WORDS_MAX, scratch, &title, error);
 	if (status == SERM_OK)
-		status = read_field(statistics, query, body_text, SERM_BODY_WORDS_MAX, scratch, &body, error);
+		status = read_field(
+		    statistics, embedding->cache, query, body_text, SERM_BODY_WORDS_MAX, scratch, &body, error);
 	if (status != SERM_OK)
 		return status;
 	if (title.words.count > 0)

@@ -13,16 +13,16 @@
 /* Odd, so that it has an inverse modulo 2^64 and no power of it vanishes. */
 #define POLYNOMIAL_BASE UINT64_C(0x9e3779b97f4a7c15)
 
-bool
-serm_trigrams_of(const uint32_t *code_points, uint32_t length, SermArena *arena, SermTrigrams *trigrams)
+/* Fill `trigrams`, whose hashes have room for SERM_TRIGRAMS_MAX or as many as the word has code points. */
+static void
+trigrams_of(const uint32_t *code_points, uint32_t length, SermTrigrams *trigrams)
 {
 	uint32_t framed[SERM_TRIGRAMS_MAX + 2];
 	uint32_t size =
 	    serm_word_frame(code_points, length < SERM_TRIGRAMS_MAX ? length : SERM_TRIGRAMS_MAX, framed);
+	uint64_t signature = 0;
+	uint32_t count = 0;
 
-	*trigrams = (SermTrigrams){serm_arena_array(arena, size - 2, sizeof(uint32_t)), 0, 0};
-	if (trigrams->hashes == NULL)
-		return false;
 	for (uint32_t i = 0; i + 3 <= size; i++) {
 		uint32_t hash = serm_hash_begin(SEED_TRIGRAM);
 		uint64_t bit;
@@ -33,12 +33,34 @@ serm_trigrams_of(const uint32_t *code_points, uint32_t length, SermArena *arena,
 		hash = serm_hash_end(hash);
 		hash += hash == 0;
 		bit = UINT64_C(1) << (hash >> 26);
-		if ((trigrams->signature & bit) != 0)
-			for (uint32_t j = 0; j < trigrams->count && !seen; j++)
+		if ((signature & bit) != 0)
+			for (uint32_t j = 0; j < count && !seen; j++)
 				seen = trigrams->hashes[j] == hash;
 		if (!seen)
-			trigrams->hashes[trigrams->count++] = hash;
-		trigrams->signature |= bit;
+			trigrams->hashes[count++] = hash;
+		signature |= bit;
+	}
+	trigrams->count = count;
+	trigrams->signature = signature;
+}
+
+bool
+serm_trigrams_of_words(const SermWords *words, uint32_t count, SermArena *arena, SermTrigrams *trigrams)
+{
+	size_t total = 0;
+	uint32_t *hashes;
+
+	for (uint32_t i = 0; i < count; i++)
+		total += words->words[i].length;
+	hashes = serm_arena_array(arena, total, sizeof(uint32_t));
+	if (hashes == NULL)
+		return false;
+	for (uint32_t i = 0; i < count; i++) {
+		const SermWord *word = &words->words[i];
+
+		trigrams[i].hashes = hashes;
+		trigrams_of(words->code_points + word->start, word->length, &trigrams[i]);
+		hashes += trigrams[i].count;
 	}
 	return true;
 }
@@ -78,10 +100,15 @@ set_insert(SermTrigramSet *set, uint32_t hash)
 }
 
 bool
-serm_trigrams_of_terms(SermParsedQuery *query, SermArena *arena)
+serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 {
+	SermTrigrams *trigrams = serm_arena_array(arena, words->count, sizeof(SermTrigrams));
 	uint32_t total = 0;
 
+	if (trigrams == NULL || !serm_trigrams_of_words(words, words->count, arena, trigrams))
+		return false;
+	for (uint32_t i = 0; i < words->count; i++)
+		query->terms[query->tokens[i]].trigrams = trigrams[i];
 	for (uint32_t t = 0; t < query->term_count; t++)
 		total += query->terms[t].trigrams.count;
 	if (!set_init(&query->trigrams, total, arena))
@@ -230,12 +257,8 @@ serm_field_compare(const SermParsedQuery *query, SermField *field, SermArena *sc
 	uint32_t compared = 0;
 
 	field->trigrams = serm_arena_array(scratch, count, sizeof(SermTrigrams));
-	if (field->trigrams == NULL)
+	if (field->trigrams == NULL || !serm_trigrams_of_words(&field->words, count, scratch, field->trigrams))
 		return false;
-	for (uint32_t i = 0; i < count; i++)
-		if (!serm_trigrams_of(field->words.code_points + field->words.words[i].start,
-		        field->words.words[i].length, scratch, &field->trigrams[i]))
-			return false;
 	if (!compare_sets(query, field, count, scratch))
 		return false;
 	if (sure != all)

@@ -112,9 +112,9 @@ serm_term_find(const SermParsedQuery *query, uint32_t id)
 }
 
 /* features_fuzzy.c. Functions that take an arena return false when it is exhausted. */
-extern bool serm_trigrams_of(
-    const uint32_t *code_points, uint32_t length, SermArena *arena, SermTrigrams *trigrams);
-extern bool serm_trigrams_of_terms(SermParsedQuery *query, SermArena *arena);
+extern bool serm_trigrams_of_words(
+    const SermWords *words, uint32_t count, SermArena *arena, SermTrigrams *trigrams);
+extern bool serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena *arena);
 extern void serm_compounds_of(SermParsedQuery *query, const SermWords *words);
 /* Fill fuzzy[], trigrams_common and trigrams_count of a field whose matches are known. */
 extern bool serm_field_compare(const SermParsedQuery *query, SermField *field, SermArena *scratch);

@@ -24,8 +24,9 @@
 #define EXPONENT_MIN -80.0f
 
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
-typedef int32_t Bits
-    __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(sizeof(int32_t)), may_alias));
+/* Unsigned, because adding to an exponent may pass through the sign bit in lanes that are masked out. */
+typedef uint32_t Bits
+    __attribute__((vector_size(LANES * sizeof(uint32_t)), aligned(sizeof(uint32_t)), may_alias));
 
 /*
  * exp(x) in place for x <= 80; 0 below EXPONENT_MIN. 2^n by the exponent's bits times a polynomial in
@@ -36,7 +37,7 @@ exp_lanes(Lanes *x)
 {
 	/* Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the mantissa. */
 	const float shift = 12582912.0f;
-	Bits above = *x > EXPONENT_MIN;
+	Bits above = (Bits) (*x > EXPONENT_MIN);
 	Lanes power = *x * 1.44269504f;
 	Lanes shifted = power + shift;
 	Lanes rest = power - (shifted - shift);

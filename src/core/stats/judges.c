@@ -14,8 +14,8 @@ serm_confusion_defaults(SermConfusionOptions *options)
 {
 	*options = (SermConfusionOptions){.method = SERM_CONFUSION_AUTO,
 	    .gold_min = 40,
-	    .strength = 5.0,
-	    .quality = 0.4,
+	    .strength = 10.0,
+	    .quality = 0.3,
 	    .iterations_max = 200,
 	    .tolerance = 1e-7};
 }

@@ -156,6 +156,23 @@ serm_reader_next(SermReader *reader, uint32_t *code_point)
 	}
 }
 
+uint32_t
+serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room)
+{
+	size_t left = reader->length - reader->at;
+	const unsigned char *bytes = reader->bytes + reader->at;
+	uint32_t count = 0;
+
+	if (reader->pending_next < reader->pending_count)
+		return 0;
+	if (left < room)
+		room = (uint32_t) left;
+	for (; count < room && (unsigned) (bytes[count] | 0x20) - 'a' < 26; count++)
+		out[count] = bytes[count] | 0x20;
+	reader->at += count;
+	return count;
+}
+
 /* Marks in canonical order: a stable insertion sort of each run of non-zero combining classes. */
 static void
 order_marks(uint32_t *code_points, uint32_t length)

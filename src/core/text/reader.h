@@ -34,6 +34,8 @@ typedef struct SermReader {
 extern void serm_reader_init(SermReader *reader, SermText text);
 /* The next code point that is not dropped, and its class; SERM_TEXT_END when there is none. */
 extern SermTextClass serm_reader_next(SermReader *reader, uint32_t *code_point);
+/* Copy the ASCII letters that come next, lower-case, at most `room`; returns how many there were. */
+extern uint32_t serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room);
 /* Canonical order and composition (NFC) of decomposed code points in place; returns the new length. */
 extern uint32_t serm_reader_compose(uint32_t *code_points, uint32_t length);
 

@@ -232,6 +232,16 @@ segment(Segmenter *segmenter, SermText text)
 	do {
 		uint32_t c = 0;
 
+		/* Most text is ASCII letters: a run that begins with them is taken whole. */
+		if (segmenter->run == RUN_NONE) {
+			uint32_t letters =
+			    serm_reader_letters(&reader, segmenter->code_points + segmenter->used, WORD_LENGTH_MAX);
+
+			if (letters > 0) {
+				begin_run(segmenter, RUN_WORD);
+				segmenter->length = letters;
+			}
+		}
 		class = serm_reader_next(&reader, &c);
 		push(segmenter, class, c);
 	} while (class != SERM_TEXT_END && segmenter->count < segmenter->words_max && !segmenter->out_of_memory);

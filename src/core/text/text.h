@@ -41,7 +41,10 @@ extern uint32_t serm_text_hash(const uint32_t *code_points, size_t length, uint3
 extern SermStatus serm_text_words(
     SermText text, uint32_t words_max, SermArena *arena, SermWords *words, SermError *error);
 
-/* Split a document at its first line feed: the first line is the title, the rest the body. */
+/*
+ * Split a document at its first line feed: the first line is the title, the rest the body. Without
+ * any line feed a text of at most 24 words is a title, a longer one a body (a passage).
+ */
 extern void serm_text_split_document(SermText doc, SermText *title, SermText *body);
 
 /*

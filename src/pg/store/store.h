@@ -43,12 +43,14 @@ extern SermModelRow *serm_model_read(const char *name);
 
 /* --- versions (writers; call inside serm_spi_begin) */
 
-/* Store tensors as a new candidate; returns its number. Takes a row lock on the model. */
+/* Store tensors as a new candidate; returns its number. Takes a row lock on the model; parent 0 is none.
+ * Tensors that scoring could not open are refused: XX001, 22023. */
 extern int serm_version_store(const char *model, int parent, int64 seed, const SermTensorSet *tensors,
     const Jsonb *config, const Jsonb *metrics, const Jsonb *counts);
 /* Make `version` the active one; `action` is "promote" or "rollback". Errors: 42704 no such version, 55000
  * rejected version. */
 extern void serm_version_activate(const char *model, int version, const char *action, const char *reason);
+/* Errors: 42704 no such version, 55000 the active version cannot become anything else. */
 extern void serm_version_set_status(const char *model, int version, const char *status);
 
 /* --- scoring */
@@ -65,23 +67,60 @@ typedef struct SermScorer SermScorer;
 extern SermScorer *serm_scorer_open(const char *model, int version, MemoryContext owner);
 extern int serm_scorer_version(const SermScorer *scorer);
 extern const SermModelRow *serm_scorer_row(const SermScorer *scorer);
-/* True when the active version may have changed since serm_scorer_open(..., 0, ...): open again. */
+/*
+ * True when serm_scorer_open() may now answer differently: another active
+ * version, another user, another statement. Open again then.
+ */
 extern bool serm_scorer_stale(const SermScorer *scorer);
-/* Score one pair; a query equal to the previous one is not parsed again. Never allocates in the caller's
- * context. */
+/* Give it back before its owner goes; NULL is fine. */
+extern void serm_scorer_close(SermScorer *scorer);
+/*
+ * Score one pair of texts in the server's encoding; only their first
+ * SERM_TEXT_BYTES_MAX bytes count. A query equal to the previous one is not
+ * parsed again. Never allocates in the caller's context.
+ */
 extern void serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPrediction *prediction);
+
+/* --- texts as models read them: the same in scoring and in training, so that both see the same bytes */
+
+/* A model reads this much of a query or a document, counted in UTF-8. */
+#define SERM_TEXT_BYTES_MAX 65536
+
+/* The prefix of a text datum that can matter, in the server's encoding. Free *copy (NULL: nothing) after use.
+ */
+extern SermText serm_text_detoast(Datum datum, void **copy);
+
+/* Room for conversions that is used again; start with {context}. */
+typedef struct SermTextBuffer {
+	MemoryContext context;
+	char *bytes;
+	Size capacity;
+} SermTextBuffer;
+
+/*
+ * A text in the server's encoding as UTF-8, cut to SERM_TEXT_BYTES_MAX between
+ * characters. Points into `text` where nothing has to be converted, else into
+ * `buffer` until its next use. What has no UTF-8 form becomes U+FFFD.
+ */
+extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
 
 /* --- the split of queries (serm.split_of) */
 
-/* True when a query belongs to the test split: a hash of the normalised query, the same on every machine. */
+/*
+ * True when a query (in the server's encoding) belongs to the test split: a
+ * hash of the normalised query, the same on every machine. The share counts in
+ * float precision, as SQL passes it.
+ */
 extern bool serm_query_is_test(SermText query, double test_share);
 
 /* --- what training reads */
 
 /*
- * The FROM/WHERE text that joins serm.current_judgment with the documents of a
- * model, giving columns (query text, doc_id text, doc text, grade real, target real[], source text, weight
- * real, at timestamptz): a judgment without text takes it from the documents. `$1` is the model's name.
+ * The text "FROM (...) AS j WHERE j.doc IS NOT NULL", to which callers add a
+ * select list before and "AND ..." or ORDER BY behind: the current judgments of
+ * the model named by $1, with columns j.id bigint, j.query, j.doc_id, j.doc
+ * text, j.grade real, j.target real[], j.source text, j.weight real, j.at
+ * timestamptz. A judgment without text takes it from the model's documents.
  */
 extern char *serm_judgment_query(const SermModelRow *row);
 

@@ -1,0 +1,62 @@
+/*
+ * What an agent is asked. Queries, documents and evidence are data of unknown
+ * authors: they stand between lines that carry a random 128-bit number, after a
+ * system text that says so, with everything removed that could hide text from a
+ * reader or forge such a line.
+ */
+#ifndef SERM_CORE_AGENT_PROMPT_H
+#define SERM_CORE_AGENT_PROMPT_H
+
+#include "core/agent/writer.h"
+
+/* Raise it when the words of the built-in system text change: every vote records it. */
+#define SERM_PROMPT_VERSION 1
+
+#define SERM_PROMPT_NONCE_BYTES 16
+#define SERM_PROMPT_QUERY_BYTES_MAX ((size_t) 2000)
+#define SERM_PROMPT_DOC_BYTES_MAX ((size_t) 16000)
+#define SERM_PROMPT_EVIDENCE_BYTES_MAX ((size_t) 8000)
+#define SERM_PROMPT_INSTRUCTIONS_BYTES_MAX ((size_t) 16000)
+#define SERM_PROMPT_GRADES_MAX 10
+#define SERM_PROMPT_GRADE_NAME_BYTES_MAX ((size_t) 64)
+
+typedef struct SermPromptInput {
+	SermText query;
+	SermText doc;
+	SermText evidence; /* bytes NULL or empty: none */
+	const SermText *grade_names;
+	uint32_t grade_count;
+	SermText instructions; /* replaces the first paragraph of the system text; bytes NULL: the built-in one */
+	uint8_t nonce[SERM_PROMPT_NONCE_BYTES];
+} SermPromptInput;
+
+typedef struct SermPrompt {
+	SermText system;
+	SermText user;
+} SermPrompt;
+
+typedef struct SermRequest {
+	SermText model;
+	double temperature;
+	uint64_t seed; /* sent as a non-negative 31-bit number: some servers read 32-bit signed */
+	uint32_t tokens_max;
+	bool json_mode; /* ask for response_format json_object */
+} SermRequest;
+
+/*
+ * Text fit for a prompt: valid UTF-8 without control, bidirectional, tag and
+ * other invisible characters; line feeds and tabs stay; at most `bytes_max`
+ * bytes, and *cut tells whether more was there.
+ */
+extern SermStatus serm_prompt_clean(
+    SermText text, size_t bytes_max, SermArena *arena, SermText *clean, bool *cut, SermError *error);
+
+/* Errors: INVALID for a bad grade list, or a text that contains the nonce (draw another). */
+extern SermStatus serm_prompt_build(
+    const SermPromptInput *input, SermArena *arena, SermPrompt *prompt, SermError *error);
+
+/* The body of an OpenAI-compatible chat completion request. */
+extern SermStatus serm_prompt_request(
+    const SermPrompt *prompt, const SermRequest *request, SermArena *arena, SermText *body, SermError *error);
+
+#endif

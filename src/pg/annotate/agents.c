@@ -1,0 +1,192 @@
+/*
+ * The annotators of a model: serm.add_agent, serm.remove_agent and how the rest
+ * of annotating reads them.
+ */
+#include "pg/annotate/annotate.h"
+
+#include "catalog/pg_proc.h"
+#include "lib/stringinfo.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+
+typedef struct AgentOptions {
+	char *name;
+	double weight;
+	int paths;        /* 0: the server's; 1 for a judge */
+	double min_share; /* 0: the server's; the default for a judge */
+} AgentOptions;
+
+static const SermOption agent_options[] = {
+    {"name", SERM_OPTION_TEXT, offsetof(AgentOptions, name)},
+    {"weight", SERM_OPTION_REAL, offsetof(AgentOptions, weight), 0.001, 1000},
+    {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX},
+    {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1},
+};
+
+static AgentOptions
+read_options(const Jsonb *json)
+{
+	AgentOptions options = {.weight = 1};
+
+	serm_options_read(json, agent_options, lengthof(agent_options), &options, "serm.add_agent");
+	return options;
+}
+
+static void
+insert_agent(
+    const char *model, const char *name, const char *server, const char *judge, double weight, Jsonb *options)
+{
+	SermParam params[] = {
+	    SERM_TEXT(model),
+	    SERM_TEXT(name),
+	    server != NULL ? SERM_TEXT(server) : SERM_NULL(TEXTOID),
+	    judge != NULL ? SERM_TEXT(judge) : SERM_NULL(TEXTOID),
+	    SERM_FLOAT4((float4) weight),
+	    SERM_DATUM(JSONBOID, JsonbPGetDatum(options)),
+	};
+
+	serm_spi_execute("INSERT INTO serm.agent (model, name, server, judge, weight, options)"
+	                 " VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6) ON CONFLICT DO NOTHING",
+	    SPI_OK_INSERT, false, params, lengthof(params));
+	if (SPI_processed == 0)
+		ereport(ERROR, errcode(ERRCODE_DUPLICATE_OBJECT),
+		    errmsg("model \"%s\" already has an agent \"%s\"", model, name),
+		    errhint("Give it another name with the option name, or remove the other: "
+		            "SELECT serm.remove_agent(%s, %s)",
+		        quote_literal_cstr(model), quote_literal_cstr(name)));
+}
+
+/*
+ * serm.add_agent(model text, server name, options jsonb)
+ *
+ * Errors: 42704 model or server, 42809 not a server of ours, 42501 no right to use it,
+ * 42710 a second agent of that name, 22023 options.
+ */
+SERM_FUNCTION(serm_add_agent_server);
+Datum
+serm_add_agent_server(PG_FUNCTION_ARGS)
+{
+	char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *server = NameStr(*PG_GETARG_NAME(1));
+	Jsonb *json = PG_GETARG_JSONB_P(2);
+	AgentOptions options = read_options(json);
+	SermModelRow *row = serm_model_read(model);
+	int level;
+
+	(void) serm_server_find(server);
+	level = serm_spi_begin(false);
+	insert_agent(row->name, options.name != NULL ? options.name : server, server, NULL, options.weight, json);
+	serm_spi_end(level);
+	PG_RETURN_VOID();
+}
+
+/*
+ * serm.add_agent(model text, judge regprocedure, options jsonb)
+ *
+ * Errors: 42883, 42804 and 42809 for functions that are no judges; the rest as above.
+ */
+SERM_FUNCTION(serm_add_agent_judge);
+Datum
+serm_add_agent_judge(PG_FUNCTION_ARGS)
+{
+	char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Oid judge = PG_GETARG_OID(1);
+	Jsonb *json = PG_GETARG_JSONB_P(2);
+	AgentOptions options = read_options(json);
+	SermModelRow *row = serm_model_read(model);
+	int level;
+
+	(void) serm_judge_statement(judge);
+	if (options.paths > 1 && func_volatile(judge) != PROVOLATILE_VOLATILE)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("function %s gives the same answer every time", format_procedure(judge)),
+		    errhint("Several paths need a VOLATILE judge."));
+	level = serm_spi_begin(false);
+	insert_agent(row->name, options.name != NULL ? options.name : get_func_name(judge), NULL,
+	    format_procedure_qualified(judge), options.weight, json);
+	serm_spi_end(level);
+	PG_RETURN_VOID();
+}
+
+static char *
+agent_names(const char *model)
+{
+	SermParam params[] = {SERM_TEXT(model)};
+
+	serm_spi_execute(
+	    "SELECT pg_catalog.string_agg(a.name, ', ' ORDER BY a.name) FROM serm.agent a WHERE a.model = $1",
+	    SPI_OK_SELECT, true, params, 1);
+	return serm_spi_string(0, 1);
+}
+
+/*
+ * serm.remove_agent(model text, agent text): its votes stay as they are, its open
+ * tasks go. Errors: 42704.
+ */
+SERM_FUNCTION(serm_remove_agent);
+Datum
+serm_remove_agent(PG_FUNCTION_ARGS)
+{
+	char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *agent = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	SermModelRow *row = serm_model_read(model);
+	SermParam params[] = {SERM_TEXT(row->name), SERM_TEXT(agent)};
+	int level = serm_spi_begin(false);
+
+	serm_spi_execute(
+	    "DELETE FROM serm.agent WHERE model = $1 AND name = $2", SPI_OK_DELETE, false, params, 2);
+	if (SPI_processed == 0) {
+		char *names = agent_names(row->name);
+
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("model \"%s\" has no agent \"%s\"", row->name, agent),
+		    names != NULL ? errhint("Its agents are: %s.", names) : errhint("It has none."));
+	}
+	serm_spi_execute(
+	    "DELETE FROM serm.task WHERE model = $1 AND agent = $2", SPI_OK_DELETE, false, params, 2);
+	serm_spi_end(level);
+	PG_RETURN_VOID();
+}
+
+static SermAgent *
+read_agent(uint64 i)
+{
+	SermAgent *agent = palloc0(sizeof(SermAgent));
+	AgentOptions options;
+	bool null;
+
+	agent->name = serm_spi_string(i, 1);
+	agent->server = serm_spi_string(i, 2);
+	agent->judge = serm_spi_string(i, 3);
+	agent->weight = DatumGetFloat4(serm_spi_value(i, 4, &null));
+	options = read_options(DatumGetJsonbP(serm_spi_value(i, 5, &null)));
+	agent->paths = options.paths;
+	agent->min_share = options.min_share;
+	return agent;
+}
+
+List *
+serm_agents_load(const char *model)
+{
+	SermParam params[] = {SERM_TEXT(model)};
+	List *agents = NIL;
+	ListCell *cell;
+
+	serm_spi_execute("SELECT a.name, a.server, a.judge, a.weight, a.options FROM serm.agent a"
+	                 " WHERE a.model = $1 AND a.active ORDER BY a.name COLLATE \"C\"",
+	    SPI_OK_SELECT, true, params, 1);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		agents = lappend(agents, read_agent(i));
+	foreach (cell, agents) {
+		SermAgent *agent = lfirst(cell);
+		SermServerOptions server = {.paths = 1, .min_share = SERM_SHARE_MIN_DEFAULT};
+
+		if (agent->server != NULL)
+			serm_server_read(serm_server_find(agent->server), &server);
+		if (agent->paths == 0)
+			agent->paths = server.paths;
+		if (agent->min_share == 0)
+			agent->min_share = server.min_share;
+	}
+	return agents;
+}

@@ -1,0 +1,160 @@
+/*
+ * Grading pairs by agents: foreign servers of the wrapper serm_agent, asked over
+ * HTTP by a background worker, and SQL functions, called in the session that
+ * annotates. The queue is serm.task; an answer is a row of serm.vote, stored in
+ * the transaction that deletes its task: nothing is lost and nothing counts twice.
+ *
+ * Endpoints may lead where serm.allow_cidr and serm.allow_http let them.
+ */
+#ifndef SERM_PG_ANNOTATE_ANNOTATE_H
+#define SERM_PG_ANNOTATE_ANNOTATE_H
+
+#include "pg/serm.h"
+
+#include "nodes/pg_list.h"
+
+#include "core/agent/endpoint.h"
+#include "core/agent/retry.h"
+#include "core/agent/vote.h"
+#include "pg/store/store.h"
+
+#define SERM_AGENT_WRAPPER "serm_agent"
+#define SERM_PATHS_MAX 25
+#define SERM_SHARE_MIN_DEFAULT 0.6
+#define SERM_API_KEY_BYTES_MAX 4096
+
+/* --- settings (launcher.c); call the first from _PG_init, the second when the library is being preloaded */
+extern int serm_annotate_concurrency;
+extern bool serm_allow_http;
+extern void serm_annotate_define_gucs(void);
+extern void serm_annotate_register_launcher(void);
+/* Parsed serm.allow_cidr. */
+extern const SermCidr *serm_allowed_ranges(void);
+extern size_t serm_allowed_range_count(void);
+
+/* --- servers (fdw.c) */
+typedef struct SermServerOptions {
+	char *endpoint; /* NULL when the server has none */
+	char *model;    /* NULL when the server has none */
+	int paths;
+	double temperature;
+	int max_tokens;
+	int timeout_ms;
+	int connect_timeout_ms;
+	double min_share;
+	int max_attempts;
+	bool json_mode;
+} SermServerOptions;
+
+/* The server's oid; errors: 42704 unknown, 42809 another wrapper's, 42501 without USAGE. */
+extern Oid serm_server_find(const char *name);
+extern void serm_server_read(Oid server, SermServerOptions *options);
+/*
+ * The key of `role` (or PUBLIC) for a server: palloc'd, to be wiped by the caller;
+ * NULL without a mapping or a key. Errors say which option is at fault, never what it holds.
+ */
+extern char *serm_server_key(Oid server, Oid role);
+
+/* --- agents of a model (agents.c) */
+typedef struct SermAgent {
+	char *name;
+	char *server; /* NULL for a judge */
+	char *judge;  /* signature; NULL for a server */
+	double weight;
+	int paths;
+	double min_share;
+} SermAgent;
+
+/* The active agents of a model by name, palloc'd; call inside serm_spi_begin. */
+extern List *serm_agents_load(const char *model);
+
+/* --- calling functions of users (judge.c) */
+typedef struct SermUserAnswer {
+	char *error; /* what it raised or did wrong; NULL: it answered */
+	bool null;
+	int64 grade;
+	char *text; /* NULL for NULL */
+} SermUserAnswer;
+
+/*
+ * SQL that calls a judge with ($1 query, $2 doc) and gives (grade int8, rationale text).
+ * Errors 42883 or 42804 with the expected signature in the hint.
+ */
+extern char *serm_judge_statement(Oid function);
+/* The same for f(query text, doc text) returns text: (NULL, text). */
+extern char *serm_evidence_statement(Oid function);
+/* The function that a model's option evidence names: "f" or "f(text,text)"; under the current search_path. */
+extern Oid serm_evidence_find(const char *name);
+/* Error 42501 when the function belongs to somebody whose rights the current user does not have. */
+extern void serm_user_function_check(Oid function);
+/*
+ * Run such a statement in a subtransaction, with the search_path of the caller of
+ * serm and, when somebody else owns the function, as its owner. An error of the
+ * function is an answer; being cancelled is not.
+ */
+extern void serm_user_call(Oid function, const char *statement, const char *search_path, const char *query,
+    const char *doc, SermUserAnswer *answer);
+
+/* --- the queue (queue.c); call inside serm_spi_begin */
+typedef struct SermTask {
+	int64 id;
+	int64 token;
+	int64 sample;
+	char *model;
+	char *agent;
+	char *server;
+	char *query;
+	char *doc;
+	int path;
+	int attempt;
+} SermTask;
+
+typedef struct SermVoteRow {
+	int grade; /* SERM_VOTE_NONE: `error` says why */
+	const char *error;
+	const char *rationale; /* or NULL */
+	int tokens;            /* -1: not known */
+	int latency_ms;        /* -1: not measured */
+	int prompt;
+	const char *reply; /* what could not be read; or NULL */
+	size_t reply_length;
+} SermVoteRow;
+
+/* One task per waiting sample, agent and path, in one step of at most `limit` samples; returns the samples
+ * taken. */
+extern uint64 serm_queue_fill(const char *model, const List *agents, int limit);
+/* Lease due tasks of servers to this worker; returns SermTask *, palloc'd. */
+extern List *serm_queue_claim(Oid role, int limit, int lease_ms);
+/* Store a vote and close its task; false when the lease was lost and somebody else answers. */
+extern bool serm_queue_finish(const SermTask *task, const SermVoteRow *vote);
+extern void serm_queue_retry(const SermTask *task, uint32 delay_ms, const char *error);
+/* Forget the leases of a worker that is gone: only its successor, under the lock of queue workers, may. */
+extern void serm_queue_release(Oid role);
+/* Milliseconds until the next task of a server is due (0: now); -1 without one. */
+extern int64 serm_queue_next_due(Oid role);
+
+/* --- the end of a sample (settle.c) */
+
+/*
+ * Count the votes of at most `limit` annotated samples without open tasks, by the
+ * rule of the model; returns how many there were. Call inside serm_spi_begin and
+ * commit after each; samples that another session is settling are skipped.
+ */
+extern uint64 serm_settle_batch(const SermModelRow *model, int limit);
+
+/* --- annotating as a whole (annotate.c) */
+
+/*
+ * What CALL serm.annotate does. It commits: call it in a procedure outside of a
+ * transaction block and outside of serm_spi_begin ... serm_spi_end.
+ */
+extern void serm_annotate_run(const char *model, bool wait, const Jsonb *options);
+
+/* --- background workers (worker.c) */
+struct BackgroundWorkerHandle;
+/* Start the worker that asks for `role` in this database; NULL when no slot is free. */
+extern struct BackgroundWorkerHandle *serm_worker_start(Oid database, Oid role);
+/* Is a worker asking for `role` in this database? Call in a transaction. */
+extern bool serm_worker_active(Oid role);
+
+#endif

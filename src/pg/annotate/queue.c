@@ -1,0 +1,253 @@
+/*
+ * serm.task, the queue: tasks are claimed under a lease in one short transaction,
+ * answered outside of any, and closed together with their vote in another.
+ *
+ * The clock of the machine may jump: a lease or a wait that lies further ahead
+ * than any that is ever set counts as over.
+ */
+#include "pg/annotate/annotate.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+
+/* Longer than every lease (10 minutes and a margin) and every wait (2 minutes). */
+#define HORIZON "interval '1 hour'"
+
+#define DUE                                                                                                  \
+	" NOT (t.not_before > pg_catalog.now() AND t.not_before < pg_catalog.now() + " HORIZON ")"               \
+	" AND (t.lease_until IS NULL OR NOT (t.lease_until > pg_catalog.now() AND t.lease_until < "              \
+	"pg_catalog.now() + " HORIZON "))"
+
+uint64
+serm_queue_fill(const char *model, const List *agents, int limit)
+{
+	ArrayType *names, *paths;
+	Datum *name_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	Datum *path_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	ListCell *cell;
+	bool null;
+
+	foreach (cell, agents) {
+		const SermAgent *agent = lfirst(cell);
+
+		name_values[foreach_current_index(cell)] = CStringGetTextDatum(agent->name);
+		path_values[foreach_current_index(cell)] = Int32GetDatum(agent->paths);
+	}
+	names = construct_array(name_values, list_length(agents), TEXTOID, -1, false, TYPALIGN_INT);
+	paths = construct_array(path_values, list_length(agents), INT4OID, 4, true, TYPALIGN_INT);
+	{
+		SermParam params[] = {
+		    SERM_TEXT(model),
+		    SERM_DATUM(TEXTARRAYOID, PointerGetDatum(names)),
+		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(paths)),
+		    SERM_INT4(limit),
+		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+		};
+
+		serm_spi_execute(
+		    "WITH chosen AS (SELECT s.id FROM serm.sample s WHERE s.model = $1 AND s.state = 'waiting'"
+		    "  ORDER BY s.priority DESC, s.id LIMIT $4 FOR UPDATE SKIP LOCKED),"
+		    " taken AS (UPDATE serm.sample s SET state = 'annotating' FROM chosen c WHERE s.id = c.id "
+		    "RETURNING s.id),"
+		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by)"
+		    "  SELECT $1, t.id, a.name, p.path, $5 FROM taken t, ROWS FROM (pg_catalog.unnest($2), "
+		    "pg_catalog.unnest($3)) AS a(name, paths),"
+		    "   pg_catalog.generate_series(1, a.paths) AS p(path)"
+		    "  WHERE NOT EXISTS (SELECT FROM serm.vote v WHERE v.sample = t.id AND v.agent = a.name AND "
+		    "v.path = p.path)"
+		    "  ORDER BY t.id, p.path, a.name ON CONFLICT DO NOTHING)"
+		    " SELECT pg_catalog.count(*) FROM taken",
+		    SPI_OK_SELECT, false, params, lengthof(params));
+	}
+	return (uint64) DatumGetInt64(serm_spi_value(0, 1, &null));
+}
+
+static SermTask *
+read_task(uint64 i, int64 token)
+{
+	SermTask *task = palloc0(sizeof(SermTask));
+	bool null;
+
+	task->id = DatumGetInt64(serm_spi_value(i, 1, &null));
+	task->token = token;
+	task->sample = DatumGetInt64(serm_spi_value(i, 2, &null));
+	task->model = serm_spi_string(i, 3);
+	task->agent = serm_spi_string(i, 4);
+	task->path = DatumGetInt32(serm_spi_value(i, 5, &null));
+	task->attempt = DatumGetInt32(serm_spi_value(i, 6, &null));
+	task->server = serm_spi_string(i, 7);
+	task->query = serm_spi_string(i, 8);
+	task->doc = serm_spi_string(i, 9);
+	return task;
+}
+
+List *
+serm_queue_claim(Oid role, int limit, int lease_ms)
+{
+	List *tasks = NIL;
+	int64 token;
+
+	if (!pg_strong_random(&token, sizeof(token)))
+		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
+	{
+		SermParam params[] = {
+		    SERM_DATUM(OIDOID, ObjectIdGetDatum(role)),
+		    SERM_INT4(limit),
+		    SERM_INT4(lease_ms),
+		    SERM_INT8(token),
+		};
+
+		serm_spi_execute(
+		    "WITH due AS (SELECT t.id, a.server FROM serm.task t"
+		    "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent AND a.server IS NOT NULL"
+		    "  WHERE t.requested_by = $1 AND" DUE
+		    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)"
+		    " UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"
+		    "  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
+		    " FROM due d, serm.sample s WHERE t.id = d.id AND s.id = t.sample"
+		    " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, d.server, s.query, s.doc",
+		    SPI_OK_UPDATE_RETURNING, false, params, lengthof(params));
+	}
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tasks = lappend(tasks, read_task(i, token));
+	return tasks;
+}
+
+static SermParam
+text_or_null(const char *text)
+{
+	return text != NULL ? SERM_TEXT(text) : SERM_NULL(TEXTOID);
+}
+
+static SermParam
+number_or_null(int number)
+{
+	return number >= 0 ? SERM_INT4(number) : SERM_NULL(INT4OID);
+}
+
+/* A task without a token is one that the session holds under a row lock: a judge's. */
+bool
+serm_queue_finish(const SermTask *task, const SermVoteRow *vote)
+{
+	SermParam params[] = {
+	    SERM_INT8(task->id),
+	    task->token != 0 ? SERM_INT8(task->token) : SERM_NULL(INT8OID),
+	    number_or_null(vote->grade),
+	    text_or_null(vote->grade < 0 ? vote->error : NULL),
+	    text_or_null(vote->rationale),
+	    number_or_null(vote->tokens),
+	    number_or_null(vote->latency_ms),
+	    SERM_INT4(vote->prompt),
+	    vote->reply != NULL
+	        ? SERM_DATUM(BYTEAOID, PointerGetDatum(cstring_to_text_with_len(vote->reply, vote->reply_length)))
+	        : SERM_NULL(BYTEAOID),
+	};
+	bool null;
+
+	serm_spi_execute(
+	    "WITH gone AS (DELETE FROM serm.task t WHERE t.id = $1 AND t.token IS NOT DISTINCT FROM $2"
+	    "  RETURNING t.sample, t.agent, t.path),"
+	    " stored AS (INSERT INTO serm.vote"
+	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply)"
+	    "  SELECT g.sample, g.agent, g.path, $3::pg_catalog.int2, $4, $5, $6, $7, $8, $9 FROM gone g"
+	    "  ON CONFLICT DO NOTHING)"
+	    " SELECT pg_catalog.count(*) FROM gone",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	return DatumGetInt64(serm_spi_value(0, 1, &null)) > 0;
+}
+
+void
+serm_queue_retry(const SermTask *task, uint32 delay_ms, const char *error)
+{
+	SermParam params[] = {
+	    SERM_INT8(task->id),
+	    SERM_INT8(task->token),
+	    SERM_INT4((int32) delay_ms),
+	    SERM_TEXT(error),
+	};
+
+	serm_spi_execute(
+	    "UPDATE serm.task t SET lease_until = NULL, token = NULL, last_error = $4,"
+	    "  not_before = pg_catalog.now() + $3 * interval '1 millisecond' WHERE t.id = $1 AND t.token = $2",
+	    SPI_OK_UPDATE, false, params, lengthof(params));
+}
+
+void
+serm_queue_release(Oid role)
+{
+	SermParam params[] = {SERM_DATUM(OIDOID, ObjectIdGetDatum(role))};
+
+	serm_spi_execute("UPDATE serm.task t SET lease_until = NULL, token = NULL"
+	                 " WHERE t.requested_by = $1 AND t.lease_until IS NOT NULL",
+	    SPI_OK_UPDATE, false, params, 1);
+}
+
+int64
+serm_queue_next_due(Oid role)
+{
+	SermParam params[] = {SERM_DATUM(OIDOID, ObjectIdGetDatum(role))};
+	double due;
+	bool null;
+
+	serm_spi_execute("SELECT pg_catalog.min(CASE WHEN" DUE " THEN 0 ELSE 1000 * extract(epoch FROM"
+	                 "  (CASE WHEN t.lease_until > t.not_before THEN t.lease_until ELSE t.not_before END) - "
+	                 "pg_catalog.now())"
+	                 "  END)::pg_catalog.float8 FROM serm.task t"
+	                 " JOIN serm.agent a ON a.model = t.model AND a.name = t.agent AND a.server IS NOT NULL"
+	                 " WHERE t.requested_by = $1",
+	    SPI_OK_SELECT, false, params, 1);
+	due = DatumGetFloat8(serm_spi_value(0, 1, &null));
+	if (null)
+		return -1;
+	return due <= 0 ? 0 : (int64) due + 1;
+}
+
+/* serm._claim(task_limit integer, lease_ms integer): what a worker of the current role would lease. */
+SERM_FUNCTION(serm_claim);
+Datum
+serm_claim(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	List *tasks;
+	ListCell *cell;
+	int level;
+
+	InitMaterializedSRF(fcinfo, 0);
+	level = serm_spi_begin(false);
+	tasks = serm_queue_claim(GetUserId(), PG_GETARG_INT32(0), PG_GETARG_INT32(1));
+	foreach (cell, tasks) {
+		const SermTask *task = lfirst(cell);
+		Datum values[] = {
+		    Int64GetDatum(task->id),
+		    Int64GetDatum(task->sample),
+		    CStringGetTextDatum(task->agent),
+		    Int32GetDatum(task->path),
+		    Int32GetDatum(task->attempt),
+		    Int64GetDatum(task->token),
+		};
+		bool nulls[lengthof(values)] = {0};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	serm_spi_end(level);
+	return (Datum) 0;
+}
+
+/* serm._finish(task bigint, token bigint, grade integer, error text) returns boolean: as a worker stores a
+ * vote. */
+SERM_FUNCTION(serm_finish);
+Datum
+serm_finish(PG_FUNCTION_ARGS)
+{
+	SermTask task = {
+	    .id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0), .token = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)};
+	SermVoteRow vote = {.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2),
+	    .error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3)),
+	    .tokens = -1,
+	    .latency_ms = -1};
+	int level = serm_spi_begin(false);
+	bool stored = serm_queue_finish(&task, &vote);
+
+	serm_spi_end(level);
+	PG_RETURN_BOOL(stored);
+}

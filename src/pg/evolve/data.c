@@ -1,0 +1,446 @@
+/*
+ * What training and evaluating read: judged pairs of the two splits, the corpus,
+ * and the probe pairs of serm.check_version. Rows are fetched through a cursor
+ * and copied into the host's arena, whose limit is serm.train_memory.
+ *
+ * Everything is ordered by its bytes, so that the same rows give the same
+ * training set however the tables lie on disk.
+ */
+#include "pg/serm.h"
+
+#include <math.h>
+
+#include "core/stats/metrics.h"
+#include "pg/evolve/evolve.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+
+#define FETCH_ROWS 256
+/* Hash buckets of the corpus sample: the share kept is a multiple of 1/2^20. */
+#define CORPUS_BUCKETS (1 << 20)
+
+/* Called for each row of the current SPI_tuptable. */
+typedef void (*RowReader)(void *state, uint64 row);
+
+static void
+read_rows(const char *sql, const SermParam *params, int count, RowReader reader, void *state)
+{
+	Oid types[4];
+	Datum values[4];
+	char nulls[4];
+	Portal portal;
+
+	Assert(count <= lengthof(types));
+	for (int i = 0; i < count; i++) {
+		types[i] = params[i].type;
+		values[i] = params[i].value;
+		nulls[i] = params[i].null ? 'n' : ' ';
+	}
+	portal = SPI_cursor_open_with_args(NULL, sql, count, types, values, nulls, true, 0);
+	for (;;) {
+		SPI_cursor_fetch(portal, true, FETCH_ROWS);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 row = 0; row < SPI_processed; row++)
+			reader(state, row);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	SPI_cursor_close(portal);
+}
+
+static void
+pg_attribute_noreturn() out_of_memory(void)
+{
+	ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
+	    errmsg("training data does not fit in %d MB", serm_train_memory_mb),
+	    errhint("Raise serm.train_memory, or lower the option \"corpus\"."));
+}
+
+static void *
+arena_array(SermHost *host, size_t count, size_t size)
+{
+	void *array = serm_arena_array(&host->arena, Max(count, 1), size);
+
+	if (array == NULL)
+		out_of_memory();
+	return array;
+}
+
+static char *
+relation_name(Oid relation)
+{
+	char *name = get_rel_name(relation);
+
+	if (name == NULL)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+		    errmsg("the documents of the model do not exist any more"));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name);
+}
+
+/* A text column as bytes in the arena; length 0 for NULL. */
+static SermText
+copy_text(SermHost *host, uint64 row, int column)
+{
+	SermText copy = {"", 0};
+	bool null;
+	Datum value = serm_spi_value(row, column, &null);
+	struct varlena *bytes;
+
+	if (null)
+		return copy;
+	bytes = PG_DETOAST_DATUM_PACKED(value);
+	copy.length = VARSIZE_ANY_EXHDR(bytes);
+	copy.bytes = serm_arena_copy(&host->arena, VARDATA_ANY(bytes), copy.length);
+	if (copy.bytes == NULL)
+		out_of_memory();
+	if ((Pointer) bytes != DatumGetPointer(value))
+		pfree(bytes);
+	return copy;
+}
+
+/* The part of a text that models read, in both encodings. */
+static SermCopy
+copy_model_text(SermHost *host, SermTextBuffer *buffer, uint64 row, int column)
+{
+	SermCopy copy;
+	SermText source, utf8;
+	bool null;
+	void *detoasted;
+	Datum value = serm_spi_value(row, column, &null);
+
+	Assert(!null);
+	source = serm_text_detoast(value, &detoasted);
+	utf8 = serm_text_utf8(source, buffer);
+	copy.text.length = source.length;
+	copy.text.bytes = serm_arena_copy(&host->arena, source.bytes, source.length);
+	copy.utf8 = (SermText){copy.text.bytes, utf8.length};
+	if (utf8.bytes != source.bytes)
+		copy.utf8.bytes = serm_arena_copy(&host->arena, utf8.bytes, utf8.length);
+	if (copy.text.bytes == NULL || copy.utf8.bytes == NULL)
+		out_of_memory();
+	if (detoasted != NULL)
+		pfree(detoasted);
+	return copy;
+}
+
+static bool
+equal_text(SermText a, SermText b)
+{
+	return a.length == b.length && memcmp(a.bytes, b.bytes, a.length) == 0;
+}
+
+/* --- a list that grows: chunks in the arena, joined at the end */
+
+typedef struct Growing {
+	SermHost *host;
+	size_t size; /* of an element */
+	void *elements;
+	size_t count;
+	size_t capacity;
+} Growing;
+
+static void *
+grow(Growing *list)
+{
+	if (list->count == list->capacity) {
+		size_t capacity = Max(list->capacity * 2, 256);
+		void *elements = arena_array(list->host, capacity, list->size);
+
+		if (list->count > 0)
+			memcpy(elements, list->elements, list->count * list->size);
+		list->elements = elements;
+		list->capacity = capacity;
+	}
+	return (char *) list->elements + list->count++ * list->size;
+}
+
+/* --- judged pairs */
+
+typedef struct PairReader {
+	SermHost *host;
+	const SermModelRow *row;
+	bool agreed;
+	bool all;     /* no split: everything goes to `train` */
+	bool is_test; /* of the query read last */
+	SermText query;
+	SermTextBuffer buffer;
+	Growing queries[2]; /* train, test */
+	Growing pairs[2];
+	SermPairSet *sets[2];
+} PairReader;
+
+enum {
+	COLUMN_QUERY = 1,
+	COLUMN_DOC_ID,
+	COLUMN_DOC,
+	COLUMN_GRADE,
+	COLUMN_TARGET,
+	COLUMN_SOURCE,
+	COLUMN_WEIGHT
+};
+
+static void
+pg_attribute_noreturn() bad_judgment(const SermText *query, const char *problem, const char *hint)
+{
+	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	    errmsg("judgment of query \"%.*s\" %s", (int) pg_mbcliplen(query->bytes, (int) query->length, 100),
+	        query->bytes, problem),
+	    errhint("%s", hint));
+}
+
+/* A fractional grade is a soft label between its two neighbours. */
+static void
+target_of_grade(const SermText *query, double grade, int grade_count, float *target)
+{
+	int low = (int) floor(grade);
+
+	if (!(grade >= 0 && grade <= grade_count - 1))
+		bad_judgment(query, "has a grade that the model does not know",
+		    psprintf("Grades of this model lie between 0 and %d.", grade_count - 1));
+	low = Min(low, grade_count - 2);
+	target[low] = (float) (1 - (grade - low));
+	target[low + 1] = (float) (grade - low);
+}
+
+static void
+target_of_array(const SermText *query, ArrayType *array, int grade_count, float *target)
+{
+	const char *hint = "A target has one finite, non-negative number per grade, not all of them 0.";
+	const float4 *values = (const float4 *) ARR_DATA_PTR(array);
+	double sum = 0;
+
+	if (ARR_NDIM(array) != 1 || ARR_DIMS(array)[0] != grade_count || ARR_HASNULL(array))
+		bad_judgment(query, "has a target of the wrong shape", hint);
+	for (int y = 0; y < grade_count; y++) {
+		if (!(isfinite(values[y]) && values[y] >= 0))
+			bad_judgment(query, "has a target that is no distribution", hint);
+		sum += values[y];
+	}
+	if (!(sum > 0))
+		bad_judgment(query, "has a target that is no distribution", hint);
+	for (int y = 0; y < grade_count; y++)
+		target[y] = (float) (values[y] / sum);
+}
+
+static void
+read_target(const PairReader *reader, uint64 row, const char *source, SermPair *pair)
+{
+	bool null;
+	Datum value = serm_spi_value(row, COLUMN_TARGET, &null);
+
+	if (null || (reader->agreed && strcmp(source, "agents") == 0))
+		target_of_grade(&reader->query, pair->grade, reader->row->grade_count, pair->target);
+	else
+		target_of_array(&reader->query, DatumGetArrayTypeP(value), reader->row->grade_count, pair->target);
+}
+
+static void
+read_query(PairReader *reader, uint64 row)
+{
+	SermArenaMark mark = serm_arena_mark(&reader->host->arena);
+	SermCopy query = copy_model_text(reader->host, &reader->buffer, row, COLUMN_QUERY);
+	int side;
+
+	if (reader->query.bytes != NULL && equal_text(query.text, reader->query)) {
+		serm_arena_rewind(&reader->host->arena, mark);
+		return;
+	}
+	reader->query = query.text;
+	reader->is_test = !reader->all && serm_query_is_test(query.text, reader->row->options.test_share);
+	side = reader->is_test ? 1 : 0;
+	if (reader->sets[side] != NULL)
+		*(SermCopy *) grow(&reader->queries[side]) = query;
+}
+
+/* A fractional grade of agents is the mean of a soft target: they disagreed. */
+static bool
+is_agreed(const char *source, float4 grade)
+{
+	return strcmp(source, "agents") != 0 || grade == floorf(grade);
+}
+
+static void
+read_pair(void *state, uint64 row)
+{
+	PairReader *reader = state;
+	char *source = serm_spi_string(row, COLUMN_SOURCE);
+	SermPair *pair;
+	int side;
+	bool null;
+
+	if (reader->agreed && !is_agreed(source, DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null))))
+		return;
+	read_query(reader, row);
+	side = reader->is_test ? 1 : 0;
+	if (reader->sets[side] == NULL)
+		return;
+	pair = grow(&reader->pairs[side]);
+	pair->query = (uint32) reader->queries[side].count - 1;
+	pair->doc_id = copy_text(reader->host, row, COLUMN_DOC_ID);
+	pair->doc = copy_model_text(reader->host, &reader->buffer, row, COLUMN_DOC);
+	pair->grade = DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null));
+	pair->weight = DatumGetFloat4(serm_spi_value(row, COLUMN_WEIGHT, &null));
+	pair->gold = strcmp(source, "human") == 0 || strcmp(source, "import") == 0;
+	read_target(reader, row, source, pair);
+	pfree(source);
+}
+
+static void
+start_reader(
+    PairReader *reader, SermHost *host, const SermModelRow *row, SermPairSet *train, SermPairSet *test)
+{
+	memset(reader, 0, sizeof(*reader));
+	reader->host = host;
+	reader->row = row;
+	reader->sets[0] = train;
+	reader->sets[1] = test;
+	reader->buffer.context = host->context;
+	for (int side = 0; side < 2; side++) {
+		reader->queries[side] = (Growing){.host = host, .size = sizeof(SermCopy)};
+		reader->pairs[side] = (Growing){.host = host, .size = sizeof(SermPair)};
+	}
+}
+
+static void
+finish_reader(PairReader *reader)
+{
+	for (int side = 0; side < 2; side++)
+		if (reader->sets[side] != NULL)
+			*reader->sets[side] = (SermPairSet){reader->queries[side].elements, reader->queries[side].count,
+			    reader->pairs[side].elements, reader->pairs[side].count};
+}
+
+void
+serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test)
+{
+	SermParam params[] = {SERM_TEXT(row->name)};
+	PairReader reader;
+	StringInfoData sql;
+
+	start_reader(&reader, host, row, train, test);
+	reader.agreed = agreed;
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+	    "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight %s"
+	    " ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id",
+	    serm_judgment_query(row));
+	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	finish_reader(&reader);
+}
+
+void
+serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe)
+{
+	SermParam params[] = {SERM_TEXT(row->name), SERM_INT4(count)};
+	PairReader reader;
+	StringInfoData sql;
+
+	start_reader(&reader, host, row, probe, NULL);
+	reader.all = true;
+	initStringInfo(&sql);
+	/* By id: rows are only ever appended, so later judgments do not change which pairs come first. */
+	appendStringInfoString(&sql, "SELECT j.query, NULL::text, ");
+	if (OidIsValid(row->documents))
+		appendStringInfo(&sql,
+		    "coalesce(j.doc, (SELECT d.doc FROM %s d WHERE d.doc_id = j.doc_id LIMIT 1), '')",
+		    relation_name(row->documents));
+	else
+		appendStringInfoString(&sql, "coalesce(j.doc, '')");
+	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real FROM serm.judgment j"
+	                             " WHERE j.model = $1 ORDER BY j.id LIMIT $2");
+	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	finish_reader(&reader);
+}
+
+/* Drop the pairs that are not gold, and the queries that are left without one. */
+static void
+compact(SermPairSet *set)
+{
+	size_t pairs = 0, queries = 0;
+	uint32 last = 0;
+
+	for (size_t i = 0; i < set->pair_count; i++) {
+		SermPair pair = set->pairs[i];
+
+		if (!pair.gold)
+			continue;
+		if (queries == 0 || pair.query != last)
+			set->queries[queries++] = set->queries[pair.query];
+		last = pair.query;
+		pair.query = (uint32) queries - 1;
+		set->pairs[pairs++] = pair;
+	}
+	set->pair_count = pairs;
+	set->query_count = queries;
+}
+
+bool
+serm_pairs_keep_gold(SermPairSet *set)
+{
+	size_t gold = 0;
+
+	for (size_t i = 0; i < set->pair_count; i++)
+		gold += set->pairs[i].gold ? 1 : 0;
+	if (gold == 0)
+		return false;
+	compact(set);
+	return true;
+}
+
+/* --- the corpus */
+
+typedef struct CorpusReader {
+	Growing docs;
+	SermTextBuffer buffer;
+} CorpusReader;
+
+static void
+read_doc(void *state, uint64 row)
+{
+	CorpusReader *reader = state;
+	SermCopy doc = copy_model_text(reader->docs.host, &reader->buffer, row, 1);
+
+	*(SermText *) grow(&reader->docs) = doc.utf8;
+}
+
+/* The FROM text that gives a column `doc`. */
+static char *
+corpus_source(const SermModelRow *row, int *param_count)
+{
+	*param_count = OidIsValid(row->documents) ? 0 : 1;
+	if (OidIsValid(row->documents))
+		return psprintf("%s c", relation_name(row->documents));
+	return psprintf("(SELECT DISTINCT j.doc COLLATE \"C\" AS doc %s) c", serm_judgment_query(row));
+}
+
+void
+serm_corpus_read(SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count)
+{
+	SermParam params[] = {SERM_TEXT(row->name)};
+	int param_count;
+	char *source = corpus_source(row, &param_count);
+	CorpusReader reader = {{.host = host, .size = sizeof(SermText)}, {.context = host->context}};
+	int64 total;
+	bool null;
+	char *sql = psprintf("SELECT pg_catalog.count(*) FROM %s WHERE c.doc IS NOT NULL", source);
+
+	serm_spi_execute(sql, SPI_OK_SELECT, true, params, param_count);
+	total = DatumGetInt64(serm_spi_value(0, 1, &null));
+	if (total == 0 && OidIsValid(row->documents)) {
+		SermModelRow without = *row;
+
+		without.documents = InvalidOid;
+		source = corpus_source(&without, &param_count);
+		total = 1;
+	}
+	sql = psprintf("SELECT c.doc FROM %s WHERE c.doc IS NOT NULL", source);
+	if (total > count_max)
+		sql = psprintf("%s AND (pg_catalog.hashtextextended(c.doc COLLATE \"C\", 0) & %d) < %d", sql,
+		    CORPUS_BUCKETS - 1, (int) ((double) count_max / (double) total * CORPUS_BUCKETS));
+	sql = psprintf("%s ORDER BY c.doc COLLATE \"C\"", sql);
+	read_rows(sql, params, param_count, read_doc, &reader);
+	*docs = reader.docs.elements;
+	*doc_count = reader.docs.count;
+}

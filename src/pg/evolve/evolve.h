@@ -1,0 +1,202 @@
+/*
+ * The room that changes models: reads what training needs, trains, evaluates,
+ * decides, and runs rounds. Everything long happens between transactions: data
+ * is copied into a context that survives commits, and computing holds no
+ * snapshot, transaction id or lock.
+ */
+#ifndef SERM_PG_EVOLVE_EVOLVE_H
+#define SERM_PG_EVOLVE_EVOLVE_H
+
+#include "core/model/model.h"
+#include "core/stats/significance.h"
+#include "core/train/train.h"
+#include "lib/stringinfo.h"
+#include "pg/store/store.h"
+#include "utils/timestamp.h"
+
+/* --- json.c: small JSON documents for config, metrics, counts */
+
+extern StringInfo serm_json_begin(void);
+extern void serm_json_number(StringInfo json, const char *key, double value); /* NaN and infinities: null */
+extern void serm_json_text(StringInfo json, const char *key, const char *value); /* NULL: null */
+extern void serm_json_bool(StringInfo json, const char *key, bool value);
+extern void serm_json_jsonb(StringInfo json, const char *key, const Jsonb *value);
+extern Jsonb *serm_json_end(StringInfo json);
+/* The union of two objects; keys of `second` win. */
+extern Jsonb *serm_json_merge(const Jsonb *first, const Jsonb *second);
+extern bool serm_json_has(const Jsonb *object, const char *key);
+/* The value of a key that is an object, or NULL; the key is removed from *options. Error 22023 for another
+ * type. */
+extern Jsonb *serm_json_take_object(Jsonb **options, const char *key, const char *what);
+
+/* --- progress.c: what serm.progress shows, and a clock */
+
+typedef struct SermProgress {
+	char model[NAMEDATALEN];
+	TimestampTz started;
+	TimestampTz written; /* of the last row: not every report writes one */
+	const char *phase;   /* of the last row */
+} SermProgress;
+
+extern void serm_progress_begin(SermProgress *progress, const char *model);
+/* Write the row and commit, unless one of the same phase was written just now. */
+extern void serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress *report);
+/* Remove the row in the current transaction, and those of processes that are gone. */
+extern void serm_progress_end(void);
+extern double serm_progress_clock(void *context);
+
+/* --- data.c: judged pairs and documents, copied out of a transaction */
+
+/* A text in the server's encoding, as stored versions read it, and as UTF-8, as core does: often the same
+ * bytes. */
+typedef struct SermCopy {
+	SermText text;
+	SermText utf8;
+} SermCopy;
+
+typedef struct SermPair {
+	uint32 query; /* index into SermPairSet.queries */
+	SermText doc_id;
+	SermCopy doc;
+	float grade;
+	float target[SERM_GRADES_MAX]; /* sums to 1 */
+	float weight;
+	bool gold; /* graded by people: source human or import */
+} SermPair;
+
+/* Ordered by query, then document, as bytes. */
+typedef struct SermPairSet {
+	SermCopy *queries;
+	size_t query_count;
+	SermPair *pairs;
+	size_t pair_count;
+} SermPairSet;
+
+/*
+ * Read the current judgments of a model into `train` and `test`, each of which may be NULL. Everything is
+ * allocated in the host's arena. `agreed`: take the plain grade of agents even where a soft target is stored.
+ * Inside serm_spi_begin(). Errors: 22023 a grade or target that does not fit the model, 53200 more than the
+ * arena's limit.
+ */
+extern void serm_pairs_read(
+    SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test);
+/*
+ * The documents, as UTF-8, that statistics and embeddings are learned from, about `count_max` at most, chosen
+ * by their hash: those of the model, or the judged ones.
+ */
+extern void serm_corpus_read(
+    SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count);
+/* The first `count` judged pairs of a model, the same at any later time: what serm.check_version compares. */
+extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
+/* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
+extern bool serm_pairs_keep_gold(SermPairSet *set);
+
+/* --- predict.c: predictions for a set, from memory or from a stored version */
+
+typedef struct SermPredictions {
+	const SermPairSet *set;
+	uint32 grade_count;
+	float *score;       /* [pair] */
+	float *probability; /* [pair][grade_count] */
+	uint8 *grade;       /* [pair] by the cut points */
+	uint8 *argmax;      /* [pair] */
+	bool finite;        /* every number is */
+} SermPredictions;
+
+extern void serm_predict_model(
+    SermHost *host, const SermModel *model, const SermPairSet *set, SermPredictions *predictions);
+extern void serm_predict_scorer(
+    SermHost *host, SermScorer *scorer, const SermPairSet *set, SermPredictions *predictions);
+/* CRC-32C of the pairs' bytes, and of the bits of scores and probabilities. */
+extern uint32 serm_pairs_crc(const SermPairSet *set);
+extern uint32 serm_predictions_crc(const SermPredictions *predictions);
+
+/* --- evaluate.c: how good predictions are */
+
+#define SERM_ECE_BINS 10
+#define SERM_NDCG_COUNT 6 /* linear gain at 1, 4, 10, then exponential gain */
+#define SERM_NDCG_AT_4 1  /* index of linear NDCG@4, which the gate looks at */
+#define SERM_METRIC_COUNT (SERM_NDCG_COUNT + 4)
+
+/* Sums per query: every metric is a function of their totals or a mean of its values over queries. */
+typedef struct SermEvaluation {
+	const SermPairSet *set;
+	uint32 grade_count;
+	double *ndcg[SERM_NDCG_COUNT]; /* [query]; NaN without a positive grade */
+	double *pairs;                 /* [query] */
+	double *correct;               /* [query] probability mass of the target at the likeliest grade */
+	double *nll;                   /* [query] nats */
+	double *nll_pair;              /* [pair] nats */
+	double *confusion;             /* [query][grade][grade]: judged, predicted by the cut points */
+	double *bins;                  /* [query][SERM_ECE_BINS][pairs, confidence, accuracy] */
+	bool finite;
+} SermEvaluation;
+
+typedef struct SermMetric {
+	const char *name;
+	SermInterval interval; /* NaN where the metric is not defined */
+} SermMetric;
+
+extern void serm_evaluate(SermHost *host, const SermPredictions *predictions, SermEvaluation *evaluation);
+/* Intervals over queries; without draws only the values. Fills SERM_METRIC_COUNT metrics. */
+extern void serm_evaluation_metrics(
+    SermHost *host, const SermEvaluation *evaluation, uint32 draws, SermMetric *metrics);
+extern Jsonb *serm_evaluation_json(SermHost *host, const SermEvaluation *evaluation, bool gold);
+
+/* --- train.c */
+
+typedef struct SermTrainSettings {
+	int32 seed;
+	int32 heads;
+	int32 epochs;
+	int32 pretrain_epochs;
+	int32 batch;
+	double learning_rate;
+	double weight_decay;
+	double dropout;
+	double pairwise;
+	double guard;
+	int32 corpus;       /* documents at most */
+	bool promote;       /* whatever the gate would say */
+	bool promote_given; /* without: only the first version is promoted */
+} SermTrainSettings;
+
+extern void serm_train_settings_defaults(SermTrainSettings *settings);
+extern void serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what);
+extern Jsonb *serm_train_settings_write(const SermTrainSettings *settings);
+
+typedef struct SermTraining {
+	SermHost host; /* first: core hands this pointer to keep_going */
+	const SermModelRow *row;
+	SermTrainSettings settings;
+	SermProgress *progress;
+	int *level; /* of serm_spi_begin */
+	SermPairSet train;
+	SermPairSet test;
+	SermPairSet probe;
+	SermText *corpus;
+	size_t corpus_count;
+	bool test_is_gold;
+	const char *gemm_name;
+	SermTensorSet tensors;
+	SermTrainReport report;
+	SermStatus status;
+	SermError error;
+	Jsonb *config;
+	Jsonb *metrics;
+	Jsonb *counts;
+} SermTraining;
+
+/*
+ * Read, end the transaction, train, evaluate on the test split; the result waits in `training`. A failure
+ * of the computation itself is left in status and error for serm_training_check(), everything else is raised.
+ * `context` must survive commits.
+ */
+extern void serm_training_run(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* Raise what serm_training_run() left. */
+extern void serm_training_check(SermTraining *training);
+/* Store what was trained as a candidate; returns its number. The caller commits. */
+extern int serm_training_store(SermTraining *training, int parent);
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * Options of serm.evolve: its own, and an object of options for each of mine,
+ * train and gate. A round stores every one with the value it used.
+ */
+#include "pg/serm.h"
+
+#include "core/stats/gate.h"
+#include "pg/evolve/round.h"
+
+#define WHAT "serm.evolve"
+#define BUDGET 1000
+
+/* The last line only makes the hint of an unknown option name the objects too. */
+static const SermOption round_table[] = {
+    {"budget", SERM_OPTION_INT, offsetof(SermRoundSettings, budget), 1, 10000000, NULL},
+    {"since", SERM_OPTION_TEXT, offsetof(SermRoundSettings, since), 0, 0, NULL},
+    {"until", SERM_OPTION_TEXT, offsetof(SermRoundSettings, until), 0, 0, NULL},
+    {"explore", SERM_OPTION_REAL, offsetof(SermRoundSettings, explore), 0, 1, NULL},
+    {"seed", SERM_OPTION_INT, offsetof(SermRoundSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"restart", SERM_OPTION_BOOL, offsetof(SermRoundSettings, restart), 0, 1, NULL},
+    {"mine, train, gate", SERM_OPTION_TEXT, offsetof(SermRoundSettings, mine), 0, 0, ""},
+};
+/* Explore and seed are stored where they take effect, in the options of mine and train. */
+#define STORED_COUNT 3
+
+static const SermOption gate_table[] = {
+    {"margin", SERM_OPTION_REAL, offsetof(SermGateSettings, margin), 0, 1, NULL},
+    {"confidence", SERM_OPTION_REAL, offsetof(SermGateSettings, confidence), .5, .9999, NULL},
+    {"min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, min_queries), 1, 1000000, NULL},
+    {"draws", SERM_OPTION_INT, offsetof(SermGateSettings, draws), 100, 1000000, NULL},
+};
+
+static void
+defaults(SermRoundSettings *settings)
+{
+	SermGateOptions gate;
+
+	serm_gate_defaults(&gate);
+	memset(settings, 0, sizeof(*settings));
+	settings->budget = BUDGET;
+	settings->seed = -1;
+	settings->explore = -1;
+	serm_train_settings_defaults(&settings->train);
+	settings->gate =
+	    (SermGateSettings){gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
+}
+
+void
+serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings)
+{
+	Jsonb *own = serm_json_merge(serm_json_end(serm_json_begin()), options);
+	Jsonb *train, *gate;
+
+	defaults(settings);
+	settings->mine = serm_json_take_object(&own, "mine", WHAT);
+	train = serm_json_take_object(&own, "train", WHAT);
+	gate = serm_json_take_object(&own, "gate", WHAT);
+	serm_options_read(own, round_table, lengthof(round_table), settings, WHAT);
+	if (settings->seed >= 0)
+		settings->train.seed = settings->seed;
+	if (train != NULL && serm_json_has(train, "promote"))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"promote\" of serm.evolve train does not exist"),
+		    errhint("In a round the gate decides; its options are margin, confidence, min_queries, draws."));
+	serm_train_settings_read(train, &settings->train, WHAT " train");
+	serm_options_read(gate, gate_table, lengthof(gate_table), &settings->gate, WHAT " gate");
+}
+
+/* The options of mining as it will use them: its own defaults, under those of the round. */
+static Jsonb *
+mining_options(const SermModelRow *row, const SermRoundSettings *settings)
+{
+	StringInfo json = serm_json_begin();
+	Jsonb *options;
+	bool null;
+	SermParam params[2] = {SERM_TEXT(row->name)};
+
+	if (settings->explore >= 0)
+		serm_json_number(json, "explore", settings->explore);
+	if (settings->seed >= 0)
+		serm_json_number(json, "seed", settings->seed);
+	options = serm_json_end(json);
+	if (settings->mine != NULL)
+		options = serm_json_merge(options, settings->mine);
+	params[1] = SERM_DATUM(JSONBOID, JsonbPGetDatum(options));
+	serm_spi_execute(
+	    "SELECT pg_catalog.jsonb_strip_nulls(serm.mine_options($1, $2))", SPI_OK_SELECT, true, params, 2);
+	return DatumGetJsonbPCopy(serm_spi_value(0, 1, &null));
+}
+
+Jsonb *
+serm_round_settings_write(const SermModelRow *row, const SermRoundSettings *settings)
+{
+	StringInfo json = serm_json_begin();
+
+	serm_json_jsonb(json, "mine", mining_options(row, settings));
+	serm_json_jsonb(json, "train", serm_train_settings_write(&settings->train));
+	serm_json_jsonb(json, "gate", serm_options_write(gate_table, lengthof(gate_table), &settings->gate));
+	return serm_json_merge(serm_options_write(round_table, STORED_COUNT, settings), serm_json_end(json));
+}

@@ -1,0 +1,401 @@
+/*
+ * serm.train: judged pairs become a candidate version.
+ *
+ * Three steps: read everything in one transaction; compute with no transaction
+ * to speak of (no snapshot, no transaction id, no lock), where only the
+ * progress row is written and committed now and then; store in one transaction.
+ * A process killed before the last commit leaves nothing but its progress row.
+ */
+#include "pg/serm.h"
+
+#include <math.h>
+
+#include "pg/evolve/evolve.h"
+#include "pg/store/blas.h"
+
+#define EPOCHS_MAX 10000
+/* How many pairs prove that training and serving agree. */
+#define PROBE_PAIRS 1000
+
+static const SermOption setting_table[] = {
+    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
+    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, 1 << 20, NULL},
+    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 10, NULL},
+    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
+    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), 0, .9, NULL},
+    {"pairwise", SERM_OPTION_REAL, offsetof(SermTrainSettings, pairwise), -1, 100, NULL},
+    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
+    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
+    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+};
+
+void
+serm_train_settings_defaults(SermTrainSettings *settings)
+{
+	SermTrainOptions options;
+
+	serm_train_defaults(&options);
+	*settings = (SermTrainSettings){.seed = 1,
+	    .heads = (int32) options.heads,
+	    .epochs = (int32) options.epochs,
+	    .pretrain_epochs = (int32) options.pretrain_epochs,
+	    .batch = (int32) options.batch,
+	    .learning_rate = options.learning_rate,
+	    .weight_decay = options.weight_decay,
+	    .dropout = options.dropout,
+	    .pairwise = options.pairwise,
+	    .guard = options.guard,
+	    .corpus = 1000000};
+}
+
+void
+serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what)
+{
+	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
+	settings->promote_given |= options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_train_settings_write(const SermTrainSettings *settings)
+{
+	return serm_options_write(setting_table, lengthof(setting_table) - 1, settings);
+}
+
+/* --- callbacks of core: nothing may leave them by longjmp */
+
+static void
+tell(const SermTraining *training, const SermTrainProgress *report)
+{
+	if (report->step == 0 || report->steps <= 1)
+		return;
+	ereport(NOTICE, errmsg("%s: %s, epoch %u of %u, loss %.4f", training->row->name, report->phase,
+	                    report->step, report->steps, report->loss));
+}
+
+static void
+report_progress(void *context, const SermTrainProgress *report)
+{
+	SermTraining *training = context;
+	MemoryContext previous = CurrentMemoryContext;
+
+	if (training->host.pending != NULL)
+		return;
+	PG_TRY();
+	{
+		tell(training, report);
+		serm_progress_report(training->progress, training->level, report);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(previous);
+		serm_host_keep_error(&training->host);
+	}
+	PG_END_TRY();
+}
+
+/* --- computing */
+
+static SermTrainingSet
+training_set(SermTraining *training)
+{
+	const SermPairSet *pairs = &training->train;
+	SermText *queries = serm_arena_array(&training->host.arena, Max(pairs->query_count, 1), sizeof(SermText));
+	SermExample *examples =
+	    serm_arena_array(&training->host.arena, Max(pairs->pair_count, 1), sizeof(SermExample));
+	SermError error = {0};
+
+	if (queries == NULL || examples == NULL)
+		serm_check(SERM_ERR_MEMORY, &error);
+	for (size_t q = 0; q < pairs->query_count; q++)
+		queries[q] = pairs->queries[q].utf8;
+	for (size_t i = 0; i < pairs->pair_count; i++) {
+		const SermPair *pair = &pairs->pairs[i];
+
+		examples[i] = (SermExample){.query = pair->query, .doc = pair->doc.utf8, .weight = pair->weight};
+		memcpy(examples[i].target, pair->target, sizeof(pair->target));
+	}
+	return (SermTrainingSet){(uint32) training->row->grade_count, queries, pairs->query_count, examples,
+	    pairs->pair_count, training->corpus, training->corpus_count};
+}
+
+static SermTrainOptions
+core_options(const SermTrainSettings *settings)
+{
+	return (SermTrainOptions){.seed = (uint64) settings->seed,
+	    .heads = (uint32) settings->heads,
+	    .epochs = (uint32) settings->epochs,
+	    .pretrain_epochs = (uint32) settings->pretrain_epochs,
+	    .batch = (uint32) settings->batch,
+	    .learning_rate = settings->learning_rate,
+	    .weight_decay = settings->weight_decay,
+	    .dropout = settings->dropout,
+	    .pairwise = settings->pairwise,
+	    .guard = settings->guard};
+}
+
+/* What a version says about its making; the checksums let serm.check_version compare. */
+static Jsonb *
+describe(const SermTraining *training, const SermPredictions *probe)
+{
+	StringInfo json = serm_json_begin();
+
+	serm_json_text(json, "kind", training->row->kind);
+	serm_json_text(json, "labels", training->row->options.labels);
+	serm_json_number(json, "epochs", training->report.epochs);
+	serm_json_text(json, "gemm", training->gemm_name);
+	serm_json_number(json, "seconds", training->report.seconds);
+	serm_json_number(json, "loss", training->report.loss);
+	serm_json_number(json, "probe_pairs", (double) probe->set->pair_count);
+	serm_json_number(json, "probe_crc32c", serm_pairs_crc(probe->set));
+	serm_json_number(json, "score_crc32c", serm_predictions_crc(probe));
+	return serm_json_merge(serm_train_settings_write(&training->settings), serm_json_end(json));
+}
+
+static Jsonb *
+count_data(const SermTraining *training)
+{
+	StringInfo json = serm_json_begin();
+
+	serm_json_number(json, "judgments", (double) training->train.pair_count);
+	serm_json_number(json, "queries", (double) training->train.query_count);
+	serm_json_number(json, "documents", (double) training->corpus_count);
+	serm_json_number(json, "test_judgments", (double) training->test.pair_count);
+	serm_json_number(json, "test_queries", (double) training->test.query_count);
+	return serm_json_end(json);
+}
+
+/* The new model, still in memory, on the test split and on the probe. */
+static void
+measure(SermTraining *training)
+{
+	SermHost *host = &training->host;
+	SermModel *model;
+	SermPredictions test, probe;
+	SermEvaluation evaluation;
+	SermError error = {0};
+
+	serm_check(
+	    serm_model_open(training->row->kind, &training->tensors, &host->arena, &model, &error), &error);
+	serm_predict_model(host, model, &training->test, &test);
+	serm_evaluate(host, &test, &evaluation);
+	training->metrics = serm_evaluation_json(host, &evaluation, training->test_is_gold);
+	serm_predict_model(host, model, &training->probe, &probe);
+	training->config = describe(training, &probe);
+	training->counts = count_data(training);
+}
+
+static void
+read_data(SermTraining *training)
+{
+	SermHost *host = &training->host;
+	const SermModelRow *row = training->row;
+	bool agreed = strcmp(row->options.labels, "agreed") == 0;
+
+	serm_pairs_read(host, row, agreed, &training->train, &training->test);
+	training->test_is_gold = serm_pairs_keep_gold(&training->test);
+	serm_probe_read(host, row, PROBE_PAIRS, &training->probe);
+	serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
+}
+
+void
+serm_training_run(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level)
+{
+	SermTrainHost host = {.keep_going = serm_host_keep_going,
+	    .progress = report_progress,
+	    .clock = serm_progress_clock,
+	    .context = training};
+	SermTrainOptions options = core_options(settings);
+	SermTrainingSet set;
+
+	if (strcmp(row->kind, "interaction") != 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		    errmsg("models of kind \"%s\" cannot be trained here", row->kind));
+	*training = (SermTraining){.row = row, .settings = *settings, .progress = progress, .level = level};
+	serm_host_init(&training->host, context, (Size) serm_train_memory_mb * 1024 * 1024);
+	read_data(training);
+	serm_spi_commit(level);
+	if (training->train.pair_count == 0) {
+		training->status = serm_fail(&training->error, SERM_ERR_NO_DATA,
+		    training->test.pair_count == 0 ? "model \"%s\" has no judgments to train on"
+		                                   : "all judged queries of model \"%s\" are in the test split",
+		    row->name);
+		return;
+	}
+	host.gemm = serm_blas_gemm(&training->gemm_name);
+	set = training_set(training);
+	training->status = serm_train_interaction(&set, &options, &host, &training->host.arena,
+	    &training->tensors, &training->report, &training->error);
+	if (training->host.pending != NULL)
+		serm_host_check(&training->host, training->status, &training->error);
+	if (training->status == SERM_OK)
+		measure(training);
+}
+
+void
+serm_training_check(SermTraining *training)
+{
+	if (training->status == SERM_ERR_NO_DATA)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("%s", training->error.message),
+		    errhint("Insert graded pairs of several queries: INSERT INTO serm.judgment"
+		            " (model, query, doc, grade) VALUES ('%s', ...).",
+		        training->row->name));
+	serm_host_check(&training->host, training->status, &training->error);
+}
+
+int
+serm_training_store(SermTraining *training, int parent)
+{
+	return serm_version_store(training->row->name, parent, training->settings.seed, &training->tensors,
+	    training->config, training->metrics, training->counts);
+}
+
+/* --- CALL serm.train */
+
+/* The first version is promoted, later ones are left to the gate; unless the caller said otherwise. */
+static bool
+shall_promote(const SermTrainSettings *settings, const char *model)
+{
+	SermParam params[] = {SERM_TEXT(model)};
+	bool none;
+
+	if (settings->promote_given)
+		return settings->promote;
+	serm_spi_execute("SELECT m.active FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
+	if (SPI_processed == 0)
+		return false;
+	(void) serm_spi_value(0, 1, &none);
+	return none;
+}
+
+static double
+metric_value(const Jsonb *metrics, const char *name)
+{
+	JsonbValue key = {.type = jbvString};
+	JsonbValue *value;
+
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	value = findJsonbValueFromContainer(unconstify(JsonbContainer *, &metrics->root), JB_FOBJECT, &key);
+	if (value == NULL || value->type != jbvNumeric)
+		return NAN;
+	return DatumGetFloat8(
+	    DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
+}
+
+static void
+store_and_tell(SermTraining *training, int *level)
+{
+	const char *name = training->row->name;
+	int version = serm_training_store(training, training->row->active);
+	bool promote = shall_promote(&training->settings, name);
+
+	if (promote)
+		serm_version_activate(name, version, "promote",
+		    training->settings.promote_given ? "asked for by serm.train" : "first version");
+	serm_progress_end();
+	serm_spi_commit(level);
+	ereport(NOTICE,
+	    errmsg("version %d of model \"%s\" is %s: ndcg@4 %.4f, accuracy %.3f on %zu test pairs", version,
+	        name, promote ? "active" : "a candidate", metric_value(training->metrics, "ndcg@4"),
+	        metric_value(training->metrics, "accuracy"), training->test.pair_count),
+	    promote ? 0 : errhint("Promote it with SELECT serm.promote('%s', %d).", name, version));
+}
+
+SERM_FUNCTION(serm_train);
+
+/* CALL serm.train(model text, options jsonb). */
+Datum
+serm_train(PG_FUNCTION_ARGS)
+{
+	char *model = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
+	MemoryContext context, previous;
+	SermTraining *training;
+	SermTrainSettings settings;
+	SermProgress progress;
+	SermModelRow *row;
+	int level;
+
+	serm_require_nonatomic(fcinfo, "serm.train");
+	serm_train_settings_defaults(&settings);
+	serm_train_settings_read(options, &settings, "serm.train");
+	/* SPI's own context ends with SPI, that of a transaction with its commit; the portal outlives both. */
+	context = AllocSetContextCreate(PortalContext, "serm training", ALLOCSET_DEFAULT_SIZES);
+	level = serm_spi_begin(true);
+	previous = MemoryContextSwitchTo(context);
+	training = palloc0(sizeof(SermTraining));
+	row = serm_model_read(model);
+	serm_progress_begin(&progress, row->name);
+	serm_training_run(training, context, row, &settings, &progress, &level);
+	serm_training_check(training);
+	store_and_tell(training, &level);
+	MemoryContextSwitchTo(previous);
+	serm_spi_end(level);
+	MemoryContextDelete(context);
+	PG_RETURN_VOID();
+}
+
+/* --- serm.check_version */
+
+static bool
+config_number(const char *model, int version, const char *key, double *value)
+{
+	SermParam params[] = {SERM_TEXT(model), SERM_INT4(version), SERM_TEXT(key)};
+	bool null;
+
+	serm_spi_execute(
+	    "SELECT (v.config ->> $3)::float8 FROM serm.version v WHERE v.model = $1 AND v.version = $2",
+	    SPI_OK_SELECT, true, params, lengthof(params));
+	if (SPI_processed == 0)
+		return false;
+	*value = DatumGetFloat8(serm_spi_value(0, 1, &null));
+	return !null;
+}
+
+SERM_FUNCTION(serm_check_version);
+
+/*
+ * serm.check_version(model text, version int): do the stored weights give, bit for bit, the scores that
+ * the model gave when it was trained? NULL when the version has no checksum or the texts have changed since.
+ */
+Datum
+serm_check_version(PG_FUNCTION_ARGS)
+{
+	char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int version = PG_GETARG_INT32(1);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm check", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(context);
+	SermHost host;
+	SermScorer *scorer = serm_scorer_open(model, version, context);
+	SermPairSet probe;
+	SermPredictions predictions;
+	double count, texts, scores;
+	bool known, equal;
+	int level;
+
+	serm_host_init(&host, context, (Size) serm_train_memory_mb * 1024 * 1024);
+	level = serm_spi_begin(false);
+	known = config_number(model, version, "probe_pairs", &count) &&
+	        config_number(model, version, "probe_crc32c", &texts) &&
+	        config_number(model, version, "score_crc32c", &scores);
+	if (known)
+		serm_probe_read(&host, serm_scorer_row(scorer), (int32) count, &probe);
+	serm_spi_end(level);
+	if (known && (uint32) texts != serm_pairs_crc(&probe))
+		known = false;
+	if (known) {
+		serm_predict_scorer(&host, scorer, &probe, &predictions);
+		equal = (uint32) scores == serm_predictions_crc(&predictions);
+	}
+	serm_scorer_close(scorer);
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(context);
+	if (!known)
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(equal);
+}

@@ -1,0 +1,364 @@
+/*
+ * The cache file: one version's weights as scoring reads them, shared by all
+ * backends through a read-only mapping. It is derived from serm.tensor and
+ * never the truth: missing, damaged or foreign, it is made again.
+ *
+ * One file per (database, model, version, checksum) in the directory serm of
+ * the data directory. Its name starts with the prefix of temporary files, so
+ * base backups leave it out. A file is written under another name, flushed and
+ * renamed, and never changed afterwards: whoever maps it keeps what it mapped.
+ *
+ * Layout, in the byte order of the machine: Header, Entry[tensor_count], data.
+ * `crc` covers all that follows the header, `header_crc` the header before it.
+ */
+#include "pg/serm.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "common/file_perm.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/syscache.h"
+
+#include "core/base/hash.h"
+#include "pg/store/internal.h"
+
+#define DIRECTORY "serm"
+#define FILE_PREFIX PG_TEMP_FILE_PREFIX "."
+#define MAGIC UINT64CONST(0x316c69666d726573) /* "sermfil1" in the byte order of this machine */
+#define FORMAT 1
+/* A temporary file this old was left by a crash. */
+#define LEFTOVER_SECONDS 3600
+
+typedef struct Header {
+	uint64 magic;
+	uint32 format;
+	uint32 tensor_count;
+	uint64 length; /* of the file */
+	uint64 database;
+	SermImageKey key;
+	uint8 unused[8];
+	uint32 crc;
+	uint32 header_crc;
+} Header;
+
+typedef struct Entry {
+	char name[SERM_TENSOR_NAME_MAX];
+	uint32 dtype;
+	uint32 rank;
+	uint64 shape[SERM_TENSOR_RANK_MAX];
+	uint64 offset;
+	uint64 bytes;
+	uint64 unused;
+} Entry;
+
+StaticAssertDecl(sizeof(Header) == 128, "the header is two cache lines");
+StaticAssertDecl(sizeof(Entry) == 128, "an entry is two cache lines");
+
+void
+serm_image_key(SermImageKey *key, const char *model, int version, uint64 checksum)
+{
+	memset(key, 0, sizeof(*key));
+	strlcpy(key->model, model, sizeof(key->model));
+	key->version = version;
+	key->checksum = checksum;
+}
+
+/* --- the image */
+
+Size
+serm_image_data_start(uint32 count)
+{
+	return sizeof(Header) + count * sizeof(Entry);
+}
+
+void
+serm_image_describe(unsigned char *bytes, uint32 index, const SermTensor *tensor, Size offset)
+{
+	Entry *entry = (Entry *) (bytes + sizeof(Header)) + index;
+
+	strlcpy(entry->name, tensor->name, sizeof(entry->name));
+	entry->dtype = tensor->dtype;
+	entry->rank = tensor->rank;
+	memcpy(entry->shape, tensor->shape, sizeof(entry->shape));
+	entry->offset = offset;
+	entry->bytes = tensor->bytes;
+}
+
+void
+serm_image_seal(unsigned char *bytes, Size length, const SermImageKey *key, uint32 tensor_count)
+{
+	Header *header = (Header *) bytes;
+
+	header->magic = MAGIC;
+	header->format = FORMAT;
+	header->tensor_count = tensor_count;
+	header->length = length;
+	header->database = MyDatabaseId;
+	header->key = *key;
+	header->crc = serm_crc32c(0, bytes + sizeof(Header), length - sizeof(Header));
+	header->header_crc = serm_crc32c(0, header, offsetof(Header, header_crc));
+}
+
+static bool
+entry_is_sound(const Entry *entry, Size start, Size length)
+{
+	size_t bytes;
+
+	return memchr(entry->name, '\0', sizeof(entry->name)) != NULL && entry->dtype < SERM_DTYPE_COUNT &&
+	       entry->rank <= SERM_TENSOR_RANK_MAX && entry->offset % SERM_ARENA_ALIGN == 0 &&
+	       entry->offset >= start && entry->offset <= length && entry->bytes <= length - entry->offset &&
+	       serm_tensor_bytes(entry->dtype, entry->rank, entry->shape, &bytes) && bytes == entry->bytes;
+}
+
+/* Whether these bytes are what serm_image_seal() made of this version. */
+static bool
+image_is_sound(const unsigned char *bytes, Size length, const SermImageKey *key)
+{
+	const Header *header = (const Header *) bytes;
+	const Entry *entries = (const Entry *) (bytes + sizeof(Header));
+	Size start;
+
+	if (length < sizeof(Header) || header->magic != MAGIC || header->format != FORMAT ||
+	    header->length != length || header->database != MyDatabaseId ||
+	    memcmp(&header->key, key, sizeof(*key)) != 0 || header->tensor_count > SERM_TENSORS_MAX ||
+	    header->header_crc != serm_crc32c(0, header, offsetof(Header, header_crc)))
+		return false;
+	start = serm_image_data_start(header->tensor_count);
+	if (start > length || header->crc != serm_crc32c(0, bytes + sizeof(Header), length - sizeof(Header)))
+		return false;
+	for (uint32 i = 0; i < header->tensor_count; i++)
+		if (!entry_is_sound(&entries[i], start, length))
+			return false;
+	return true;
+}
+
+SermTensorSet
+serm_image_tensors(const SermImage *image)
+{
+	const Header *header = (const Header *) image->bytes;
+	const Entry *entries = (const Entry *) (image->bytes + sizeof(Header));
+	SermTensor *tensors = palloc0((header->tensor_count + 1) * sizeof(SermTensor));
+
+	for (uint32 i = 0; i < header->tensor_count; i++) {
+		strlcpy(tensors[i].name, entries[i].name, sizeof(tensors[i].name));
+		tensors[i].dtype = entries[i].dtype;
+		tensors[i].rank = entries[i].rank;
+		memcpy(tensors[i].shape, entries[i].shape, sizeof(tensors[i].shape));
+		tensors[i].data = image->bytes + entries[i].offset;
+		tensors[i].bytes = entries[i].bytes;
+	}
+	return (SermTensorSet){tensors, header->tensor_count};
+}
+
+/* --- the file */
+
+static void
+file_path(char *path, const SermImageKey *key)
+{
+	snprintf(path, MAXPGPATH, DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" INT64_MODIFIER "x", MyDatabaseId,
+	    key->model, key->version, key->checksum);
+}
+
+/* Map the file of a version; false when it is not there or not sound. */
+static bool
+map_file(const char *path, const SermImageKey *key, SermImage *image)
+{
+	int file = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	struct stat status;
+	void *bytes = MAP_FAILED;
+	Size length = 0;
+
+	if (file < 0)
+		return false;
+	if (fstat(file, &status) == 0 && status.st_size >= (off_t) sizeof(Header)) {
+		length = (Size) status.st_size;
+		bytes = mmap(NULL, length, PROT_READ, MAP_SHARED, file, 0);
+	}
+	CloseTransientFile(file);
+	if (bytes == MAP_FAILED)
+		return false;
+	if (!image_is_sound(bytes, length, key)) {
+		munmap(bytes, length);
+		ereport(LOG, errmsg("cache file \"%s\" is damaged and will be made again", path));
+		return false;
+	}
+	*image = (SermImage){bytes, length, true};
+	return true;
+}
+
+static bool
+write_all(int file, const unsigned char *bytes, Size length)
+{
+	while (length > 0) {
+		ssize_t written = write(file, bytes, Min(length, (Size) 1 << 30));
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0) {
+			if (written == 0)
+				errno = ENOSPC;
+			return false;
+		}
+		bytes += written;
+		length -= (Size) written;
+	}
+	return true;
+}
+
+/* Write under another name, flush, rename. False with errno when that cannot be done. */
+static bool
+write_file(const char *path, const SermImage *image)
+{
+	char temporary[MAXPGPATH];
+	int file;
+	bool written;
+
+	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", path, MyProcPid);
+	if (MakePGDirectory(DIRECTORY) < 0 && errno != EEXIST)
+		return false;
+	file = OpenTransientFile(temporary, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+	if (file < 0)
+		return false;
+	written = write_all(file, image->bytes, image->length);
+	if (CloseTransientFile(file) != 0)
+		written = false;
+	/* This also flushes the file and its directory. */
+	if (written && durable_rename(temporary, path, LOG) == 0)
+		return true;
+	{
+		int reason = errno;
+
+		(void) unlink(temporary);
+		errno = reason;
+	}
+	return false;
+}
+
+/* --- files that nobody needs any more */
+
+static SermPlan exists_plan = {
+    "SELECT 1 FROM serm.version AS v WHERE v.model = $1 AND v.version = $2 AND v.checksum = $3", 3,
+    {TEXTOID, INT4OID, INT8OID}, NULL};
+
+static bool
+is_old(const char *path)
+{
+	struct stat status;
+
+	return stat(path, &status) == 0 && time(NULL) - status.st_mtime > LEFTOVER_SECONDS;
+}
+
+/* Whether the file of this name, made by file_path(), belongs to nothing that exists. */
+static bool
+is_leftover(const char *path, const char *name)
+{
+	char model[NAMEDATALEN];
+	unsigned int database;
+	int version, end = 0;
+	uint64 checksum;
+	Datum values[3];
+
+	if (sscanf(name, FILE_PREFIX "%u.%48[a-z0-9_].%d.%16" INT64_MODIFIER "x%n", &database, model, &version,
+	        &checksum, &end) != 4 ||
+	    end == 0)
+		return false;
+	if (name[end] != '\0')
+		return is_old(path);
+	if (database != MyDatabaseId)
+		return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	values[0] = CStringGetTextDatum(model);
+	values[1] = Int32GetDatum(version);
+	values[2] = Int64GetDatum((int64) checksum);
+	return serm_plan_select(&exists_plan, values) == 0;
+}
+
+/* Whoever makes a file clears away what drops and crashes have left; a mistake costs one rebuild. */
+static void
+remove_leftovers(void)
+{
+	DIR *directory = AllocateDir(DIRECTORY);
+	struct dirent *entry;
+
+	while (directory != NULL && (entry = ReadDirExtended(directory, DIRECTORY, LOG)) != NULL) {
+		char path[MAXPGPATH * 2];
+
+		snprintf(path, sizeof(path), DIRECTORY "/%s", entry->d_name);
+		if (is_leftover(path, entry->d_name))
+			(void) unlink(path);
+	}
+	if (directory != NULL)
+		FreeDir(directory);
+}
+
+typedef struct Forgotten {
+	struct Forgotten *next;
+	char path[MAXPGPATH];
+} Forgotten;
+
+/* Of the running transaction, in its context. */
+static Forgotten *forgotten = NULL;
+
+static void
+forget_at_end(XactEvent event, void *unused)
+{
+	if (event == XACT_EVENT_COMMIT)
+		for (Forgotten *file = forgotten; file != NULL; file = file->next)
+			(void) unlink(file->path);
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		forgotten = NULL;
+}
+
+void
+serm_cache_forget_at_commit(const SermImageKey *key)
+{
+	static bool registered = false;
+	Forgotten *file = MemoryContextAlloc(TopTransactionContext, sizeof(Forgotten));
+
+	if (!registered) {
+		RegisterXactCallback(forget_at_end, NULL);
+		registered = true;
+	}
+	file_path(file->path, key);
+	file->next = forgotten;
+	forgotten = file;
+}
+
+/* --- opening */
+
+SermImage
+serm_cache_open(const SermImageKey *key, MemoryContext context)
+{
+	static bool warned = false;
+	char path[MAXPGPATH];
+	SermImage image, built;
+
+	file_path(path, key);
+	if (map_file(path, key, &image))
+		return image;
+	built = serm_weights_read(key, context);
+	if (!write_file(path, &built)) {
+		if (!warned)
+			ereport(WARNING, errcode_for_file_access(), errmsg("could not write cache file \"%s\": %m", path),
+			    errdetail("This session keeps a copy of the weights in its own memory."),
+			    errhint("Make room in the data directory, or make it writable."));
+		warned = true;
+		return built;
+	}
+	remove_leftovers();
+	if (!map_file(path, key, &image))
+		return built;
+	MemoryContextReset(context);
+	return image;
+}
+
+void
+serm_cache_release(SermImage *image)
+{
+	if (image->mapped)
+		munmap(unconstify(unsigned char *, image->bytes), image->length);
+	image->mapped = false;
+}

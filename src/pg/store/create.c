@@ -1,0 +1,223 @@
+/*
+ * serm.create_model and serm.drop_model: everything about a model is checked
+ * here once, so that what reads the row later can rely on it.
+ */
+#include "pg/serm.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_func.h"
+#include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+#include "pg/store/internal.h"
+
+#define NAME_BYTES_MAX 48
+#define GRADE_BYTES_MAX 63
+
+typedef struct Column {
+	const char *name;
+	Oid type;
+	bool required;
+} Column;
+
+static const Column document_columns[] = {{"doc_id", TEXTOID, true}, {"doc", TEXTOID, true}};
+
+static const Column log_columns[] = {{"query", TEXTOID, true}, {"doc_id", TEXTOID, true},
+    {"shown_at", TIMESTAMPTZOID, true}, {"position", INT4OID, true}, {"clicked", BOOLOID, true},
+    {"dwell_ms", INT4OID, false}, {"session_id", TEXTOID, false}};
+
+static void
+check_name(const char *name)
+{
+	Size length = strlen(name);
+
+	if (length == 0 || length > NAME_BYTES_MAX ||
+	    strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != length)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("\"%s\" cannot be the name of a model", name),
+		    errhint("A name has 1 to %d lower-case letters, digits and underscores.", NAME_BYTES_MAX));
+}
+
+static void
+check_grades(ArrayType *grades)
+{
+	Datum *elements;
+	bool *nulls;
+	char **names;
+	int count;
+
+	if (ARR_NDIM(grades) > 1)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("grades must be a one-dimensional array"));
+	deconstruct_array(grades, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	if (count < SERM_GRADES_MIN || count > SERM_GRADES_MAX)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("a model has %d to %d grades, not %d", SERM_GRADES_MIN, SERM_GRADES_MAX, count),
+		    errhint("Name them from worst to best, for example '{bad,fair,good,excellent}'."));
+	names = palloc(count * sizeof(char *));
+	for (int i = 0; i < count; i++) {
+		if (nulls[i])
+			ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			    errmsg("the name of a grade must not be NULL"));
+		names[i] = TextDatumGetCString(elements[i]);
+		if (strspn(names[i], " \t\r\n") == strlen(names[i]) || strlen(names[i]) > GRADE_BYTES_MAX)
+			ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			    errmsg("the name of grade %d is empty or longer than %d bytes", i, GRADE_BYTES_MAX));
+		for (int j = 0; j < i; j++)
+			if (strcmp(names[i], names[j]) == 0)
+				ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				    errmsg("grade \"%s\" is named twice", names[i]));
+	}
+}
+
+/* A hint that writes the view with the columns as they should be. */
+static char *
+view_hint(const char *relation, const Column *columns, int count)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "Make a view of it with the columns");
+	for (int i = 0; i < count; i++)
+		appendStringInfo(&text, "%s%s %s%s", i > 0 ? ", " : " ", columns[i].name,
+		    format_type_be(columns[i].type), columns[i].required ? "" : " (optional)");
+	appendStringInfo(&text, ", and give that instead of %s.", relation);
+	return text.data;
+}
+
+static void
+check_relation(Oid relation, const char *what, const Column *columns, int count)
+{
+	const char *name = get_rel_name(relation);
+	char kind = get_rel_relkind(relation);
+
+	if (name == NULL)
+		ereport(
+		    ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation));
+	if (kind != RELKIND_RELATION && kind != RELKIND_VIEW && kind != RELKIND_MATVIEW &&
+	    kind != RELKIND_FOREIGN_TABLE && kind != RELKIND_PARTITIONED_TABLE)
+		ereport(
+		    ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is neither a table nor a view", name));
+	for (int i = 0; i < count; i++) {
+		AttrNumber number = get_attnum(relation, columns[i].name);
+		Oid type = number != InvalidAttrNumber ? getBaseType(get_atttype(relation, number)) : InvalidOid;
+
+		if (number == InvalidAttrNumber && columns[i].required)
+			ereport(ERROR, errcode(ERRCODE_UNDEFINED_COLUMN),
+			    errmsg("%s \"%s\" has no column \"%s\"", what, name, columns[i].name),
+			    errhint("%s", view_hint(name, columns, count)));
+		if (number != InvalidAttrNumber && type != columns[i].type)
+			ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+			    errmsg("column \"%s\" of %s \"%s\" has type %s, not %s", columns[i].name, what, name,
+			        format_type_be(type), format_type_be(columns[i].type)),
+			    errhint("%s", view_hint(name, columns, count)));
+	}
+}
+
+/* The function that `evidence` names, as a qualified name; it is f(query text, doc text) returns text. */
+static char *
+resolve_evidence(const char *evidence)
+{
+	Oid types[] = {TEXTOID, TEXTOID};
+	Oid function = LookupFuncName(textToQualifiedNameList(cstring_to_text(evidence)), 2, types, true);
+
+	if (!OidIsValid(function) || get_func_rettype(function) != TEXTOID)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
+		    errmsg("evidence function %s(query text, doc text) returning text does not exist", evidence),
+		    errhint("Create it, or leave the option \"evidence\" out."));
+	return quote_qualified_identifier(
+	    get_namespace_name(get_func_namespace(function)), get_func_name(function));
+}
+
+/* The options with their defaults written out: a later change of a default must not move the test split. */
+static Jsonb *
+complete_options(const Jsonb *given)
+{
+	SermModelOptions options;
+
+	serm_model_options_read(given, "serm.create_model", &options);
+	if (options.evidence != NULL)
+		options.evidence = resolve_evidence(options.evidence);
+	return serm_options_write(serm_model_option_table, serm_model_option_count, &options);
+}
+
+static SermParam
+regclass_param(Oid relation)
+{
+	return OidIsValid(relation) ? SERM_DATUM(REGCLASSOID, ObjectIdGetDatum(relation))
+	                            : SERM_NULL(REGCLASSOID);
+}
+
+SERM_FUNCTION(serm_create_model);
+Datum
+serm_create_model(PG_FUNCTION_ARGS)
+{
+	char *name = PG_ARGISNULL(0) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *kind = PG_ARGISNULL(1) ? "interaction" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Datum grades = PG_ARGISNULL(2)
+	                   ? OidInputFunctionCall(F_ARRAY_IN, "{bad,fair,good,excellent}", TEXTOID, -1)
+	                   : PG_GETARG_DATUM(2);
+	Oid log = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
+	Oid documents = PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4);
+	Jsonb *options = complete_options(PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	uint64 inserted;
+	int level;
+
+	check_name(name);
+	if (!serm_model_kind_known(kind))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown kind of model \"%s\"", kind),
+		    errhint("Valid kinds are: interaction."));
+	check_grades(DatumGetArrayTypeP(grades));
+	if (OidIsValid(log))
+		check_relation(log, "search log", log_columns, lengthof(log_columns));
+	if (OidIsValid(documents))
+		check_relation(documents, "documents", document_columns, lengthof(document_columns));
+
+	level = serm_spi_begin(false);
+	serm_spi_execute("INSERT INTO serm.model (name, kind, grades, log, documents, options) "
+	                 "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING",
+	    SPI_OK_INSERT, false,
+	    (SermParam[]){SERM_TEXT(name), SERM_TEXT(kind), SERM_DATUM(TEXTARRAYOID, grades), regclass_param(log),
+	        regclass_param(documents), SERM_DATUM(JSONBOID, JsonbPGetDatum(options))},
+	    6);
+	inserted = SPI_processed;
+	serm_spi_end(level);
+	if (inserted == 0)
+		ereport(ERROR, errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", name),
+		    errhint("Choose another name, or remove it with SELECT serm.drop_model(%s).",
+		        quote_literal_cstr(name)));
+	PG_RETURN_VOID();
+}
+
+SERM_FUNCTION(serm_drop_model);
+Datum
+serm_drop_model(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int level = serm_spi_begin(false);
+
+	serm_spi_execute("SELECT v.version, v.checksum FROM serm.version AS v WHERE v.model = $1", SPI_OK_SELECT,
+	    false, (SermParam[]){SERM_TEXT(name)}, 1);
+	for (uint64 i = 0; i < SPI_processed; i++) {
+		SermImageKey key;
+		bool null;
+
+		serm_image_key(&key, name, DatumGetInt32(serm_spi_value(i, 1, &null)),
+		    (uint64) DatumGetInt64(serm_spi_value(i, 2, &null)));
+		serm_cache_forget_at_commit(&key);
+	}
+	/* Versions, weights, judgments and rounds go with it. */
+	serm_spi_execute("DELETE FROM serm.model AS m WHERE m.name = $1", SPI_OK_DELETE, false,
+	    (SermParam[]){SERM_TEXT(name)}, 1);
+	if (SPI_processed == 0)
+		serm_model_unknown(name);
+	serm_spi_end(level);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,101 @@
+/*
+ * What the files of this room share among themselves. Nobody else includes it.
+ */
+#ifndef SERM_PG_STORE_INTERNAL_H
+#define SERM_PG_STORE_INTERNAL_H
+
+#include "pg/store/store.h"
+
+/* --- reading.c: SPI for reads */
+
+/*
+ * Reads see what the running statement sees (its snapshot), plus what this
+ * transaction has written since: a score does not change in the middle of a
+ * statement, and a procedure finds the version that it has just stored.
+ */
+typedef struct SermReading {
+	int level;
+} SermReading;
+
+/* A statement that is planned once per backend. */
+typedef struct SermPlan {
+	const char *sql;
+	int count;
+	Oid types[4];
+	SPIPlanPtr plan;
+} SermPlan;
+
+extern SermReading serm_reading_begin(void);
+extern void serm_reading_end(SermReading reading);
+/* Run inside serm_reading_begin(); rows in SPI_tuptable, their number returned. No value may be NULL. */
+extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
+
+/* --- text.c */
+
+/*
+ * No server encoding needs more than two bytes for each byte that the same
+ * character takes in UTF-8 (EUC_JP's three-byte Latin letters are the worst),
+ * so this prefix holds all that SERM_TEXT_BYTES_MAX can ask for.
+ */
+#define SERM_SERVER_BYTES_MAX (2 * SERM_TEXT_BYTES_MAX)
+
+/* --- model_row.c */
+
+extern const SermOption serm_model_option_table[];
+extern const int serm_model_option_count;
+extern void serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options);
+/* Raise 42704 with a hint that lists the models there are. */
+extern void serm_model_unknown(const char *name) pg_attribute_noreturn();
+
+/* --- weights.c: rows <-> image */
+
+/*
+ * The bytes of a version, as they lie in the cache file: header, table of
+ * tensors, data; every tensor starts at a multiple of SERM_ARENA_ALIGN.
+ */
+typedef struct SermImage {
+	const unsigned char *bytes;
+	Size length;
+	bool mapped; /* munmap() it; else it belongs to its context */
+} SermImage;
+
+typedef struct SermImageKey {
+	char model[NAMEDATALEN];
+	int32 version;
+	int32 unused;
+	uint64 checksum;
+} SermImageKey;
+
+extern void serm_image_key(SermImageKey *key, const char *model, int version, uint64 checksum);
+
+/* Insert the chunks; inside serm_spi_begin(). `sorted` is ordered by name. */
+extern void serm_weights_insert(const char *model, int version, const SermTensorSet *sorted);
+/* The checksum of a version: over names, types, shapes and the CRCs of the chunks, in order of name and part.
+ */
+extern uint64 serm_weights_checksum(const SermTensorSet *sorted);
+/*
+ * Read the rows of a version, verifying every checksum, into an image in
+ * `context`; inside serm_reading_begin(). Errors: XX001 with model, version and tensor.
+ */
+extern SermImage serm_weights_read(const SermImageKey *key, MemoryContext context);
+
+/* --- cache_file.c: image <-> file */
+
+/*
+ * The image of a version: mapped from the cache file, which is made when it is
+ * missing or damaged; in private memory when no file can be made. Inside serm_reading_begin().
+ */
+extern SermImage serm_cache_open(const SermImageKey *key, MemoryContext context);
+extern void serm_cache_release(SermImage *image);
+/* Fill in header and sums of an image whose table and data are complete. */
+extern void serm_image_seal(unsigned char *bytes, Size length, const SermImageKey *key, uint32 tensor_count);
+/* Place of the table in an image, and the size of header and table for `count` tensors, aligned. */
+extern Size serm_image_data_start(uint32 count);
+/* Record tensor `index`, whose data lie at `offset`. */
+extern void serm_image_describe(unsigned char *bytes, uint32 index, const SermTensor *tensor, Size offset);
+/* The tensors of a verified image; the set's array is palloc'd. */
+extern SermTensorSet serm_image_tensors(const SermImage *image);
+/* Remove the file of a version when the transaction commits. */
+extern void serm_cache_forget_at_commit(const SermImageKey *key);
+
+#endif

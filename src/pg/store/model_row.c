@@ -1,0 +1,145 @@
+/*
+ * Reading the row of a model: which one is meant, what it says, and its options.
+ */
+#include "pg/serm.h"
+
+#include "utils/array.h"
+
+#include "pg/store/internal.h"
+
+/* How many models a hint names. */
+#define NAMES_MAX 10
+
+#define FIELD(name) offsetof(SermModelOptions, name)
+
+const SermOption serm_model_option_table[] = {
+    {"test_share", SERM_OPTION_REAL, FIELD(test_share), 0, .5, NULL},
+    {"rule", SERM_OPTION_TEXT, FIELD(rule), 0, 0, "unanimous, quorum"},
+    {"quorum", SERM_OPTION_REAL, FIELD(quorum), 0, 1, NULL},
+    {"labels", SERM_OPTION_TEXT, FIELD(labels), 0, 0, "posterior, agreed"},
+    {"evidence", SERM_OPTION_TEXT, FIELD(evidence), 0, 0, NULL},
+};
+const int serm_model_option_count = lengthof(serm_model_option_table);
+
+static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
+                              "m.documents::pg_catalog.oid, m.active, m.options "
+                              "FROM serm.model AS m WHERE m.name = $1",
+    1, {TEXTOID}, NULL};
+static SermPlan names_plan = {
+    "SELECT m.name FROM serm.model AS m ORDER BY m.name LIMIT $1", 1, {INT8OID}, NULL};
+
+void
+serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
+{
+	const SermModelOptions defaults = {
+	    .test_share = .2, .rule = "unanimous", .quorum = 2.0 / 3.0, .labels = "posterior", .evidence = NULL};
+
+	*options = defaults;
+	serm_options_read(given, serm_model_option_table, serm_model_option_count, options, what);
+	/* JSON null means the default. */
+	if (options->rule == NULL)
+		options->rule = defaults.rule;
+	if (options->labels == NULL)
+		options->labels = defaults.labels;
+}
+
+/* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().
+ */
+static char *
+model_names(uint64 *count)
+{
+	StringInfoData names;
+	Datum limit = Int64GetDatum(NAMES_MAX + 1);
+
+	initStringInfo(&names);
+	*count = serm_plan_select(&names_plan, &limit);
+	for (uint64 i = 0; i < *count && i < NAMES_MAX; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", serm_spi_string(i, 1));
+	if (*count > NAMES_MAX)
+		appendStringInfoString(&names, ", ...");
+	return names.data;
+}
+
+void
+serm_model_unknown(const char *name)
+{
+	uint64 count;
+	char *names;
+
+	(void) serm_reading_begin();
+	names = model_names(&count);
+	ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("model \"%s\" does not exist", name),
+	    count > 0 ? errhint("The models there are: %s.", names)
+	              : errhint("Create it with SELECT serm.create_model(%s).", quote_literal_cstr(name)));
+}
+
+/* The only model there is. */
+static char *
+only_model(void)
+{
+	uint64 count;
+	char *names = model_names(&count);
+
+	if (count == 0)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("there is no model"),
+		    errhint("Create one with SELECT serm.create_model('name')."));
+	if (count > 1)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("there are several models and none was named"),
+		    errhint("Name one as an argument, or SET serm.model. The models there are: %s.", names));
+	return names;
+}
+
+static void
+read_grades(SermModelRow *row, Datum array)
+{
+	Datum *elements;
+
+	deconstruct_array(
+	    DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &row->grade_count);
+	row->grades = palloc(row->grade_count * sizeof(char *));
+	for (int i = 0; i < row->grade_count; i++)
+		row->grades[i] = TextDatumGetCString(elements[i]);
+}
+
+static SermModelRow *
+read_row(void)
+{
+	SermModelRow *row = palloc0(sizeof(SermModelRow));
+	bool null;
+	Datum value;
+
+	strlcpy(row->name, serm_spi_string(0, 1), sizeof(row->name));
+	strlcpy(row->kind, serm_spi_string(0, 2), sizeof(row->kind));
+	read_grades(row, serm_spi_value(0, 3, &null));
+	value = serm_spi_value(0, 4, &null);
+	row->log = null ? InvalidOid : DatumGetObjectId(value);
+	value = serm_spi_value(0, 5, &null);
+	row->documents = null ? InvalidOid : DatumGetObjectId(value);
+	value = serm_spi_value(0, 6, &null);
+	row->active = null ? 0 : DatumGetInt32(value);
+	serm_model_options_read(DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
+	return row;
+}
+
+SermModelRow *
+serm_model_read(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SermReading reading = serm_reading_begin();
+	MemoryContext local;
+	SermModelRow *row;
+	Datum key;
+
+	if (name == NULL)
+		name =
+		    serm_default_model != NULL && serm_default_model[0] != '\0' ? serm_default_model : only_model();
+	key = CStringGetTextDatum(name);
+	if (serm_plan_select(&model_plan, &key) == 0)
+		serm_model_unknown(name);
+	local = MemoryContextSwitchTo(caller);
+	row = read_row();
+	MemoryContextSwitchTo(local);
+	serm_reading_end(reading);
+	return row;
+}

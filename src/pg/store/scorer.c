@@ -1,0 +1,345 @@
+/*
+ * Scorers: opened versions, ready to score. The weights behind them are shared
+ * by all scorers of the backend, found by content (model, version, checksum):
+ * a name that is used again for another model cannot meet old weights.
+ *
+ * Every statement opens its scorers anew: rights are checked and the active
+ * version is read under the statement's own snapshot. What that costs is two
+ * index look-ups; weights stay mapped.
+ */
+#include "pg/serm.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+
+#include "pg/store/internal.h"
+
+/* Weights that no scorer uses are kept mapped up to this number. */
+#define IDLE_MAX 8
+/* What one prediction may take: texts are bounded, so this is never reached by sound ones. */
+#define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
+
+typedef struct Weights {
+	SermImageKey key;
+	MemoryContext context;
+	SermModel *model;
+	uint32 users;
+	uint64 last_used;
+} Weights;
+
+struct SermScorer {
+	MemoryContext context; /* holds the scorer itself; a child of the owner */
+	Weights *weights;
+	SermModelRow *row;
+	int version;
+	uint64 generation;
+	Oid user;
+	TimestampTz statement;
+	MemoryContextCallback release;
+	/* The query that is parsed: its bytes and what became of them. */
+	SermArena query_arena;
+	SermArenaMark query_start;
+	SermText query_text;
+	SermQuery *query;
+	SermArena scratch;
+	SermTextBuffer query_buffer;
+	SermTextBuffer doc_buffer;
+};
+
+static SermPlan version_plan = {
+    "SELECT v.checksum FROM serm.version AS v WHERE v.model = $1 AND v.version = $2", 2, {TEXTOID, INT4OID},
+    NULL};
+
+static HTAB *opened = NULL; /* SermImageKey -> Weights */
+static uint64 clock_ticks = 0;
+
+/* --- invalidation: a flag only; the reading is done at the next use */
+
+static Oid watched[3]; /* serm.model, serm.version, serm.tensor, as of the last opening */
+static uint64 generation = 1;
+
+static void
+relation_changed(Datum unused, Oid relation)
+{
+	if (relation == InvalidOid || relation == watched[0] || relation == watched[1] || relation == watched[2])
+		generation++;
+}
+
+static void
+watch_tables(void)
+{
+	static const char *const names[] = {"model", "version", "tensor"};
+	static bool registered = false;
+	Oid schema = get_namespace_oid("serm", false);
+
+	if (!registered) {
+		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+		registered = true;
+	}
+	for (int i = 0; i < lengthof(watched); i++)
+		watched[i] = get_relname_relid(names[i], schema);
+}
+
+/*
+ * Rights on weights are asked for at every opening, also when they are mapped
+ * already. (The rows of the model and of the version are read by SQL, which
+ * asks for itself.)
+ */
+static void
+check_rights(void)
+{
+	const Oid tensor = watched[2];
+	AclResult result = pg_class_aclcheck(tensor, GetUserId(), ACL_SELECT);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, "tensor");
+	if (check_enable_rls(tensor, InvalidOid, false) == RLS_ENABLED)
+		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		    errmsg("weights cannot be read under row-level security"),
+		    errhint("Put the policy on serm.model or serm.version instead of serm.tensor."));
+}
+
+/* --- weights */
+
+static void
+close_image(void *image)
+{
+	serm_cache_release(image);
+}
+
+/* Take the weights that were used longest ago away when too many are kept for nobody. */
+static void
+evict_idle(void)
+{
+	HASH_SEQ_STATUS scan;
+	Weights *weights, *oldest = NULL;
+	int idle = 0;
+
+	hash_seq_init(&scan, opened);
+	while ((weights = hash_seq_search(&scan)) != NULL) {
+		if (weights->users > 0)
+			continue;
+		idle++;
+		if (oldest == NULL || weights->last_used < oldest->last_used)
+			oldest = weights;
+	}
+	if (idle > IDLE_MAX) {
+		MemoryContextDelete(oldest->context);
+		(void) hash_search(opened, &oldest->key, HASH_REMOVE, NULL);
+	}
+}
+
+/* Open the weights in a context that disappears with everything if this fails. */
+static Weights *
+load_weights(const SermImageKey *key, const SermModelRow *row)
+{
+	/* The image may be built in a context of its own, which is reset once it is mapped instead. */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm weights", ALLOCSET_SMALL_SIZES);
+	MemoryContext build = AllocSetContextCreate(context, "serm image", ALLOCSET_SMALL_SIZES);
+	SermImage *image = MemoryContextAllocZero(context, sizeof(SermImage));
+	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	Weights *weights;
+	SermTensorSet tensors;
+	SermArena arena;
+	SermModel *model;
+	SermError error = {SERM_OK, ""};
+
+	*image = serm_cache_open(key, build);
+	callback->func = close_image;
+	callback->arg = image;
+	MemoryContextRegisterResetCallback(context, callback);
+
+	MemoryContextSwitchTo(context);
+	tensors = serm_image_tensors(image);
+	serm_arena_init(&arena, serm_context_allocator(context), SIZE_MAX);
+	serm_check(serm_model_open(row->kind, &tensors, &arena, &model, &error), &error);
+	if (serm_model_grade_count(model) != (uint32) row->grade_count)
+		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
+		    errmsg("version %d of model \"%s\" has %u grades, the model %d", key->version, key->model,
+		        serm_model_grade_count(model), row->grade_count));
+	weights = hash_search(opened, key, HASH_ENTER, NULL);
+	weights->context = context;
+	weights->model = model;
+	weights->users = 0;
+	MemoryContextSetParent(context, TopMemoryContext);
+	return weights;
+}
+
+static Weights *
+find_weights(const SermImageKey *key, const SermModelRow *row)
+{
+	Weights *weights;
+
+	if (opened == NULL) {
+		HASHCTL control = {.keysize = sizeof(SermImageKey), .entrysize = sizeof(Weights)};
+
+		opened = hash_create("serm weights", 16, &control, HASH_ELEM | HASH_BLOBS);
+	}
+	weights = hash_search(opened, key, HASH_FIND, NULL);
+	if (weights == NULL) {
+		MemoryContext previous = CurrentMemoryContext;
+
+		weights = load_weights(key, row);
+		MemoryContextSwitchTo(previous);
+	}
+	weights->last_used = ++clock_ticks;
+	return weights;
+}
+
+static void
+release_weights(void *scorer)
+{
+	Weights *weights = ((SermScorer *) scorer)->weights;
+
+	Assert(weights->users > 0);
+	weights->users--;
+}
+
+/* --- scorers */
+
+/* The checksum of a version; inside serm_reading_begin(). */
+static uint64
+read_checksum(const SermModelRow *row, int version)
+{
+	Datum values[] = {CStringGetTextDatum(row->name), Int32GetDatum(version)};
+	bool null;
+
+	if (serm_plan_select(&version_plan, values) == 0)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("model \"%s\" has no version %d", row->name, version),
+		    errhint("The versions there are: SELECT * FROM serm.versions WHERE model = %s.",
+		        quote_literal_cstr(row->name)));
+	return (uint64) DatumGetInt64(serm_spi_value(0, 1, &null));
+}
+
+/* Everything that reads tables; fills row and version, and takes a use of the weights. */
+static void
+open_version(SermScorer *scorer, const char *model, int version)
+{
+	SermReading reading = serm_reading_begin();
+	MemoryContext local = MemoryContextSwitchTo(scorer->context);
+	SermImageKey key;
+
+	watch_tables();
+	scorer->row = serm_model_read(model);
+	MemoryContextSwitchTo(local);
+	if (version == 0 && scorer->row->active == 0)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("model \"%s\" has no active version", scorer->row->name),
+		    errhint("Train it with CALL serm.train(%s).", quote_literal_cstr(scorer->row->name)));
+	scorer->version = version != 0 ? version : scorer->row->active;
+	serm_image_key(&key, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
+	check_rights();
+	scorer->weights = find_weights(&key, scorer->row);
+	scorer->weights->users++;
+	scorer->release.func = release_weights;
+	scorer->release.arg = scorer;
+	MemoryContextRegisterResetCallback(scorer->context, &scorer->release);
+	serm_reading_end(reading);
+}
+
+static SermArenaMark
+start_arena(SermArena *arena, MemoryContext context)
+{
+	serm_arena_init(arena, serm_context_allocator(context), SCRATCH_BYTES_MAX);
+	/* A mark behind a first allocation keeps the first block when the arena is rewound. */
+	if (serm_arena_alloc(arena, 1) == NULL)
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+	return serm_arena_mark(arena);
+}
+
+SermScorer *
+serm_scorer_open(const char *model, int version, MemoryContext owner)
+{
+	/* Under the caller's memory until it is complete, so that an error leaves nothing with the owner. */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm scorer", ALLOCSET_SMALL_SIZES);
+	SermScorer *scorer = MemoryContextAllocZero(context, sizeof(SermScorer));
+
+	scorer->context = context;
+	scorer->generation = generation;
+	scorer->user = GetUserId();
+	scorer->statement = GetCurrentStatementStartTimestamp();
+	open_version(scorer, model, version);
+	evict_idle();
+	scorer->query_start = start_arena(&scorer->query_arena, context);
+	(void) start_arena(&scorer->scratch, context);
+	scorer->query_buffer.context = context;
+	scorer->doc_buffer.context = context;
+	MemoryContextSetParent(context, owner);
+	return scorer;
+}
+
+void
+serm_scorer_close(SermScorer *scorer)
+{
+	if (scorer != NULL)
+		MemoryContextDelete(scorer->context);
+}
+
+int
+serm_scorer_version(const SermScorer *scorer)
+{
+	return scorer->version;
+}
+
+const SermModelRow *
+serm_scorer_row(const SermScorer *scorer)
+{
+	return scorer->row;
+}
+
+bool
+serm_scorer_stale(const SermScorer *scorer)
+{
+	return scorer->generation != generation || scorer->user != GetUserId() ||
+	       scorer->statement != GetCurrentStatementStartTimestamp();
+}
+
+/* Parse `text` unless it is the query that is parsed already. */
+static void
+prepare_query(SermScorer *scorer, SermText text)
+{
+	SermStatus status;
+	SermError error = {SERM_OK, ""};
+	char *copy;
+
+	text.length = Min(text.length, SERM_SERVER_BYTES_MAX);
+	if (scorer->query != NULL && scorer->query_text.length == text.length &&
+	    memcmp(scorer->query_text.bytes, text.bytes, text.length) == 0)
+		return;
+	scorer->query = NULL;
+	serm_arena_rewind(&scorer->query_arena, scorer->query_start);
+	copy = serm_arena_copy(&scorer->query_arena, text.bytes, text.length);
+	if (copy == NULL)
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+	scorer->query_text = (SermText){copy, text.length};
+	status = serm_model_parse_query(scorer->weights->model,
+	    serm_text_utf8(scorer->query_text, &scorer->query_buffer), &scorer->query_arena, &scorer->query,
+	    &error);
+	if (status != SERM_OK)
+		scorer->query = NULL;
+	serm_check(status, &error);
+}
+
+void
+serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPrediction *prediction)
+{
+	SermError error = {SERM_OK, ""};
+
+	prepare_query(scorer, query);
+	serm_check(serm_model_predict(scorer->weights->model, scorer->query,
+	               serm_text_utf8(doc, &scorer->doc_buffer), &scorer->scratch, prediction, &error),
+	    &error);
+	if (!isfinite(prediction->score))
+		ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+		    errmsg("model \"%s\" version %d gave a score that is not finite", scorer->row->name,
+		        scorer->version));
+}

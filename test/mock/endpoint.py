@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""A judge for tests: an OpenAI-compatible chat completion endpoint with every bad habit.
+
+    endpoint.py [--port N] [--port-file FILE] [--noise SHARE]
+
+Prints its port, and writes it to FILE. The first segment of the path chooses the
+habit: /v1/chat/completions is a well-behaved judge, /slow/v1/chat/completions a slow one.
+The grade comes from the words that query and document share, shifted by one for a
+share of the requests that depends on their seed only. GET /stats tells how many
+requests each habit received, GET /seen/TEXT whether TEXT was in any of them.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import socket
+import struct
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FENCE = re.compile(r"<data-([0-9a-f]{32}) (\w+)(?: \(cut\))?>\n(.*?)\n</data-\1>", re.S)
+lock = threading.Lock()
+counts = {}
+state = {"in_flight": 0, "in_flight_max": 0, "seen": []}
+
+
+def words(text):
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def judge(request, noise):
+    """(grade, rationale) from the fenced texts of the user message."""
+    user = request["messages"][-1]["content"]
+    fields = {name: text for _, name, text in FENCE.findall(user)}
+    match = re.search(r"integer from 0 to (\d+)", request["messages"][0]["content"])
+    top = int(match.group(1)) if match else 3
+    query, document = words(fields.get("query", "")), words(fields.get("document", ""))
+    overlap = len(query & document) / len(query) if query else 0.0
+    grade = min(top, int(overlap * (top + 1)))
+    key = "%s|%s|%s" % (request.get("seed"), fields.get("query"), fields.get("document"))
+    draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2.0**64
+    if draw < noise:
+        grade = grade + 1 if grade == 0 or (draw < noise / 2 and grade < top) else grade - 1
+    return grade, "%d of %d query words are in the document" % (len(query & document), len(query))
+
+
+def completion(content, request):
+    return {
+        "id": "mock", "object": "chat.completion", "model": request.get("model"),
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": len(json.dumps(request)) // 4, "completion_tokens": len(content) // 4},
+    }
+
+
+class Judge(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 65536
+    noise = 0.0
+
+    def log_message(self, *arguments):
+        pass
+
+    def answer(self, status, body, headers=None):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        if self.path == "/stats":
+            with lock:
+                self.answer(200, dict(counts, in_flight_max=state["in_flight_max"]))
+        elif self.path.startswith("/seen/"):
+            with lock:
+                self.answer(200, {"seen": any(self.path[6:] in text for text in state["seen"])})
+        else:
+            with lock:
+                counts["get"] = counts.get("get", 0) + 1
+            self.answer(404, {"error": "not found"})
+
+    def do_POST(self):
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        first = self.path.strip("/").split("/")[0]
+        habit = first if hasattr(self, "habit_" + first) else "v1"
+        with lock:
+            counts[habit] = counts.get(habit, 0) + 1
+            number = counts[habit]
+            state["in_flight"] += 1
+            state["in_flight_max"] = max(state["in_flight_max"], state["in_flight"])
+            state["seen"].append("%s %s" % (self.headers.get("Authorization"), raw.decode("utf-8", "replace")))
+            del state["seen"][:-2000]
+        try:
+            if not self.path.endswith("/chat/completions"):
+                self.answer(404, {"error": "no such route"})
+                return
+            getattr(self, "habit_" + habit)(json.loads(raw), number)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        finally:
+            with lock:
+                state["in_flight"] -= 1
+
+    def grade(self, request, **changes):
+        grade, rationale = judge(request, self.noise)
+        answer = {"grade": grade, "rationale": rationale}
+        answer.update(changes)
+        self.answer(200, completion(json.dumps(answer), request))
+
+    def content(self, request, text):
+        self.answer(200, completion(text, request))
+
+    # --- the habits; number counts the requests of one habit from 1
+
+    def habit_v1(self, request, number):
+        self.grade(request)
+
+    def habit_slow(self, request, number):
+        time.sleep(0.3)
+        self.grade(request)
+
+    def habit_sleep(self, request, number):
+        time.sleep(20)
+        self.grade(request)
+
+    def habit_noisy(self, request, number):
+        """A judge whose paths differ: every third seed is one grade off."""
+        grade, rationale = judge(request, 0.34)
+        self.content(request, json.dumps({"grade": grade, "rationale": rationale}))
+
+    def habit_fence(self, request, number):
+        grade, rationale = judge(request, 0.0)
+        self.content(request, "```json\n%s\n```" % json.dumps({"grade": grade, "rationale": rationale}))
+
+    def habit_top(self, request, number):
+        self.content(request, '{"grade": 3, "rationale": "always the best"}')
+
+    def habit_500(self, request, number):
+        self.answer(500, {"error": "broken"})
+
+    def habit_400(self, request, number):
+        self.answer(400, {"error": "bad request"})
+
+    def habit_401(self, request, number):
+        self.answer(401, {"error": "bad key %s" % self.headers.get("Authorization")})
+
+    def habit_429(self, request, number):
+        """Too many requests, every other time."""
+        if number % 2 == 1:
+            self.answer(429, {"error": "slow down"}, {"Retry-After": "1"})
+        else:
+            self.grade(request)
+
+    def habit_429date(self, request, number):
+        if number % 2 == 1:
+            self.answer(429, {"error": "slow down"}, {"Retry-After": self.date_time_string(time.time() + 1)})
+        else:
+            self.grade(request)
+
+    def habit_garbage(self, request, number):
+        self.answer(200, b"<html><body>It works!</body></html>")
+
+    def habit_echo(self, request, number):
+        """Says the caller's key in its answer."""
+        self.content(request, json.dumps({"grade": 1, "rationale": "key %s" % self.headers.get("Authorization")}))
+
+    def habit_echobad(self, request, number):
+        self.content(request, "your key is %s" % self.headers.get("Authorization"))
+
+    def habit_badgrade(self, request, number):
+        self.content(request, '{"grade": 7, "rationale": "off the scale"}')
+
+    def habit_twice(self, request, number):
+        self.content(request, '{"grade": 1, "grade": 3}')
+
+    def habit_badonce(self, request, number):
+        if number % 2 == 1:
+            self.content(request, "Let me think about it.")
+        else:
+            self.grade(request)
+
+    def habit_empty(self, request, number):
+        self.answer(200, b"")
+
+    def habit_notutf8(self, request, number):
+        self.answer(200, b'{"choices":[{"message":{"content":"{\\"grade\\": 1}\xff"}}]}')
+
+    def habit_deep(self, request, number):
+        self.answer(200, b"[" * 100000)
+
+    def habit_hugelength(self, request, number):
+        self.send_response(200)
+        self.send_header("Content-Length", str(1 << 30))
+        self.end_headers()
+        for _ in range(1 << 10):
+            self.wfile.write(b" " * (1 << 20))
+
+    def habit_huge(self, request, number):
+        """An endless chunked reply."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for _ in range(1 << 14):
+            self.wfile.write(b"10000\r\n" + b" " * 65536 + b"\r\n")
+
+    def habit_headers(self, request, number):
+        self.send_response(200)
+        for i in range(20000):
+            self.send_header("X-Header-%d" % i, "x" * 60)
+        self.end_headers()
+
+    def habit_drip(self, request, number):
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        for _ in range(200):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+            time.sleep(0.1)
+
+    def habit_short(self, request, number):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b'{"choices": [')
+        self.close_connection = True
+
+    def habit_close(self, request, number):
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def habit_reset(self, request, number):
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def habit_redirect(self, request, number):
+        status = (301, 302, 303, 307, 308)[number % 5]
+        self.answer(status, b"", {"Location": "/secret/v1/chat/completions"})
+
+    def habit_secret(self, request, number):
+        """Must never be reached: only a redirect leads here."""
+        self.grade(request)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--port-file")
+    parser.add_argument("--noise", type=float, default=0.0)
+    arguments = parser.parse_args()
+    Judge.noise = arguments.noise
+    server = Server(("127.0.0.1", arguments.port), Judge)
+    port = server.server_address[1]
+    print(port, flush=True)
+    if arguments.port_file:
+        with open(arguments.port_file + ".new", "w") as file:
+            file.write("%d\n" % port)
+        os.replace(arguments.port_file + ".new", arguments.port_file)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
