@@ -20,7 +20,8 @@ import numpy as np
 
 KS = (1, 4, 10)
 DRAWS = 2000
-# Per set: grades as 0..G-1, folds (0: one split with a quarter of the queries held out), gates: (least or most).
+SEED = 42
+# Per set: grades as 0..G-1, folds (0: fold 0 is a quarter of the queries, and the only one held out), gates: (least or most).
 SETS = {
     "crowdflower_srr": {
         "grade": lambda g: int(g) - 1, "grades": 4, "folds": 5,
@@ -76,10 +77,10 @@ def load(root, name):
         CREATE TABLE bench.product (doc_id text PRIMARY KEY, title text, body text,
             doc text GENERATED ALWAYS AS (title || E'\\n' || body) STORED);
         CREATE VIEW bench.document AS SELECT doc_id, doc FROM bench.product;
-        CREATE TABLE bench.query (query_id text PRIMARY KEY, query text);
+        CREATE TABLE bench.query (query_id text PRIMARY KEY, query text, place int GENERATED ALWAYS AS IDENTITY);
         CREATE TABLE bench.raw (query_id text, doc_id text, grade float8);
         \\copy bench.product (doc_id, title, body) from program 'gzip -dc {path}/docs.tsv.gz | sed "s/\\\\\\\\/&&/g"'
-        \\copy bench.query from program 'gzip -dc {path}/queries.tsv.gz | sed "s/\\\\\\\\/&&/g"'
+        \\copy bench.query (query_id, query) from program 'gzip -dc {path}/queries.tsv.gz | sed "s/\\\\\\\\/&&/g"'
         \\copy bench.raw from program 'gzip -dc {path}/qrels.tsv.gz'
         -- Stems as english has them, but no stop words: questions need them.
         CREATE TEXT SEARCH DICTIONARY bench.stem (TEMPLATE = snowball, language = english);
@@ -88,12 +89,11 @@ def load(root, name):
         CREATE TABLE bench.grade (query_id text, doc_id text, grade int, fold int, PRIMARY KEY (query_id, doc_id));
     """)
     spec = SETS[name]
-    # Equal query texts go to one fold, whatever their ids are.
-    query = dict(rows("SELECT query_id, query FROM bench.query"))
+    ids = [q for q, in rows("SELECT query_id FROM bench.query ORDER BY place")]
     fold = {}
-    for query_id, text in query.items():
-        position = share("fold " + " ".join(text.lower().split()))
-        fold[query_id] = int(position * spec["folds"]) if spec["folds"] else int(position >= .25)
+    for place, i in enumerate(np.random.RandomState(SEED).permutation(len(ids))):
+        held_out = place >= int(.75 * len(ids))
+        fold[ids[i]] = place * spec["folds"] // len(ids) if spec["folds"] else int(not held_out)
     pairs = [(q, d, spec["grade"](float(g)), fold[q])
              for q, d, g in rows("SELECT query_id, doc_id, avg(grade) FROM bench.raw "
                                  "JOIN bench.product USING (doc_id) JOIN bench.query USING (query_id) GROUP BY 1, 2")]

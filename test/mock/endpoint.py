@@ -141,6 +141,10 @@ class Judge(BaseHTTPRequestHandler):
     def habit_top(self, request, number):
         self.content(request, '{"grade": 3, "rationale": "always the best"}')
 
+    def habit_unicode(self, request, number):
+        grade, _ = judge(request, 0.0)
+        self.content(request, json.dumps({"grade": grade, "rationale": "\u65e5\u672c \u00e4"}, ensure_ascii=False))
+
     def habit_500(self, request, number):
         self.answer(500, {"error": "broken"})
 

@@ -209,6 +209,43 @@ my $dump = $node->safe_psql('postgres', q{SELECT string_agg(x::text, ' ') FROM (
   . $node->safe_psql('postgres', q{SELECT string_agg(x::text, ' ') FROM pg_settings x});
 unlike($dump, qr/CANARY/, 'nor in votes, activity or settings');
 
+# --- evidence and instructions
+sql(q{
+CREATE FUNCTION knows(query text, doc text) RETURNS text LANGUAGE sql AS $$SELECT 'EVIDENCE-ON-' || upper(split_part(query, ' ', 2))$$;
+CREATE FUNCTION knows_not(query text, doc text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no evidence'; END$$;
+SELECT serm.create_model('evident', options => '{"evidence": "public.knows"}');
+SELECT serm.create_model('not_evident', options => '{"evidence": "public.knows_not"}');
+INSERT INTO serm.prompt (model, version, instructions) VALUES ('evident', 1, 'OLD-WORDS'), ('evident', 2, 'NEW-WORDS');
+});
+add_agent('evident', 'evident_judge', 'v1', q{paths '1'});
+sql(q{SELECT serm.add_agent('not_evident', 'evident_judge')});
+add_samples($_, 1) for qw(evident not_evident);
+sql(qq{CALL serm.annotate('$_')}) for qw(evident not_evident);
+is(ask('/seen/EVIDENCE-ON-PILLOW', 'seen'), 'true', 'the agent sees the evidence');
+is(ask('/seen/NEW-WORDS', 'seen') . ask('/seen/OLD-WORDS', 'seen'), 'truefalse', 'and the newest instructions');
+is(sql(q{SELECT prompt FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'evident'}), '2',
+	'the vote records their version');
+like(sql(q{SELECT error FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'not_evident'}),
+	qr/evidence function failed: P0001: no evidence/, 'without its evidence a sample is not graded');
+
+# --- encodings: the prompt is UTF-8, the vote is text of the database
+for my $encoding (qw(LATIN1 SQL_ASCII))
+{
+	my $database = lc "in_$encoding";
+	my $bytes = $encoding eq 'SQL_ASCII' ? q{E'caf\xe9 \xff'} : q{'caf' || chr(233)};
+
+	$node->safe_psql('postgres', qq{CREATE DATABASE $database ENCODING '$encoding' LOCALE 'C' TEMPLATE template0});
+	my $vote = $node->safe_psql($database, qq{
+		CREATE EXTENSION serm;
+		SELECT serm.create_model('m');
+		CREATE SERVER judge FOREIGN DATA WRAPPER serm_agent
+			OPTIONS (endpoint 'http://127.0.0.1:$port/unicode/v1', model 'mock', paths '1');
+		SELECT serm.add_agent('m', 'judge');
+		INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('m', 'blue', 'd', 'blue ' || $bytes);
+		CALL serm.annotate('m');
+		SELECT grade, encode(convert_to(rationale, 'SQL_ASCII'), 'hex') FROM serm.vote});
+	like($vote, $encoding eq 'LATIN1' ? qr/^3\|3f3f20e4$/m : qr/^3\|e697a5e69cac20c3a4$/m, "$encoding: graded, and the rationale is text");
+}
 # --- crashes: every vote exactly once, whatever dies
 sub worker_pid { return sql(q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'serm annotator'}); }
 

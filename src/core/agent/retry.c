@@ -141,8 +141,8 @@ read_date(Cursor *cursor, int64_t *unix_time)
 	    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"};
 	static const char *const months[] = {
 	    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-	int64_t year, day, seconds;
-	int name, month;
+	int64_t year = 0, day = 0, seconds = 0;
+	int name, month = 0;
 	bool good;
 
 	if (read_name(cursor, long_days, 7, &name)) {

@@ -375,12 +375,19 @@ wait_for_answers(Run *run)
 {
 	TimestampTz last = GetCurrentTimestamp();
 	int64 foreign_tasks, open;
-	int tick = TICK_FIRST_MS;
+	long tick = TICK_FIRST_MS;
 
 	run->open = PG_INT64_MAX;
-	while ((open = keep_workers(run, &foreign_tasks)) > 0) {
+	for (;;) {
+		TimestampTz start = GetCurrentTimestamp();
+
+		open = keep_workers(run, &foreign_tasks);
+		if (open == 0)
+			break;
 		note_progress(run, open, &last);
 		commit(run);
+		/* Looking takes a tenth of the time at most, however long the queue. */
+		tick = Max(tick, 10 * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, tick, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -449,6 +456,7 @@ settle_all(Run *run, bool wait)
 void
 serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	Run run = {0};
 	int64 foreign_tasks;
 
@@ -477,6 +485,7 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 	}
 	MemoryContextSwitchTo(run.context);
 	serm_spi_end(run.level);
+	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(run.context);
 }
 

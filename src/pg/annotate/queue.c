@@ -13,6 +13,8 @@
 /* Longer than every lease (10 minutes and a margin) and every wait (2 minutes). */
 #define HORIZON "interval '1 hour'"
 
+#define FINISH_PARAMS 9
+
 #define DUE                                                                                                  \
 	" NOT (t.not_before > pg_catalog.now() AND t.not_before < pg_catalog.now() + " HORIZON ")"               \
 	" AND (t.lease_until IS NULL OR NOT (t.lease_until > pg_catalog.now() AND t.lease_until < "              \
@@ -125,11 +127,43 @@ number_or_null(int number)
 	return number >= 0 ? SERM_INT4(number) : SERM_NULL(INT4OID);
 }
 
+/*
+ * The one statement that runs for every answer is prepared once per process. The
+ * server replans it when tables, roles or the search_path change.
+ */
+static SPIPlanPtr
+finish_plan(const SermParam *params, int count)
+{
+	static SPIPlanPtr saved = NULL;
+	Oid types[FINISH_PARAMS];
+	SPIPlanPtr plan;
+
+	if (saved != NULL)
+		return saved;
+	Assert(count == FINISH_PARAMS);
+	for (int i = 0; i < count; i++)
+		types[i] = params[i].type;
+	plan = SPI_prepare(
+	    "WITH gone AS (DELETE FROM serm.task t WHERE t.id = $1 AND t.token IS NOT DISTINCT FROM $2"
+	    "  RETURNING t.sample, t.agent, t.path),"
+	    " stored AS (INSERT INTO serm.vote"
+	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply)"
+	    "  SELECT g.sample, g.agent, g.path, $3::pg_catalog.int2, $4, $5, $6, $7, $8, $9 FROM gone g"
+	    "  ON CONFLICT DO NOTHING)"
+	    " SELECT pg_catalog.count(*) FROM gone",
+	    count, types);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR),
+		    errmsg("internal query ended with %s", SPI_result_code_string(SPI_result)));
+	saved = plan;
+	return saved;
+}
+
 /* A task without a token is one that the session holds under a row lock: a judge's. */
 bool
 serm_queue_finish(const SermTask *task, const SermVoteRow *vote)
 {
-	SermParam params[] = {
+	SermParam params[FINISH_PARAMS] = {
 	    SERM_INT8(task->id),
 	    task->token != 0 ? SERM_INT8(task->token) : SERM_NULL(INT8OID),
 	    number_or_null(vote->grade),
@@ -142,17 +176,16 @@ serm_queue_finish(const SermTask *task, const SermVoteRow *vote)
 	        ? SERM_DATUM(BYTEAOID, PointerGetDatum(cstring_to_text_with_len(vote->reply, vote->reply_length)))
 	        : SERM_NULL(BYTEAOID),
 	};
+	Datum values[FINISH_PARAMS];
+	char nulls[FINISH_PARAMS];
 	bool null;
 
-	serm_spi_execute(
-	    "WITH gone AS (DELETE FROM serm.task t WHERE t.id = $1 AND t.token IS NOT DISTINCT FROM $2"
-	    "  RETURNING t.sample, t.agent, t.path),"
-	    " stored AS (INSERT INTO serm.vote"
-	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply)"
-	    "  SELECT g.sample, g.agent, g.path, $3::pg_catalog.int2, $4, $5, $6, $7, $8, $9 FROM gone g"
-	    "  ON CONFLICT DO NOTHING)"
-	    " SELECT pg_catalog.count(*) FROM gone",
-	    SPI_OK_SELECT, false, params, lengthof(params));
+	for (int i = 0; i < FINISH_PARAMS; i++) {
+		values[i] = params[i].value;
+		nulls[i] = params[i].null ? 'n' : ' ';
+	}
+	if (SPI_execute_plan(finish_plan(params, FINISH_PARAMS), values, nulls, false, 0) != SPI_OK_SELECT)
+		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not store a vote"));
 	return DatumGetInt64(serm_spi_value(0, 1, &null)) > 0;
 }
 

@@ -86,11 +86,21 @@ write_gate(SermRound *round, const SermGateDecision *decision, int against, bool
 	return serm_json_end(json);
 }
 
-/* The active version now, not when the round began: it is the one that would be replaced. */
+/* The active version now, not when the round began: it is the one that would be replaced. 0 without one. */
 static int
-active_version(const SermRound *round)
+active_version(const SermRound *round, bool lock)
 {
-	return serm_model_read(round->row->name)->active;
+	SermParam params[] = {SERM_TEXT(round->row->name)};
+	bool null;
+	Datum active;
+
+	serm_spi_execute(lock ? "SELECT m.active FROM serm.model m WHERE m.name = $1 FOR UPDATE"
+	                      : "SELECT m.active FROM serm.model m WHERE m.name = $1",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	if (SPI_processed == 0)
+		return 0;
+	active = serm_spi_value(0, 1, &null);
+	return null ? 0 : DatumGetInt32(active);
 }
 
 /* Somebody promoted the candidate while the round ran: there is nothing left to decide. */
@@ -104,7 +114,8 @@ finish_promoted_by_hand(SermRound *round)
 static void
 apply(SermRound *round, const SermGateDecision *decision, int against, const Jsonb *metrics)
 {
-	if (active_version(round) != against)
+	/* With the row locked, nobody promotes between this look and the decision. */
+	if (active_version(round, true) != against)
 		ereport(ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 		    errmsg("another version of model \"%s\" became active while the gate compared", round->row->name),
 		    errhint("CALL serm.evolve('%s') again: it compares with the new one.", round->row->name));
@@ -125,7 +136,7 @@ serm_round_gate(SermRound *round)
 	SermPairSet test;
 	Jsonb *metrics;
 	bool gold;
-	int against = active_version(round);
+	int against = active_version(round, false);
 
 	if (against == round->candidate) {
 		finish_promoted_by_hand(round);
@@ -133,8 +144,8 @@ serm_round_gate(SermRound *round)
 	}
 	serm_pairs_read(&round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, NULL, &test);
 	gold = serm_pairs_keep_gold(&test);
-	active_scorer = serm_scorer_open(round->row->name, against, round->context);
-	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, round->context);
+	active_scorer = serm_scorer_open(round->row->name, against, SERM_SEE_WRITES, round->context);
+	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
 	evaluate_version(round, active_scorer, &test, &active);
 	evaluate_version(round, candidate_scorer, &test, &candidate);

@@ -6,6 +6,7 @@
 
 #include "core/stats/gate.h"
 #include "pg/evolve/round.h"
+#include "utils/json.h"
 
 #define WHAT "serm.evolve"
 #define BUDGET 1000
@@ -49,6 +50,20 @@ defaults(SermRoundSettings *settings)
 	    (SermGateSettings){gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
 }
 
+/* A time as it will always be read: "yesterday" means the day before this call, also when the round is
+ * resumed. */
+static char *
+fix_time(const char *text)
+{
+	Datum time;
+
+	if (text == NULL)
+		return NULL;
+	time = DirectFunctionCall3(
+	    timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	return JsonEncodeDateTime(NULL, time, TIMESTAMPTZOID, NULL);
+}
+
 void
 serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings)
 {
@@ -60,6 +75,8 @@ serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings)
 	train = serm_json_take_object(&own, "train", WHAT);
 	gate = serm_json_take_object(&own, "gate", WHAT);
 	serm_options_read(own, round_table, lengthof(round_table), settings, WHAT);
+	settings->since = fix_time(settings->since);
+	settings->until = fix_time(settings->until);
 	if (settings->seed >= 0)
 		settings->train.seed = settings->seed;
 	if (train != NULL && serm_json_has(train, "promote"))

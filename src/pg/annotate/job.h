@@ -1,0 +1,44 @@
+/*
+ * One attempt of the worker at one task: what it asks, and what it makes of the
+ * answer.
+ */
+#ifndef SERM_PG_ANNOTATE_JOB_H
+#define SERM_PG_ANNOTATE_JOB_H
+
+#include "pg/annotate/annotate.h"
+#include "pg/annotate/http.h"
+
+typedef struct SermJob {
+	MemoryContext context;
+	SermTask task;
+	Oid role;
+	const char *search_path; /* for evidence functions */
+	int grade_count;
+	int attempts_max;
+	int prompt_version;
+	char *key;
+	SermText body; /* of the request */
+	SermServerOptions server;
+	char *failure; /* why it could not be prepared, or what came back instead of a grade */
+	SermOutcome outcome;
+	SermRetryDecision decision;
+	SermVoteRow vote;
+} SermJob;
+
+/* A copy of `task` in a context of its own under `parent`. */
+extern SermJob *serm_job_create(
+    MemoryContext parent, const SermTask *task, Oid role, const char *search_path);
+/*
+ * Read server, key, evidence and instructions, and write the request. Call inside
+ * serm_spi_begin. What goes wrong with them is the answer of this job (`failure`),
+ * not the worker's end.
+ */
+extern void serm_job_prepare(SermJob *job);
+/* Read a reply and decide. Call in a transaction: encodings may need the catalog. */
+extern void serm_job_finish(SermJob *job, const SermHttpResult *result);
+/* What `outcome` and `failure` lead to: done, again, or a vote without a grade. */
+extern void serm_job_decide(SermJob *job, int http_status, int64 retry_after_ms);
+/* Wipe the key and free everything. */
+extern void serm_job_free(SermJob *job);
+
+#endif
