@@ -5,13 +5,11 @@
  */
 #include "pg/annotate/job.h"
 
-#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 
 #include "core/agent/prompt.h"
 #include "core/agent/reply.h"
@@ -164,8 +162,9 @@ build_request(SermJob *job, const SermModelRow *model)
 }
 
 static void
-prepare_job(SermJob *job)
+prepare_step(void *argument)
 {
+	SermJob *job = argument;
 	SermModelRow *model = serm_model_read(job->task.model);
 	Oid server = serm_server_find(job->task.server);
 
@@ -188,31 +187,12 @@ prepare_job(SermJob *job)
 void
 serm_job_prepare(SermJob *job)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext previous = MemoryContextSwitchTo(job->context);
+	ErrorData *error = serm_attempt(prepare_step, job);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(job->context);
-	PG_TRY();
-	{
-		prepare_job(job);
-		ReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(job->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		MemoryContextSwitchTo(job->context);
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-			ReThrowError(error);
+	if (error != NULL)
 		job->failure = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
-	}
-	PG_END_TRY();
+	MemoryContextSwitchTo(previous);
 }
 
 /* --- after it */
