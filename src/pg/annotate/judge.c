@@ -7,6 +7,8 @@
 #include "pg/annotate/annotate.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -41,6 +43,14 @@ check_arguments(Oid function, const char *hint)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
 		    errmsg("function with OID %u does not exist", function), errhint("%s", hint));
 	form = (Form_pg_proc) GETSTRUCT(tuple);
+	/*
+	 * Whoever names the function of a model and writes its samples need not be trusted by whoever calls it:
+	 * what an extension lets its callers do with two texts, such as dblink_exec(), is not theirs to lend.
+	 */
+	if (function < FirstNormalObjectId || OidIsValid(getExtensionOfObject(ProcedureRelationId, function)))
+		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
+		    errmsg("function %s belongs to the system or to an extension", format_procedure(function)),
+		    errhint("Call it from a function of your own. %s", hint));
 	if (form->prokind != PROKIND_FUNCTION)
 		bad_signature(ERRCODE_WRONG_OBJECT_TYPE, function, "is not a plain function", hint);
 	if (form->pronargs != 2 || form->proargtypes.values[0] != TEXTOID ||
