@@ -221,6 +221,16 @@ try_judgment(const char *model, const Sample *sample, const SermVerdict *verdict
 
 	if (error == NULL)
 		return true;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode)) {
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			/* Not the sample's fault: it may be settled the next time. */
+			ReThrowError(error);
+		default:
+			break;
+	}
 	ereport(WARNING, errcode(error->sqlerrcode),
 	    errmsg("sample %lld cannot become a judgment: %s", (long long) sample->id, error->message));
 	return false;
@@ -243,7 +253,7 @@ serm_settle_batch(const SermModelRow *model, int limit)
 	MemoryContext context =
 	    AllocSetContextCreate(CurrentMemoryContext, "serm settling", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
-	List *agents = serm_agents_load(model->name);
+	List *agents = serm_agents_load(model->name, false);
 	List *samples = load_samples(model->name, limit);
 	uint64 count = list_length(samples);
 	SermVoteRule rule;
