@@ -362,7 +362,7 @@ for my $crash (qw(kill9 terminate postmaster))
 	{
 		my $worker = worker_pid();
 		$node->kill9;
-		for (1 .. 20) { last unless kill 0, $worker; usleep(100_000); }
+		for (1 .. 50) { last unless kill 0, $worker; usleep(100_000); }
 		ok(!kill(0, $worker), 'a worker at work leaves with the postmaster');
 		kill 9, $worker;
 		usleep(500_000);
