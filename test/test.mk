@@ -99,7 +99,7 @@ demo-here: install-here
 test: deps-test
 	$(MAKE) --no-print-directory install-here
 	$(MAKE) --no-print-directory test-here
-test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tap
+test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
 bench: bench-quality
 bench-quality: deps-bench

@@ -46,9 +46,13 @@ is_choice(const char *choices, const char *text)
 {
 	size_t length = strlen(text);
 
-	for (const char *at = choices; length > 0 && (at = strstr(at, text)) != NULL; at++)
-		if ((at == choices || at[-1] == ' ') && (at[length] == ',' || at[length] == '\0'))
+	for (const char *at = choices; *at != '\0'; at += strspn(at, ", ")) {
+		size_t choice = strcspn(at, ",");
+
+		if (choice == length && memcmp(at, text, length) == 0)
 			return true;
+		at += choice;
+	}
 	return false;
 }
 

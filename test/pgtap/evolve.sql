@@ -142,10 +142,10 @@ SELECT is(reason, 'no new judgment: of 10 pairs 0 are disputed and 10 could not 
 SELECT is(candidate, NULL, 'nothing was trained') FROM serm.round WHERE model = 'tap_plain' AND round = 2;
 
 -- --- without gold; by a role with the rights to operate; over a window of the log
-CREATE ROLE tap_operator;
-SELECT FROM serm.grant_access('tap_operator', 'operate');
-GRANT SELECT ON product, impression, truth TO tap_operator;
-SET ROLE tap_operator;
+CREATE ROLE tap_evolver;
+SELECT FROM serm.grant_access('tap_evolver', 'operate');
+GRANT SELECT ON product, impression, truth TO tap_evolver;
+SET ROLE tap_evolver;
 SELECT FROM serm.create_model('tap_em', log => 'impression', documents => 'product');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_em', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_em', '{"epochs": 1, "pretrain_epochs": 1}');
@@ -153,14 +153,14 @@ SELECT FROM serm.add_agent('tap_em', 'kind_judge(text,text)'::regprocedure);
 SELECT FROM serm.add_agent('tap_em', 'strict_judge(text,text)'::regprocedure);
 CALL serm.evolve('tap_em', '{"budget": 40, "gold": 0, "since": "2025-12-31 23:00+00", "until": "2026-01-01 00:02:30+00", "train": {"epochs": 2, "pretrain_epochs": 1}}');
 RESET ROLE;
-SELECT ok(phase IN ('promoted', 'rejected') AND by = 'tap_operator', 'a role with the level operate runs a round') FROM serm.round WHERE model = 'tap_em';
+SELECT ok(phase IN ('promoted', 'rejected') AND by = 'tap_evolver', 'a role with the level operate runs a round') FROM serm.round WHERE model = 'tap_em';
 SELECT ok(metrics -> 'labels' ->> 'method' = 'em' AND metrics -> 'labels' ->> 'gold' = '0', 'without gold the confusion is estimated') FROM serm.round WHERE model = 'tap_em';
 SELECT is(count(*), 40::bigint, 'and every pair has its soft target') FROM serm.judgment WHERE model = 'tap_em' AND target IS NOT NULL;
 SELECT ok((options ->> 'since')::timestamptz = '2025-12-31 23:00+00' AND (options ->> 'until')::timestamptz = '2026-01-01 00:02:30+00', 'the window is stored') FROM serm.round WHERE model = 'tap_em';
 SELECT is(round((metrics -> 'gate' -> 'ndcg@4' ->> 'n')::numeric), (SELECT n::numeric FROM serm.evaluate('tap_em') WHERE metric = 'ndcg@4'), 'the gate counts queries as serm.evaluate does') FROM serm.round WHERE model = 'tap_em';
 SELECT FROM serm.drop_model('tap_em');
-DROP OWNED BY tap_operator;
-DROP ROLE tap_operator;
+DROP OWNED BY tap_evolver;
+DROP ROLE tap_evolver;
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;
 SELECT results_eq($$SELECT model, rounds, promotions, last_round, last_phase FROM serm.stat_model ORDER BY model$$,

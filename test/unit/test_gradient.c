@@ -5,6 +5,7 @@
  */
 #include "core/train/loss.h"
 #include "core/train/network.h"
+#include "core/train/pretrain.h"
 #include "unit.h"
 
 #ifdef SERM_REAL_DOUBLE
@@ -168,6 +169,41 @@ test_network(double dropout, SermArena *arena)
 #endif
 }
 
+/* The in-batch softmax of pre-training, through both normalisations. */
+static void
+test_contrast(void)
+{
+	enum { ROWS = 6, SIZE = ROWS * SERM_EMBEDDING_WIDTH };
+	SermReal queries[SIZE], rests[SIZE], d_queries[SIZE], d_rests[SIZE], unit_queries[SIZE], unit_rests[SIZE];
+	SermReal similarity[ROWS * ROWS], kept_gradient[2 * SIZE];
+	SermContrast contrast = {ROWS, queries, rests, d_queries, d_rests, unit_queries, unit_rests, similarity};
+	double analytic[2 * SIZE], numeric[2 * SIZE], step = 10 * STEP;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 24);
+	for (int i = 0; i < SIZE; i++) {
+		queries[i] = (SermReal) (2 * serm_rng_normal(&rng));
+		rests[i] = (SermReal) (0.5 * queries[i] + 2 * serm_rng_normal(&rng));
+	}
+	serm_contrast_loss(&contrast, serm_gemm_builtin);
+	memcpy(kept_gradient, d_queries, sizeof(d_queries));
+	memcpy(kept_gradient + SIZE, d_rests, sizeof(d_rests));
+	for (int i = 0; i < 2 * SIZE; i++) {
+		SermReal *at = i < SIZE ? &queries[i] : &rests[i - SIZE], kept = *at;
+		SermReal up = kept + (SermReal) step, down = kept - (SermReal) step;
+		double above;
+
+		*at = up;
+		above = serm_contrast_loss(&contrast, serm_gemm_builtin);
+		*at = down;
+		numeric[i] = (above - serm_contrast_loss(&contrast, serm_gemm_builtin)) / ((double) up - down);
+		*at = kept;
+		analytic[i] = kept_gradient[i];
+	}
+	CHECK(
+	    difference_of_norms(analytic, numeric, 2 * SIZE) < TOLERANCE, "pre-training: gradient of the batch");
+}
+
 int
 main(void)
 {
@@ -175,6 +211,7 @@ main(void)
 
 	test_losses(false);
 	test_losses(true);
+	test_contrast();
 	test_network(0, &arena);
 	test_network(0.2, &arena);
 	serm_arena_free(&arena);

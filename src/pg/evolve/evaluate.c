@@ -325,7 +325,7 @@ serm_evaluate_version(PG_FUNCTION_ARGS)
 	    AllocSetContextCreate(CurrentMemoryContext, "serm evaluate", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	SermHost host;
-	SermScorer *scorer = serm_scorer_open(model, version, context);
+	SermScorer *scorer = serm_scorer_open(model, version, SERM_SEE_WRITES, context);
 	SermPairSet set;
 	SermPredictions predictions;
 	SermEvaluation evaluation;

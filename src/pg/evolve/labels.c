@@ -407,7 +407,7 @@ serm_round_settle_labels(SermRound *round)
 	close_gold(round);
 	read_votes(round, &votes);
 	if (posterior && votes.judge_count > 0)
-		scorer = serm_scorer_open(round->row->name, 0, round->context);
+		scorer = serm_scorer_open(round->row->name, 0, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
 	agreement = measure_agreement(round, &votes);
 	if (scorer == NULL)

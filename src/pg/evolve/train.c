@@ -389,7 +389,7 @@ serm_check_version(PG_FUNCTION_ARGS)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm check", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	SermHost host;
-	SermScorer *scorer = serm_scorer_open(model, version, context);
+	SermScorer *scorer = serm_scorer_open(model, version, SERM_SEE_WRITES, context);
 	SermPairSet probe;
 	SermPredictions predictions;
 	double count, texts, scores;

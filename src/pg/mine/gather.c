@@ -240,7 +240,7 @@ serm_mine_gather(SermMining *mining)
 	mining->texts = tuplestore_begin_heap(false, false, work_mem);
 
 	/* After the check of the log: its shape is reported even while the model has no version. */
-	mining->scorer = serm_scorer_open(mining->model->name, 0, mining->host.context);
+	mining->scorer = serm_scorer_open(mining->model->name, 0, SERM_SEE_WRITES, mining->host.context);
 	receiver.row = AllocSetContextCreate(mining->host.context, "serm mining row", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&receiver.query);
 	initStringInfo(&receiver.doc_id);

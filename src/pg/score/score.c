@@ -64,7 +64,8 @@ find_scorer(FunctionCallInfo fcinfo, const char *model, size_t length, int versi
 	slot->scorer = NULL;
 	name = pnstrdup(model, length);
 	/* Opened before the old one goes, so that shared weights stay. */
-	slot->scorer = serm_scorer_open(length > 0 ? name : NULL, version, fcinfo->flinfo->fn_mcxt);
+	slot->scorer =
+	    serm_scorer_open(length > 0 ? name : NULL, version, SERM_SEE_STATEMENT, fcinfo->flinfo->fn_mcxt);
 	serm_scorer_close(scorer);
 	strlcpy(slot->model, name, sizeof(slot->model));
 	slot->version = version;

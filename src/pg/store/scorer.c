@@ -222,15 +222,13 @@ read_checksum(const SermModelRow *row, int version)
 
 /* Everything that reads tables; fills row and version, and takes a use of the weights. */
 static void
-open_version(SermScorer *scorer, const char *model, int version)
+open_version(SermScorer *scorer, const char *model, int version, SermSight sight)
 {
-	SermReading reading = serm_reading_begin();
-	MemoryContext local = MemoryContextSwitchTo(scorer->context);
+	SermReading reading = serm_reading_begin(sight);
 	SermImageKey key;
 
 	watch_tables();
-	scorer->row = serm_model_read(model);
-	MemoryContextSwitchTo(local);
+	scorer->row = serm_model_find(model, scorer->context);
 	if (version == 0 && scorer->row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version", scorer->row->name),
@@ -257,7 +255,7 @@ start_arena(SermArena *arena, MemoryContext context)
 }
 
 SermScorer *
-serm_scorer_open(const char *model, int version, MemoryContext owner)
+serm_scorer_open(const char *model, int version, SermSight sight, MemoryContext owner)
 {
 	/* Under the caller's memory until it is complete, so that an error leaves nothing with the owner. */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm scorer", ALLOCSET_SMALL_SIZES);
@@ -267,7 +265,7 @@ serm_scorer_open(const char *model, int version, MemoryContext owner)
 	scorer->generation = generation;
 	scorer->user = GetUserId();
 	scorer->statement = GetCurrentStatementStartTimestamp();
-	open_version(scorer, model, version);
+	open_version(scorer, model, version, sight);
 	evict_idle();
 	scorer->query_start = start_arena(&scorer->query_arena, context);
 	(void) start_arena(&scorer->scratch, context);
