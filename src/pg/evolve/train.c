@@ -188,6 +188,19 @@ measure(SermTraining *training)
 	training->counts = count_data(training);
 }
 
+/* When the model was made, 0 without one; a lock on its row keeps it until the transaction ends. */
+static TimestampTz
+model_created(const char *model, bool lock)
+{
+	SermParam params[] = {SERM_TEXT(model)};
+	bool null;
+
+	serm_spi_execute(lock ? "SELECT m.created FROM serm.model m WHERE m.name = $1 FOR UPDATE"
+	                      : "SELECT m.created FROM serm.model m WHERE m.name = $1",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	return SPI_processed == 0 ? 0 : DatumGetTimestampTz(serm_spi_value(0, 1, &null));
+}
+
 static void
 read_data(SermTraining *training)
 {
@@ -195,6 +208,7 @@ read_data(SermTraining *training)
 	const SermModelRow *row = training->row;
 	bool agreed = strcmp(row->options.labels, "agreed") == 0;
 
+	training->created = model_created(row->name, false);
 	serm_pairs_read(host, row, agreed, &training->train, &training->test);
 	training->test_is_gold = serm_pairs_keep_gold(&training->test);
 	serm_probe_read(host, row, PROBE_PAIRS, &training->probe);
@@ -251,6 +265,9 @@ serm_training_check(SermTraining *training)
 int
 serm_training_store(SermTraining *training, int parent)
 {
+	if (model_created(training->row->name, true) != training->created)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("model \"%s\" was dropped while it was trained", training->row->name));
 	return serm_version_store(training->row->name, parent, training->settings.seed, &training->tensors,
 	    training->config, training->metrics, training->counts);
 }
