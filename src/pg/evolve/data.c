@@ -115,6 +115,10 @@ copy_model_text(SermHost *host, SermTextBuffer *buffer, uint64 row, int column)
 	Assert(!null);
 	source = serm_text_detoast(value, &detoasted);
 	utf8 = serm_text_utf8(source, buffer);
+	/* Nobody reads further: a text that lies there in full must not cost more than one that is cut on TOAST.
+	 */
+	if (utf8.bytes == source.bytes)
+		source.length = utf8.length;
 	copy.text.length = source.length;
 	copy.text.bytes = serm_arena_copy(&host->arena, source.bytes, source.length);
 	copy.utf8 = (SermText){copy.text.bytes, utf8.length};

@@ -25,7 +25,9 @@ extern void serm_json_jsonb(StringInfo json, const char *key, const Jsonb *value
 extern Jsonb *serm_json_end(StringInfo json);
 /* The union of two objects; keys of `second` win. */
 extern Jsonb *serm_json_merge(const Jsonb *first, const Jsonb *second);
+/* Whether there is a value; null, which means the default, is none. */
 extern bool serm_json_has(const Jsonb *object, const char *key);
+extern Jsonb *serm_json_without(const Jsonb *object, const char *key);
 /* The value of a key that is an object, or NULL; the key is removed from *options. Error 22023 for another
  * type. */
 extern Jsonb *serm_json_take_object(Jsonb **options, const char *key, const char *what);
@@ -213,6 +215,7 @@ typedef struct SermTraining {
 	SermText *corpus;
 	size_t corpus_count;
 	bool test_is_gold;
+	TimestampTz created; /* of the model's row: another one may get its name meanwhile */
 	const char *gemm_name;
 	SermTensorSet tensors;
 	SermTrainReport report;
@@ -232,7 +235,8 @@ extern void serm_training_run(SermTraining *training, MemoryContext context, con
     const SermTrainSettings *settings, SermProgress *progress, int *level);
 /* Raise what serm_training_run() left. */
 extern void serm_training_check(SermTraining *training);
-/* Store what was trained as a candidate; returns its number. The caller commits. */
+/* Store what was trained as a candidate; returns its number. The caller commits. Error 42704 when the model
+ * was dropped meanwhile. */
 extern int serm_training_store(SermTraining *training, int parent);
 
 #endif

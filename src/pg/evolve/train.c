@@ -159,6 +159,19 @@ measure(SermTraining *training)
 	training->counts = count_data(training);
 }
 
+/* When the model was made, 0 without one; a lock on its row keeps it until the transaction ends. */
+static TimestampTz
+model_created(const char *model, bool lock)
+{
+	SermParam params[] = {SERM_TEXT(model)};
+	bool null;
+
+	serm_spi_execute(lock ? "SELECT m.created FROM serm.model m WHERE m.name = $1 FOR UPDATE"
+	                      : "SELECT m.created FROM serm.model m WHERE m.name = $1",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	return SPI_processed == 0 ? 0 : DatumGetTimestampTz(serm_spi_value(0, 1, &null));
+}
+
 static void
 read_data(SermTraining *training)
 {
@@ -168,6 +181,7 @@ read_data(SermTraining *training)
 	double weight[SERM_SOURCE_COUNT];
 	size_t judged;
 
+	training->created = model_created(row->name, false);
 	serm_pairs_read(host, row, agreed, &training->train, &training->test);
 	judged = training->train.pair_count;
 	serm_train_settings_sources(&training->settings, weight);
@@ -232,6 +246,9 @@ serm_training_check(SermTraining *training)
 int
 serm_training_store(SermTraining *training, int parent)
 {
+	if (model_created(training->row->name, true) != training->created)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("model \"%s\" was dropped while it was trained", training->row->name));
 	return serm_version_store(training->row->name, parent, training->settings.seed, &training->tensors,
 	    training->config, training->metrics, training->counts);
 }
