@@ -302,7 +302,7 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 static SermStatus
 compute_inputs(Trainer *trainer, SermError *error)
 {
-	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale};
+	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale, NULL};
 	uint32_t n = trainer->order.example_count;
 
 	for (uint32_t list = 0; list < trainer->order.list_count; list++) {
