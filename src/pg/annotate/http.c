@@ -235,6 +235,8 @@ set_options(SermTransfer *transfer, const SermHttpRequest *request, const char *
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
 	SET(CURLOPT_NOSIGNAL, 1L);
+	/* Or curl waits for the resolver's thread of a request that has timed out, and all others with it. */
+	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_USERAGENT, "serm");
 	SET(CURLOPT_HTTPHEADER, transfer->headers);
 	SET(CURLOPT_POST, 1L);
@@ -467,7 +469,8 @@ serm_http_in_flight(const SermHttp *http)
 	return http->in_flight;
 }
 
-/* Handles that are still in the multi handle belong to a process that is about to end. */
+/* What is still in the multi handle, and resolver threads that still run, belong to a process that is about
+ * to end. */
 void
 serm_http_close(SermHttp *http)
 {
@@ -476,6 +479,5 @@ serm_http_close(SermHttp *http)
 	while (serm_http_next(http, &result))
 		serm_http_release(http, &result);
 	curl_multi_cleanup(http->multi);
-	curl_global_cleanup();
 	free(http);
 }
