@@ -255,6 +255,22 @@ is_agreed(const char *source, float4 grade)
 	return strcmp(source, "agents") != 0 || grade == floorf(grade);
 }
 
+const char *const serm_source_names[SERM_SOURCE_COUNT] = {
+    [SERM_SOURCE_HUMAN] = "human",
+    [SERM_SOURCE_AGENTS] = "agents",
+    [SERM_SOURCE_CLICKS] = "clicks",
+    [SERM_SOURCE_IMPORT] = "import",
+};
+
+static SermSource
+source_of(const char *name)
+{
+	for (int source = 0; source < SERM_SOURCE_COUNT; source++)
+		if (strcmp(serm_source_names[source], name) == 0)
+			return source;
+	ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a judgment has the unknown source \"%s\"", name));
+}
+
 static void
 read_pair(void *state, uint64 row)
 {
@@ -276,7 +292,7 @@ read_pair(void *state, uint64 row)
 	pair->doc = copy_model_text(reader->host, &reader->buffer, row, COLUMN_DOC);
 	pair->grade = DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null));
 	pair->weight = DatumGetFloat4(serm_spi_value(row, COLUMN_WEIGHT, &null));
-	pair->gold = strcmp(source, "human") == 0 || strcmp(source, "import") == 0;
+	pair->source = source_of(source);
 	read_target(reader, row, source, pair);
 	pfree(source);
 }
@@ -348,9 +364,9 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 	finish_reader(&reader);
 }
 
-/* Drop the pairs that are not gold, and the queries that are left without one. */
+/* Keep the pairs of some sources, and the queries that are left with one. */
 static void
-compact(SermPairSet *set)
+keep_sources(SermPairSet *set, const bool *keep)
 {
 	size_t pairs = 0, queries = 0;
 	uint32 last = 0;
@@ -358,7 +374,7 @@ compact(SermPairSet *set)
 	for (size_t i = 0; i < set->pair_count; i++) {
 		SermPair pair = set->pairs[i];
 
-		if (!pair.gold)
+		if (!keep[pair.source])
 			continue;
 		if (queries == 0 || pair.query != last)
 			set->queries[queries++] = set->queries[pair.query];
@@ -373,14 +389,26 @@ compact(SermPairSet *set)
 bool
 serm_pairs_keep_gold(SermPairSet *set)
 {
-	size_t gold = 0;
+	static const bool gold[SERM_SOURCE_COUNT] = {[SERM_SOURCE_HUMAN] = true, [SERM_SOURCE_IMPORT] = true};
+	bool any = false;
 
 	for (size_t i = 0; i < set->pair_count; i++)
-		gold += set->pairs[i].gold ? 1 : 0;
-	if (gold == 0)
-		return false;
-	compact(set);
-	return true;
+		any |= gold[set->pairs[i].source];
+	if (any)
+		keep_sources(set, gold);
+	return any;
+}
+
+void
+serm_pairs_weigh_sources(SermPairSet *set, const double *weight)
+{
+	bool keep[SERM_SOURCE_COUNT];
+
+	for (int source = 0; source < SERM_SOURCE_COUNT; source++)
+		keep[source] = weight[source] > 0;
+	keep_sources(set, keep);
+	for (size_t i = 0; i < set->pair_count; i++)
+		set->pairs[i].weight *= (float) weight[set->pairs[i].source];
 }
 
 /* --- the corpus */
