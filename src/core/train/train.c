@@ -131,7 +131,7 @@ choose_loss(Trainer *trainer, SermError *error)
 		options->calibrate |= !likely;
 		return serm_loss_require(trainer->terms, trainer->term_count, given, error);
 	}
-	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {0}};
+	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {.slope = 0}};
 	if (options->pairwise > 0) {
 		const SermLoss *ranknet = serm_loss_find("ranknet");
 
