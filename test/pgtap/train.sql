@@ -24,9 +24,9 @@ SELECT FROM serm.create_model('tap_train', documents => 'product');
 SELECT throws_ok($$CALL serm.train('tap_train')$$, '2D000', NULL, 'not inside a transaction block');
 SELECT isnt_empty($$SELECT FROM pg_proc WHERE oid = 'serm.train(text, jsonb)'::regprocedure AND prokind = 'p'$$, 'serm.train is a procedure');
 SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc_id, grade) VALUES ('tap_train', 'red shoe', 'red-shoe', 'NaN')$$,
-	NULL, NULL, 'a grade that is not a number is refused');
+	'22023', NULL, 'a grade that is not a number is refused');
 SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc_id, grade) VALUES ('tap_train', 'red shoe', 'red-shoe', 4)$$,
-	NULL, NULL, 'and one that the model does not have');
+	'22023', NULL, 'and one that the model does not have');
 SELECT is(count(*), 0::bigint, 'nothing was stored') FROM serm.version;
 SELECT is(count(*), 0::bigint, 'and no progress is left') FROM serm._progress;
 

@@ -16,9 +16,9 @@
 #define BY_GRADES NAN
 
 static const SermLoss losses[] = {
-    {"ce", SERM_LOSS_LOGITS, false, 0, serm_loss_ce, {0}, NULL},
-    {"ordinal", SERM_LOSS_LOGITS, false, 0, serm_loss_ordinal, {0}, NULL},
-    {"kl", SERM_LOSS_LOGITS, false, SERM_LOSS_TEACHER, serm_loss_kl, {0}, NULL},
+    {"ce", SERM_LOSS_LOGITS, false, 0, serm_loss_ce, {.slope = 0}, NULL},
+    {"ordinal", SERM_LOSS_LOGITS, false, 0, serm_loss_ordinal, {.slope = 0}, NULL},
+    {"kl", SERM_LOSS_LOGITS, false, SERM_LOSS_TEACHER, serm_loss_kl, {.slope = 0}, NULL},
     {"tcm", SERM_LOSS_SCORES, false, 0, serm_loss_tcm,
         {.threshold = 0.25, .relevant = BY_GRADES, .high = BY_GRADES, .low = BY_GRADES},
         USES("threshold", "relevant", "high", "low")},

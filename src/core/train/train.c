@@ -131,7 +131,7 @@ choose_loss(Trainer *trainer, SermError *error)
 		options->calibrate |= !likely;
 		return serm_loss_require(trainer->terms, trainer->term_count, given, error);
 	}
-	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {0}};
+	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {.slope = 0}};
 	if (options->pairwise > 0) {
 		const SermLoss *ranknet = serm_loss_find("ranknet");
 
@@ -263,7 +263,7 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 static SermStatus
 compute_inputs(Trainer *trainer, SermError *error)
 {
-	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale};
+	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale, NULL};
 	uint32_t n = trainer->order.example_count;
 
 	for (uint32_t list = 0; list < trainer->order.list_count; list++) {

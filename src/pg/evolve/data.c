@@ -14,7 +14,6 @@
 #include "pg/evolve/evolve.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #define FETCH_ROWS 256
@@ -68,17 +67,6 @@ arena_array(SermHost *host, size_t count, size_t size)
 	if (array == NULL)
 		out_of_memory();
 	return array;
-}
-
-static char *
-relation_name(Oid relation)
-{
-	char *name = get_rel_name(relation);
-
-	if (name == NULL)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
-		    errmsg("the documents of the model do not exist any more"));
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name);
 }
 
 /* A text column as bytes in the arena; length 0 for NULL. */
@@ -367,7 +355,7 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 	if (OidIsValid(row->documents))
 		appendStringInfo(&sql,
 		    "coalesce(j.doc, (SELECT d.doc FROM %s d WHERE d.doc_id = j.doc_id LIMIT 1), '')",
-		    relation_name(row->documents));
+		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 	else
 		appendStringInfoString(&sql, "coalesce(j.doc, '')");
 	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real FROM serm.judgment j"
@@ -445,7 +433,7 @@ corpus_source(const SermModelRow *row, int *param_count)
 {
 	*param_count = OidIsValid(row->documents) ? 0 : 1;
 	if (OidIsValid(row->documents))
-		return psprintf("%s c", relation_name(row->documents));
+		return psprintf("%s c", serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 	return psprintf("(SELECT DISTINCT j.doc COLLATE \"C\" AS doc %s) c", serm_judgment_query(row));
 }
 
