@@ -18,7 +18,10 @@
 #include "core/train/scaling.h"
 
 #define SMALL_EXAMPLES 1000
-#define SMALL_QUERIES 500
+#define SMALL_QUERIES 100
+/* Half the full slope of the guard at this many queries; measured in doc/training.md. */
+#define GUARD_QUERIES 50
+#define GUARD_SLOPE 0.5
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
 #define TARGET_TOLERANCE 1e-3
@@ -69,7 +72,7 @@ serm_train_defaults(SermTrainOptions *options)
 	    .pretrain_epochs = 10,
 	    .learning_rate = 0.002,
 	    .weight_decay = 1e-5,
-	    .dropout = 0.2,
+	    .dropout = 0.1,
 	    .pairwise = -1,
 	    .guard = -1};
 }
@@ -177,7 +180,7 @@ resolve_options(Trainer *trainer)
 	if (options->pairwise < 0)
 		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
 	if (options->guard < 0)
-		options->guard = 0.5 * 200 / (200.0 + queries);
+		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
 }
 
 /* Everything that stays, and what is as large as the examples, before any scratch. */

@@ -34,9 +34,9 @@ typedef struct SermTrainOptions {
 	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples */
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */
-	double dropout;           /* default .2 */
-	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 500 queries */
-	double guard;             /* lambda of s0; < 0: .5 * 200 / (200 + queries) */
+	double dropout;           /* default .1 */
+	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 100 queries */
+	double guard;             /* slope of s0 in the logits; < 0: .5 * 50 / (50 + queries) */
 } SermTrainOptions;
 
 typedef struct SermTrainProgress {
