@@ -21,7 +21,10 @@
 #include "core/train/weights.h"
 
 #define SMALL_EXAMPLES 1000
-#define SMALL_QUERIES 500
+#define SMALL_QUERIES 100
+/* Half the full slope of the guard at this many queries; measured in doc/training.md. */
+#define GUARD_QUERIES 50
+#define GUARD_SLOPE 0.5
 #define PRETRAIN_STREAM UINT64_C(0x70726574)
 #define TENSORS_MAX 18
 
@@ -76,7 +79,7 @@ serm_train_defaults(SermTrainOptions *options)
 	    .pretrain_epochs = 10,
 	    .learning_rate = 0.002,
 	    .weight_decay = 1e-5,
-	    .dropout = 0.2,
+	    .dropout = 0.1,
 	    .pairwise = -1,
 	    .guard = -1,
 	    .propensity_clip = 0.1};
@@ -104,7 +107,7 @@ resolve_options(Trainer *trainer)
 	if (options->pairwise < 0)
 		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
 	if (options->guard < 0)
-		options->guard = 0.5 * 200 / (200.0 + queries);
+		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
 }
 
 /*

@@ -40,10 +40,10 @@ typedef struct SermTrainOptions {
 	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples */
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */
-	double dropout;           /* default .2 */
+	double dropout;           /* default .1 */
 	const char *loss;         /* a sum for serm_loss_parse(); NULL: cross-entropy + pairwise x RankNet */
-	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 500 queries */
-	double guard;             /* lambda of s0; < 0: .5 * 200 / (200 + queries) */
+	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 100 queries */
+	double guard;             /* slope of s0 in the logits; < 0: .5 * 50 / (50 + queries) */
 	bool class_weights;       /* rare grades count more: 1 / sqrt(examples + 50) */
 	bool rank_weights;        /* the head of a list counts more: 1 + 1 / log2(rank + 1) */
 	uint32_t curriculum;      /* epochs until examples that s0 gets wrong count in full; 0: at once */
