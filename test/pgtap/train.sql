@@ -38,7 +38,7 @@ SELECT results_eq($$SELECT version, status FROM serm.version$$, $$VALUES (1, 'ac
 SELECT is(active, 1, 'the model says so too') FROM serm.model;
 SELECT results_eq($$SELECT action, from_version, to_version, reason FROM serm.deployment$$,
 	$$VALUES ('promote', NULL::int, 1, 'first version')$$, 'and the history');
-SELECT ok(config @> '{"epochs": 12, "heads": 4, "seed": 1, "kind": "interaction", "labels": "posterior", "gemm": "built-in", "dropout": 0.2}',
+SELECT ok(config @> '{"epochs": 12, "heads": 4, "seed": 1, "kind": "interaction", "labels": "posterior", "gemm": "built-in", "dropout": 0.1}',
 	'its config has the options as used') FROM serm.version;
 SELECT is(seed, 1::bigint, 'and its row the seed') FROM serm.version;
 SELECT is(parent, NULL, 'it has no parent') FROM serm.version;

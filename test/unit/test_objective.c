@@ -358,6 +358,17 @@ make_three(Three *three)
 }
 
 static void
+multiply(const SermWeighting *weighting, SermReal *product)
+{
+	SermArena arena = unit_arena();
+	SermError error;
+
+	CHECK(serm_weights_multiply(weighting, &host, &arena, product, &error) == SERM_OK,
+	    "weights are multiplied");
+	serm_arena_free(&arena);
+}
+
+static void
 test_weights(void)
 {
 	Three three;
@@ -367,21 +378,21 @@ test_weights(void)
 	double rare = 1 / sqrt(51), common = 1 / sqrt(52);
 
 	three.options.class_weights = true;
-	serm_weights_multiply(&weighting, product);
+	multiply(&weighting, product);
 	CHECK_NEAR(product[0] / product[1], rare / common, 1e-6, "a grade seen once weighs 1/sqrt(51)");
 	CHECK_NEAR(product[0] + product[1] + product[2] + product[3], 4, 1e-6, "weights have mean 1");
 	three.options.class_weights = false;
 	three.options.rank_weights = true;
-	serm_weights_multiply(&weighting, product);
+	multiply(&weighting, product);
 	CHECK_NEAR(
 	    product[0] / product[1], 2 / (1 + 1 / log2(3.5)), 1e-6, "ranks by grade: ties share their places");
 	CHECK_NEAR(product[0], product[3], 1e-6, "and each list has its own first");
 	three.set.rank = rank;
-	serm_weights_multiply(&weighting, product);
+	multiply(&weighting, product);
 	CHECK_NEAR(product[0] / product[1], 2 / (1 + 1 / log2(8)), 1e-6, "logged places come before");
 	three.options.rank_weights = false;
 	three.set.propensity = propensity;
-	serm_weights_multiply(&weighting, product);
+	multiply(&weighting, product);
 	CHECK_NEAR(product[0] / product[3], 4, 1e-6, "the inverse of the propensity");
 	CHECK_NEAR(product[1] / product[3], 10, 1e-5, "clipped at a tenth");
 	serm_weights_easiness(&weighting, s0, easiness);

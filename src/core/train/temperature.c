@@ -144,8 +144,11 @@ hold_examples(const SermFitProblem *problem, const SermFit *fit, const SermTrain
 			return serm_train_canceled(error);
 		if (2 * heads_without(problem, fit, list) < fit->heads.head_count)
 			continue;
-		for (uint32_t i = first; i < end && *count < EXAMPLES_MAX; i++)
+		for (uint32_t i = first; i < end && *count < EXAMPLES_MAX; i++) {
+			if (i % 256 == 0 && !host->keep_going(host->context))
+				return serm_train_canceled(error);
 			hold(problem, fit, list, i, &held[(*count)++]);
+		}
 		++*queries;
 	}
 	return SERM_OK;

@@ -345,7 +345,7 @@ weigh_examples(Trainer *trainer, SermError *error)
 		trainer->product = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(SermReal));
 		if (trainer->product == NULL)
 			return serm_train_out_of_memory(error);
-		serm_weights_multiply(&weighting, trainer->product);
+		status = serm_weights_multiply(&weighting, trainer->host, trainer->arena, trainer->product, error);
 	}
 	if (status == SERM_OK && (trainer->options.curriculum > 0 || trainer->options.margin_cap > 0))
 		status = weigh_by_first_stage(trainer, &weighting, error);

@@ -25,11 +25,10 @@ typedef struct SermTrainingSet {
 	const SermText *corpus; /* documents for statistics and embeddings; may repeat those of the examples */
 	size_t corpus_count;
 	/* What some losses and weights need, in the order of the examples; NULL when absent. */
-	const float *rank; /* [example_count] >= 1: place at which the document was shown */
-	const float
-	    *propensity;      /* [example_count] in (0, 1]: chance that it was examined; weights by its inverse */
-	const float *teacher; /* [example_count][grade_count]: a teacher's probabilities, each sums to 1 */
-	const float *reference; /* [example_count]: scores of a frozen version */
+	const float *rank;       /* [example_count] >= 1: place at which the document was shown */
+	const float *propensity; /* [example_count] in (0, 1]: chance that it was examined */
+	const float *teacher;    /* [example_count][grade_count]: a teacher's probabilities, each sums to 1 */
+	const float *reference;  /* [example_count]: scores of a frozen version */
 } SermTrainingSet;
 
 typedef struct SermTrainOptions {

@@ -48,27 +48,53 @@ weigh_classes(const SermWeighting *weighting, SermReal *product)
 	}
 }
 
-/* 1 + 1 / log2(rank + 1) by the logged place, else by the place of the grade (FullRank, ACL 2025). */
-static void
-weigh_list_ranks(const SermWeighting *weighting, uint32_t first, uint32_t end, SermReal *product)
+static int
+compare_doubles(const void *a, const void *b)
 {
+	double x = *(const double *) a, y = *(const double *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* How many of the ascending values lie below `bound`, or are at most that. */
+static size_t
+count_below(const double *sorted, size_t count, double bound, bool or_equal)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (sorted[middle] < bound || (or_equal && sorted[middle] == bound))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/*
+ * 1 + 1 / log2(rank + 1) by the logged place, else by the place of the grade (FullRank, ACL 2025); documents
+ * of one grade share the mean of their places. `sorted` is room for the list.
+ */
+static void
+weigh_list_ranks(
+    const SermWeighting *weighting, uint32_t first, uint32_t end, double *sorted, SermReal *product)
+{
+	size_t n = end - first;
+
+	for (uint32_t i = first; i < end; i++)
+		sorted[i - first] = grade_of(weighting, i);
+	qsort(sorted, n, sizeof(double), compare_doubles);
 	for (uint32_t i = first; i < end; i++) {
-		uint32_t before = 0, same = 0;
-		double rank;
+		double grade = grade_of(weighting, i), rank;
 
 		if (weighting->set->rank != NULL)
 			rank = weighting->set->rank[weighting->order->example[i]];
-		else {
-			double own = grade_of(weighting, i);
-
-			for (uint32_t j = first; j < end; j++) {
-				double other = grade_of(weighting, j);
-
-				before += other > own;
-				same += other == own;
-			}
-			rank = before + (same + 1) / 2.0;
-		}
+		else
+			rank =
+			    (double) n -
+			    (double) (count_below(sorted, n, grade, false) + count_below(sorted, n, grade, true) - 1) / 2;
 		product[i] = (SermReal) (product[i] * (1 + 1 / log2(rank + 1)));
 	}
 }
@@ -90,23 +116,33 @@ apply_factors(const SermReal *weight, uint32_t n, SermReal *product)
 		product[i] = (SermReal) (product[i] / (total / n));
 }
 
-void
-serm_weights_multiply(const SermWeighting *weighting, SermReal *product)
+SermStatus
+serm_weights_multiply(const SermWeighting *weighting, const SermTrainHost *host, SermArena *arena,
+    SermReal *product, SermError *error)
 {
 	const SermExampleOrder *order = weighting->order;
 	const SermTrainOptions *options = weighting->options;
+	SermArenaMark mark = serm_arena_mark(arena);
+	double *sorted = serm_arena_array(arena, order->example_count, sizeof(*sorted));
 	uint32_t n = order->example_count;
 
+	if (sorted == NULL)
+		return serm_train_out_of_memory(error);
 	for (uint32_t i = 0; i < n; i++)
 		product[i] = 1;
 	if (options->class_weights)
 		weigh_classes(weighting, product);
-	for (uint32_t list = 0; options->rank_weights && list < order->list_count; list++)
-		weigh_list_ranks(weighting, order->list_start[list], order->list_start[list + 1], product);
+	for (uint32_t list = 0; options->rank_weights && list < order->list_count; list++) {
+		if (!host->keep_going(host->context))
+			return serm_train_canceled(error);
+		weigh_list_ranks(weighting, order->list_start[list], order->list_start[list + 1], sorted, product);
+	}
 	for (uint32_t i = 0; weighting->set->propensity != NULL && i < n; i++)
 		product[i] = (SermReal) (product[i] / fmax(weighting->set->propensity[order->example[i]],
 		                                          options->propensity_clip));
 	apply_factors(weighting->weight, n, product);
+	serm_arena_rewind(arena, mark);
+	return SERM_OK;
 }
 
 void
@@ -147,14 +183,6 @@ take(Sample *sample, double margin)
 		at = (uint64_t) (serm_rng_uniform(&sample->rng) * (double) sample->seen);
 	if (at < SERM_WEIGHTS_PAIRS)
 		sample->margin[at] = margin;
-}
-
-static int
-compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *) a, y = *(const double *) b;
-
-	return (x > y) - (x < y);
 }
 
 static void

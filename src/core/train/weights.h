@@ -27,7 +27,8 @@ extern bool serm_weights_wanted(const SermTrainingSet *set, const SermTrainOptio
  * product [example_count], mean 1: weight x class weight x rank weight / propensity, as far as asked for.
  * Factors that are all equal change no bit.
  */
-extern void serm_weights_multiply(const SermWeighting *weighting, SermReal *product);
+extern SermStatus serm_weights_multiply(const SermWeighting *weighting, const SermTrainHost *host,
+    SermArena *arena, SermReal *product, SermError *error);
 
 /*
  * How far the first stage already agrees with the grade, [example_count] in [0, 1]: 1 - |h - grade share|,

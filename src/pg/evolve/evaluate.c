@@ -242,7 +242,7 @@ roc_interval(SermHost *host, const SermEvaluation *evaluation, const SermRoc *ro
 	double *times = doubles(host, set->query_count);
 	double *weight = doubles(host, set->pair_count);
 	double *values = doubles(host, draws);
-	SermInterval interval = {NAN, NAN, NAN, roc->count};
+	SermInterval interval = {NAN, NAN, NAN, set->query_count};
 	size_t count = 0;
 	SermRng rng;
 
