@@ -3,6 +3,12 @@
 #include <math.h>
 #include <string.h>
 
+#ifdef SERM_REAL_DOUBLE
+#define REAL_EXP exp
+#else
+#define REAL_EXP expf
+#endif
+
 static SermReal
 weight_of(const SermLossList *list, uint32_t i)
 {
@@ -82,6 +88,34 @@ static const SermLoss losses[] = {
     {"cross_entropy", SERM_LOSS_LOGITS, false, cross_entropy, {0, 0}},
     {"ranknet", SERM_LOSS_SCORES, true, ranknet, {.slope = 3, .threshold = 0.25}},
 };
+
+void
+serm_loss_expect(uint32_t n, uint32_t grades, const SermReal *logits, SermReal *probability, SermReal *score)
+{
+	for (uint32_t i = 0; i < n; i++, logits += grades) {
+		SermReal *p = probability + (size_t) i * grades, largest = logits[0], sum = 0, f = 0;
+
+		for (uint32_t y = 1; y < grades; y++)
+			largest = logits[y] > largest ? logits[y] : largest;
+		for (uint32_t y = 0; y < grades; y++)
+			sum += p[y] = REAL_EXP(logits[y] - largest);
+		for (uint32_t y = 0; y < grades; y++) {
+			p[y] /= sum;
+			f += (SermReal) y * p[y];
+		}
+		score[i] = f;
+	}
+}
+
+void
+serm_loss_expect_back(uint32_t n, uint32_t grades, const SermReal *probability, const SermReal *score,
+    SermReal factor, const SermReal *d_score, SermReal *d_logits)
+{
+	for (uint32_t i = 0; i < n; i++)
+		for (uint32_t y = 0; y < grades; y++)
+			d_logits[(size_t) i * grades + y] +=
+			    factor * d_score[i] * probability[(size_t) i * grades + y] * ((SermReal) y - score[i]);
+}
 
 const SermLoss *
 serm_loss_at(size_t index)
