@@ -405,6 +405,8 @@ test_cuts(void)
 	CHECK(cuts[0] == -1, "nothing lies below the cut of an empty lowest grade");
 	CHECK_NEAR(cuts[1], 1.0, 1e-6, "half lies below the next");
 	CHECK(cuts[2] == cuts[1], "an empty grade between gets no interval");
+	serm_scaling_cuts(score, weight, order, 3, half, 4, cuts);
+	CHECK_NEAR(cuts[1], 0.2, 1e-6, "a score that straddles the share is above the cut");
 	weight[2] = 3;
 	serm_scaling_cuts(score, weight, order, 6, half, 4, cuts);
 	CHECK_NEAR(cuts[1], 1.8, 1e-6, "weights count");
@@ -492,6 +494,65 @@ test_long_list(SermArena *arena)
 	CHECK(watch.epochs[1] == 40, "with a report per epoch");
 }
 
+/* Targets that the guard explains wholly, and inputs that say nothing: the heads have nothing to add. */
+static void
+test_residual(SermArena *arena)
+{
+	enum { LISTS = 20, N = LISTS * 10, INPUTS = 2 };
+	SermReal *input = serm_arena_array(arena, N * INPUTS, sizeof(SermReal));
+	SermReal target[N * 2], guard[N], weight[N];
+	uint32_t start[LISTS + 1];
+	uint64_t key[LISTS];
+	SermLossTerm likelihood = {serm_loss_find("ce"), 1, {0}};
+	SermFitProblem problem = {.input_count = INPUTS,
+	    .grade_count = 2,
+	    .example_count = N,
+	    .list_count = LISTS,
+	    .input = input,
+	    .guard = guard,
+	    .target = target,
+	    .weight = weight,
+	    .list_start = start,
+	    .list_key = key,
+	    .terms = &likelihood,
+	    .term_count = 1};
+	Watch watch = {0};
+	SermTrainHost host = {keep_going, progress, NULL, NULL, &watch};
+	SermTrainOptions options;
+	SermPrediction prediction;
+	SermError error;
+	SermFit fit, half;
+	bool same = true;
+
+	for (int i = 0; i < N; i++) {
+		guard[i] = (SermReal) (1 + i % 2);
+		target[2 * i + 1] = (SermReal) (1 / (1 + exp(-guard[i])));
+		target[2 * i] = 1 - target[2 * i + 1];
+		weight[i] = 1;
+	}
+	for (uint32_t list = 0; list <= LISTS; list++)
+		start[list] = 10 * list;
+	for (uint32_t list = 0; list < LISTS; list++)
+		key[list] = 1000 + 7 * list;
+	serm_train_defaults(&options);
+	options.epochs = 20;
+	options.batch = 32;
+	CHECK(serm_fit_heads(&problem, &options, &host, arena, &fit, &error) == SERM_OK, "a residual trains");
+	serm_heads_predict(&fit.heads, input, 0, &prediction);
+	CHECK_NEAR(prediction.score, 0.5, 0.03, "the heads leave to the guard what the guard explains");
+
+	/* The second half of the lists alone: each query is drawn as often as before. */
+	problem.list_count = LISTS / 2;
+	problem.example_count = N / 2;
+	problem.list_key = key + LISTS / 2;
+	options.epochs = 1;
+	serm_fit_heads(&problem, &options, &host, arena, &half, &error);
+	for (uint32_t h = 0; h < options.heads; h++)
+		same = same && memcmp(fit.bootstrap + h * LISTS + LISTS / 2, half.bootstrap + h * (LISTS / 2),
+		                   LISTS / 2) == 0;
+	CHECK(same, "how often a head sees a query does not depend on the other queries");
+}
+
 static int
 compare_values(const void *items, uint32_t a, uint32_t b)
 {
@@ -560,6 +621,7 @@ main(void)
 	test_cuts();
 	test_scaling(&arena);
 	test_long_list(&arena);
+	test_residual(&arena);
 	test_sort(&arena);
 	serm_arena_free(&arena);
 	DONE();
