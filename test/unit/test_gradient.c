@@ -112,6 +112,42 @@ test_losses(bool weighted, bool by_margin)
 	}
 }
 
+/* A loss on scores, seen from the logits. */
+static void
+test_expectation(void)
+{
+	const SermLoss *loss = serm_loss_find("ranknet");
+	SermReal logits[N * GRADES], probability[N * GRADES], score[N], grade[N], d_score[N];
+	SermReal d_logits[N * GRADES] = {0};
+	double analytic[N * GRADES], numeric[N * GRADES];
+	SermLossList list = {.n = N, .width = 1, .scores = score, .targets = grade};
+	SermRng rng;
+
+	serm_rng_seed(&rng, 25);
+	for (uint32_t i = 0; i < N; i++)
+		grade[i] = (SermReal) serm_rng_below(&rng, GRADES);
+	for (uint32_t i = 0; i < N * GRADES; i++)
+		logits[i] = (SermReal) serm_rng_normal(&rng);
+	serm_loss_expect(N, GRADES, logits, probability, score);
+	loss->function(&list, &loss->defaults, d_score);
+	serm_loss_expect_back(N, GRADES, probability, score, 2, d_score, d_logits);
+	for (uint32_t i = 0; i < N * GRADES; i++) {
+		SermReal kept = logits[i], up = kept + (SermReal) STEP, down = kept - (SermReal) STEP;
+		double above;
+
+		logits[i] = up;
+		serm_loss_expect(N, GRADES, logits, probability, score);
+		above = loss->function(&list, &loss->defaults, d_score);
+		logits[i] = down;
+		serm_loss_expect(N, GRADES, logits, probability, score);
+		numeric[i] = 2 * (above - loss->function(&list, &loss->defaults, d_score)) / ((double) up - down);
+		logits[i] = kept;
+		analytic[i] = d_logits[i];
+	}
+	CHECK(difference_of_norms(analytic, numeric, N * GRADES) < TOLERANCE,
+	    "a loss on f: gradient by the logits");
+}
+
 typedef struct Problem {
 	SermNetwork network;
 	SermNetworkBatch batch;
@@ -249,6 +285,7 @@ main(void)
 	test_losses(false, false);
 	test_losses(true, false);
 	test_losses(true, true);
+	test_expectation();
 	test_contrast();
 	test_network(0, &arena);
 	test_network(0.2, &arena);

@@ -10,12 +10,6 @@
 #include "core/train/loss.h"
 #include "core/train/network.h"
 
-#ifdef SERM_REAL_DOUBLE
-#define REAL_EXP exp
-#else
-#define REAL_EXP expf
-#endif
-
 /* Streams of one seed: a change in one use must not shift the draws of another. */
 #define BOOTSTRAP_STREAM UINT64_C(0x626f6f74)
 #define HEAD_STREAM UINT64_C(0x68656164)
@@ -193,27 +187,6 @@ shuffle(Fitter *fitter, Head *head)
 	serm_rng_shuffle(&head->rng, fitter->order, fitter->piece_count);
 }
 
-/* P(y) and f = sum of y P(y) of the rows of one piece. */
-static void
-predict_piece(Fitter *fitter, const SermReal *logits, uint32_t n)
-{
-	uint32_t grades = fitter->problem->grade_count;
-
-	for (uint32_t i = 0; i < n; i++, logits += grades) {
-		SermReal *p = fitter->probability + (size_t) i * grades, largest = logits[0], sum = 0, f = 0;
-
-		for (uint32_t y = 1; y < grades; y++)
-			largest = logits[y] > largest ? logits[y] : largest;
-		for (uint32_t y = 0; y < grades; y++)
-			sum += p[y] = REAL_EXP(logits[y] - largest);
-		for (uint32_t y = 0; y < grades; y++) {
-			p[y] /= sum;
-			f += (SermReal) y * p[y];
-		}
-		fitter->score[i] = f;
-	}
-}
-
 /* The loaded piece as a loss of this kind of input sees it. */
 static SermLossList
 piece_list(const Fitter *fitter, SermLossInput input, const SermReal *logits, uint32_t n)
@@ -241,8 +214,7 @@ piece_list(const Fitter *fitter, SermLossInput input, const SermReal *logits, ui
 
 /*
  * The objective of the loaded piece, whose logits start at `logits`: the sum
- * of the terms times `scale`. Writes the derivative by the logits. A loss on
- * scores reaches logit y by df/dlogit_y = P(y) (y - f).
+ * of the terms times `scale`. Writes the derivative by the logits.
  */
 static double
 piece_loss(Fitter *fitter, uint32_t n, const SermReal *logits, double scale, SermReal *derivative)
@@ -251,7 +223,7 @@ piece_loss(Fitter *fitter, uint32_t n, const SermReal *logits, double scale, Ser
 	double loss = 0;
 
 	memset(derivative, 0, (size_t) n * grades * sizeof(*derivative));
-	predict_piece(fitter, logits, n);
+	serm_loss_expect(n, grades, logits, fitter->probability, fitter->score);
 	for (uint32_t t = 0; t < fitter->problem->term_count; t++) {
 		const SermLossTerm *term = &fitter->problem->terms[t];
 		SermReal factor = (SermReal) (term->coefficient * scale);
@@ -263,11 +235,8 @@ piece_loss(Fitter *fitter, uint32_t n, const SermReal *logits, double scale, Ser
 			continue;
 		}
 		loss += term->coefficient * term->loss->function(&list, &term->parameters, fitter->d_score);
-		for (uint32_t i = 0; i < n; i++)
-			for (uint32_t y = 0; y < grades; y++)
-				derivative[(size_t) i * grades + y] += factor * fitter->d_score[i] *
-				                                       fitter->probability[(size_t) i * grades + y] *
-				                                       ((SermReal) y - fitter->score[i]);
+		serm_loss_expect_back(
+		    n, grades, fitter->probability, fitter->score, factor, fitter->d_score, derivative);
 	}
 	return loss * scale;
 }

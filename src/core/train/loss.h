@@ -90,6 +90,14 @@ typedef struct SermLossTerm {
 	SermLossParameters parameters;
 } SermLossTerm;
 
+/* P(y) = softmax of the logits and f = sum of y P(y) of n documents: what a loss on scores sees of a model.
+ */
+extern void serm_loss_expect(
+    uint32_t n, uint32_t grades, const SermReal *logits, SermReal *probability, SermReal *score);
+/* d_logits += factor * d_score through serm_loss_expect(): df/dlogit_y = P(y) (y - f). */
+extern void serm_loss_expect_back(uint32_t n, uint32_t grades, const SermReal *probability,
+    const SermReal *score, SermReal factor, const SermReal *d_score, SermReal *d_logits);
+
 /* NULL for an unknown name. */
 extern const SermLoss *serm_loss_find(const char *name);
 /* The losses in order of the table; NULL past the end. */
