@@ -3,7 +3,7 @@
  * (K-NRM) over the cosines of query and document words, and the dot product
  * of the idf-weighted mean vectors.
  *
- * Query words lie in lanes and document words are streamed past them. The five
+ * Query words lie in lanes and document words meet them one by one. The five
  * kernels of one width are evenly spaced, so two exponentials and a recurrence
  * give them all. The code exists twice, for AVX2 and for any processor, with
  * the same operations in the same order: the bits are the same.
@@ -51,9 +51,9 @@ exp_lanes(Lanes *x)
 	*x = (Lanes) (((Bits) sum + ((Bits) shifted << 23)) & above);
 }
 
-/* sums[k] += the kernels of the cosines in one group of lanes with one document word. */
+/* The kernels of the cosines in one group of lanes with one document word. */
 static inline __attribute__((always_inline)) void
-add_kernels(const Lanes *cosine, Lanes *sums)
+kernels_of(const Lanes *cosine, Lanes *kernels)
 {
 	Lanes x = *cosine;
 	Lanes exact = (x - 1) * (x - 1) * -NARROW;
@@ -63,57 +63,51 @@ add_kernels(const Lanes *cosine, Lanes *sums)
 	exp_lanes(&exact);
 	exp_lanes(&kernel);
 	exp_lanes(&ratio);
-	sums[0] += exact;
-	sums[5] += kernel;
+	kernels[0] = exact;
+	kernels[5] = kernel;
 	/* From mu to mu + STEP: times exp(2 STEP WIDE x) exp(-(2 mu STEP + STEP^2) WIDE). */
 	kernel = kernel * ratio * 0.411112291f;
-	sums[4] += kernel;
+	kernels[4] = kernel;
 	kernel = kernel * ratio * 0.0694834512f;
-	sums[3] += kernel;
+	kernels[3] = kernel;
 	kernel = kernel * ratio * 0.0117436285f;
-	sums[2] += kernel;
+	kernels[2] = kernel;
 	kernel = kernel * ratio * 0.00198482958f;
-	sums[1] += kernel;
+	kernels[1] = kernel;
 }
 
-/* sums[group][kernel][lane] over the units of a field. */
+/* kernels[group][kernel][lane] of one unit. */
 static inline __attribute__((always_inline)) void
-pool(const float *lanes, uint32_t groups, const float *units, uint32_t count, float *sums)
+pool(const float *lanes, uint32_t groups, const float *unit, float *kernels)
 {
 	for (uint32_t group = 0; group < groups; group++) {
 		const Lanes *query = (const Lanes *) lanes + (size_t) group * WIDTH;
-		Lanes sum[KERNELS] = {{0}};
+		Lanes part[4] = {{0}};
+		Lanes cosine;
 
-		for (uint32_t word = 0; word < count; word++) {
-			const float *unit = units + (size_t) word * WIDTH;
-			Lanes part[4] = {{0}};
-			Lanes cosine;
-
-			for (int i = 0; i < WIDTH; i += 4) {
-				part[0] += query[i] * unit[i];
-				part[1] += query[i + 1] * unit[i + 1];
-				part[2] += query[i + 2] * unit[i + 2];
-				part[3] += query[i + 3] * unit[i + 3];
-			}
-			cosine = (part[0] + part[1]) + (part[2] + part[3]);
-			add_kernels(&cosine, sum);
+		for (int i = 0; i < WIDTH; i += 4) {
+			part[0] += query[i] * unit[i];
+			part[1] += query[i + 1] * unit[i + 1];
+			part[2] += query[i + 2] * unit[i + 2];
+			part[3] += query[i + 3] * unit[i + 3];
 		}
-		memcpy(sums + (size_t) group * KERNELS * LANES, sum, sizeof(sum));
+		cosine = (part[0] + part[1]) + (part[2] + part[3]);
+		kernels_of(&cosine, (Lanes *) kernels + (size_t) group * KERNELS);
 	}
 }
 
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static void
-pool_avx2(const float *lanes, uint32_t groups, const float *units, uint32_t count, float *sums)
+pool_avx2(const float *lanes, uint32_t groups, const float *unit, float *kernels)
 {
-	pool(lanes, groups, units, count, sums);
+	pool(lanes, groups, unit, kernels);
 }
 #endif
 
 static void
-pool_portable(const float *lanes, uint32_t groups, const float *units, uint32_t count, float *sums)
+pool_portable(const float *lanes, uint32_t groups, const float *unit, float *kernels)
 {
-	pool(lanes, groups, units, count, sums);
+	pool(lanes, groups, unit, kernels);
 }
 
 bool
@@ -129,7 +123,9 @@ serm_pooling_parse(
 		return true;
 	query->lane_groups = (count + LANES - 1) / LANES;
 	query->lanes = serm_arena_array(arena, (size_t) query->lane_groups * WIDTH * LANES, sizeof(float));
-	if (units == NULL || query->lanes == NULL || !serm_embedding_words(embedding, words, count, arena, units))
+	query->share = serm_arena_array(arena, (size_t) query->lane_groups * LANES, sizeof(float));
+	if (units == NULL || query->lanes == NULL || query->share == NULL ||
+	    !serm_embedding_words(embedding, words, count, arena, units))
 		return false;
 	for (uint32_t i = 0; i < count; i++)
 		weight += query->terms[query->tokens[i]].idf;
@@ -145,42 +141,84 @@ serm_pooling_parse(
 	return true;
 }
 
-static float
-mean_dot(const float *mean, const float *units, const float *idf, uint32_t count)
+void
+serm_pooling_word(const SermParsedQuery *query, const float *unit, float *kernels, float *dot)
 {
-	float sum[WIDTH] = {0}, weight = 0, dot = 0;
+	float sum = 0;
 
-	for (uint32_t i = 0; i < count; i++) {
-		weight += idf[i];
-		for (int d = 0; d < WIDTH; d++)
-			sum[d] += idf[i] * units[(size_t) i * WIDTH + (size_t) d];
-	}
-	for (int d = 0; d < WIDTH; d++)
-		dot += mean[d] * sum[d];
-	return weight > 0 ? dot / weight : 0;
-}
-
-bool
-serm_pooling_field(const SermEmbedding *embedding, const SermParsedQuery *query, const SermField *field,
-    uint32_t window, SermArena *scratch, float *kernels, float *dot)
-{
-	uint32_t count = field->words.count < window ? field->words.count : window;
-	float sums[SERM_INTERACTION_QUERY_WORDS / LANES][KERNELS][LANES];
-	float *units = serm_arena_array(scratch, (size_t) count * WIDTH, sizeof(float));
-
-	if (units == NULL || !serm_embedding_words(embedding, &field->words, count, scratch, units))
-		return false;
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx2"))
-		pool_avx2(query->lanes, query->lane_groups, units, count, &sums[0][0][0]);
+		pool_avx2(query->lanes, query->lane_groups, unit, kernels);
 	else
 #endif
-		pool_portable(query->lanes, query->lane_groups, units, count, &sums[0][0][0]);
-	for (uint32_t k = 0; k < KERNELS; k++)
-		kernels[k] = 0;
-	for (uint32_t i = 0; i < query->token_count && i < SERM_INTERACTION_QUERY_WORDS; i++)
-		for (uint32_t k = 0; k < KERNELS; k++)
-			kernels[k] += query->share[i] * logf(1 + sums[i / LANES][k][i % LANES]);
-	*dot = mean_dot(query->mean, units, field->idf, count);
-	return true;
+		pool_portable(query->lanes, query->lane_groups, unit, kernels);
+	for (int i = 0; i < WIDTH; i++)
+		sum += query->mean[i] * unit[i];
+	*dot = sum;
+}
+
+/* log(x) in place for x >= 1, after Cephes; exact for 1, relative error below 1e-6. */
+static inline __attribute__((always_inline)) void
+log_lanes(Lanes *x)
+{
+	/* The exponent that leaves a mantissa between sqrt(.5) and sqrt(2). */
+	Bits bits = (Bits) *x, exponent = (bits - 0x3f3504f3u) >> 23;
+	Lanes scale = __builtin_convertvector(exponent, Lanes);
+	Lanes m = (Lanes) (bits - (exponent << 23)) - 1, square = m * m;
+	Lanes sum = m * 7.0376836292e-2f - 1.1514610310e-1f;
+
+	sum = sum * m + 1.1676998740e-1f;
+	sum = sum * m - 1.2420140846e-1f;
+	sum = sum * m + 1.4249322787e-1f;
+	sum = sum * m - 1.6668057665e-1f;
+	sum = sum * m + 2.0000714765e-1f;
+	sum = sum * m - 2.4999993993e-1f;
+	sum = sum * m + 3.3333331174e-1f;
+	sum = sum * m * square - 0.5f * square;
+	*x = (sum + scale * -2.12194440e-4f + m) + scale * 0.693359375f;
+}
+
+static inline __attribute__((always_inline)) void
+finish(const float *share, uint32_t groups, const float *sums, float *kernels)
+{
+	Lanes total[KERNELS] = {{0}};
+
+	for (uint32_t group = 0; group < groups; group++)
+		for (uint32_t k = 0; k < KERNELS; k++) {
+			Lanes value = ((const Lanes *) sums)[group * KERNELS + k] + 1;
+
+			log_lanes(&value);
+			total[k] += ((const Lanes *) share)[group] * value;
+		}
+	for (uint32_t k = 0; k < KERNELS; k++) {
+		const float *lane = (const float *) &total[k];
+
+		kernels[k] =
+		    ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+	}
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void
+finish_avx2(const float *share, uint32_t groups, const float *sums, float *kernels)
+{
+	finish(share, groups, sums, kernels);
+}
+#endif
+
+static void
+finish_portable(const float *share, uint32_t groups, const float *sums, float *kernels)
+{
+	finish(share, groups, sums, kernels);
+}
+
+void
+serm_pooling_finish(const SermParsedQuery *query, const float *sums, float *kernels)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		finish_avx2(query->share, query->lane_groups, sums, kernels);
+	else
+#endif
+		finish_portable(query->share, query->lane_groups, sums, kernels);
 }
