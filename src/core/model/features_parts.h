@@ -91,7 +91,7 @@ struct SermParsedQuery {
 
 	/* Where the parts of a SermWordMatch lie behind it, in bytes, and its whole size. */
 	uint32_t match_dice;
-	uint32_t match_kernels;
+	uint32_t match_cosines;
 	uint32_t match_size;
 	uint32_t trigram_masks; /* 64 trigrams of the query each */
 };
@@ -100,7 +100,7 @@ struct SermParsedQuery {
  * What a word of a document means to a query. Behind it lie, at the places
  * that the query tells: uint64 [trigram_masks], which trigrams of the query
  * it has; float [term_count], its Dice coefficient with each term of `fuzzy`;
- * float [lane_groups][SERM_KERNELS][SERM_LANES], its kernels.
+ * float [lane_groups][SERM_LANES], its cosines with the words of the query.
  */
 typedef struct SermWordMatch {
 	uint32_t id;
@@ -200,8 +200,8 @@ extern void serm_field_features(const SermParsedQuery *query, const SermField *f
 /* features_pooling.c */
 extern bool serm_pooling_parse(
     const SermEmbedding *embedding, const SermWords *words, SermArena *arena, SermParsedQuery *query);
-/* kernels[lane_groups][SERM_KERNELS][SERM_LANES] of one unit vector with the query's words. */
-extern void serm_pooling_word(const SermParsedQuery *query, const float *unit, float *kernels, float *dot);
+/* cosines[lane_groups][SERM_LANES] of one unit vector with the query's words, and its dot with their mean. */
+extern void serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot);
 /* K_k of the sums of kernels over the words of a field, [SERM_KERNELS]. */
 extern void serm_pooling_finish(const SermParsedQuery *query, const float *sums, float *kernels);
 

@@ -3,23 +3,20 @@
  * query, summed up over the field. A query is met by many documents and most
  * of their words by each of them, so the meanings are kept in the word cache
  * (as Ji et al. 2019 precompute term interactions of K-NRM): a word met before
- * costs a look-up and a few vector additions.
+ * costs a look-up and its kernels.
  *
  * The loop exists twice, for AVX2 and for any processor, with the same
  * operations in the same order: the bits are the same.
  */
 #include <string.h>
 
-#include "core/model/features_parts.h"
+#include "core/model/features_lanes.h"
 
 #define TRIGRAM_MASKS_MAX (SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX / 64)
 #define SUMS_MAX (SERM_LANE_GROUPS_MAX * SERM_KERNELS * SERM_LANES)
 #define MATCH_SIZE_MAX                                                                                       \
 	(sizeof(SermWordMatch) + TRIGRAM_MASKS_MAX * 8 + SERM_QUERY_WORDS_MAX * 4 + SUMS_MAX * 4 + 128)
 #define NARROWEST 32 /* bytes of one vector */
-
-typedef float Lanes
-    __attribute__((vector_size(SERM_LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 /* What is summed over the spelled words of a field. */
 typedef struct Sums {
@@ -40,8 +37,8 @@ serm_match_layout(SermParsedQuery *query)
 	place += query->trigram_masks * (uint32_t) sizeof(uint64_t);
 	query->match_dice = place;
 	place += query->term_count * (uint32_t) sizeof(float);
-	query->match_kernels = (place + NARROWEST - 1) / NARROWEST * NARROWEST;
-	place = query->match_kernels + query->lane_groups * SERM_KERNELS * SERM_LANES * (uint32_t) sizeof(float);
+	query->match_cosines = (place + NARROWEST - 1) / NARROWEST * NARROWEST;
+	place = query->match_cosines + query->lane_groups * SERM_LANES * (uint32_t) sizeof(float);
 	query->match_size = (place + 63) / 64 * 64;
 	SERM_ASSERT(query->match_size <= MATCH_SIZE_MAX);
 }
@@ -123,7 +120,7 @@ fill_match(const SermPair *pair, const SermWordKey *key, const unsigned char *wo
 	serm_match_spelling(query, spelling, count, match);
 	if (query->lane_groups > 0)
 		serm_pooling_word(query, word_unit(pair->embedding, key, spelling, count, unit),
-		    serm_match_floats(match, query->match_kernels), &match->dot);
+		    serm_match_floats(match, query->match_cosines), &match->dot);
 }
 
 /* The cached matches are of another query: theirs no more. False when there is no cache to use. */
@@ -270,13 +267,12 @@ read_spelled(const SermPair *pair, const SermDocumentField *words, uint32_t wind
 		if (i < SERM_FUZZY_WORDS_MAX)
 			compare_word(query, match, &before, sums);
 		if (i < window) {
-			const Lanes *kernels = (const Lanes *) serm_match_floats(match, query->match_kernels);
-			Lanes *sum = (Lanes *) sums->kernels;
+			const SermLanes *cosines = (const SermLanes *) serm_match_floats(match, query->match_cosines);
 
 			sums->weight += match->idf;
 			sums->dot += match->idf * match->dot;
-			for (uint32_t k = 0; k < groups * SERM_KERNELS; k++)
-				sum[k] += kernels[k];
+			for (uint32_t g = 0; g < groups; g++)
+				serm_lanes_add_kernels(&cosines[g], (SermLanes *) sums->kernels + g * SERM_KERNELS);
 		}
 	}
 	field->idf_all = idf;

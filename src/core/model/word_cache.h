@@ -17,9 +17,9 @@
 #define SERM_CACHE_IDFS_BITS 15
 /* Entries, as powers of two. */
 #define SERM_CACHE_UNITS_BITS 13
-#define SERM_CACHE_MATCHES_BITS 12
+#define SERM_CACHE_MATCHES_BITS 13
 /* For the matches of one query; a query with large matches keeps fewer. */
-#define SERM_CACHE_MATCH_BYTES ((size_t) 1280 * 1024)
+#define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
 /* The bytes of a word; the last of them is 0, or 1 for a number. An epoch of 0 is an empty entry. */
 typedef struct SermWordKey {
