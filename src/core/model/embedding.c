@@ -22,6 +22,35 @@
 #define NGRAM_MIN 3
 #define NGRAM_MAX 5
 
+static_assert(NGRAM_MIN == 3 && NGRAM_MAX == 5, "hash_ngrams() knows these");
+
+/* Rows of the n-grams of a framed word; the constant n's are unrolled. */
+static inline __attribute__((always_inline)) uint32_t
+hash_ngrams_of(const uint32_t *framed, uint32_t size, uint32_t n, uint32_t *rows)
+{
+	for (uint32_t start = 0; start + n <= size; start++) {
+		uint32_t hash = serm_hash_begin(SEED_NGRAM + n);
+
+		hash = serm_hash_step(hash, framed[start]);
+		hash = serm_hash_step(hash, framed[start + 1]);
+		hash = serm_hash_step(hash, framed[start + 2]);
+		if (n > 3)
+			hash = serm_hash_step(hash, framed[start + 3]);
+		if (n > 4)
+			hash = serm_hash_step(hash, framed[start + 4]);
+		rows[start] = serm_hash_end(hash) & ROW_MASK;
+	}
+	return size - n + 1;
+}
+
+static uint32_t
+hash_ngrams(const uint32_t *framed, uint32_t size, uint32_t n, uint32_t *rows)
+{
+	return n == 3   ? hash_ngrams_of(framed, size, 3, rows)
+	       : n == 4 ? hash_ngrams_of(framed, size, 4, rows)
+	                : hash_ngrams_of(framed, size, 5, rows);
+}
+
 uint32_t
 serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows)
 {
@@ -32,13 +61,7 @@ serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows
 	size = serm_word_frame(
 	    code_points, length < SERM_EMBEDDING_WORD_MAX ? length : SERM_EMBEDDING_WORD_MAX, framed);
 	for (uint32_t n = NGRAM_MIN; n <= NGRAM_MAX && n < size; n++)
-		for (uint32_t start = 0; start + n <= size; start++) {
-			uint32_t hash = serm_hash_begin(SEED_NGRAM + n);
-
-			for (uint32_t i = 0; i < n; i++)
-				hash = serm_hash_step(hash, framed[start + i]);
-			rows[count++] = serm_hash_end(hash) & ROW_MASK;
-		}
+		count += hash_ngrams(framed, size, n, rows + count);
 	SERM_ASSERT(count <= SERM_WORD_ROWS_MAX);
 	return count;
 }
@@ -147,9 +170,9 @@ static bool
 table_init(SermWordTable *table, uint32_t entry_bits, SermArena *arena)
 {
 	table->bits = entry_bits - 1;
+	table->epoch = 1;
 	table->keys = serm_arena_array(arena, (size_t) 1 << entry_bits, sizeof(SermWordKey));
-	table->last = serm_arena_alloc(arena, (size_t) 1 << table->bits);
-	return table->keys != NULL && table->last != NULL;
+	return table->keys != NULL;
 }
 
 SermWordCache *

@@ -212,7 +212,7 @@ void
 serm_features_of_document(const SermStatistics *statistics, const SermEmbedding *embedding,
     const SermParsedQuery *query, const SermDocument *doc, SermFeatures *features)
 {
-	const SermPair pair = {statistics, embedding, query, NULL};
+	const SermPair pair = {statistics, embedding, query};
 	SermField title, body;
 	float *value = features->value;
 

@@ -120,8 +120,11 @@ serm_compounds_of(SermParsedQuery *query, const SermWords *words)
 	}
 }
 
+/* Inlined into code with a population count of its own where the processor has one. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* Dice of two sets if it is at least SERM_FUZZY_DICE_MIN, else 0. */
-static float
+INLINE float
 dice_of(const SermTrigrams *a, const SermTrigrams *b)
 {
 	/* Dice of sets this small takes no value between this and the minimum. */
@@ -147,8 +150,8 @@ dice_of(const SermTrigrams *a, const SermTrigrams *b)
 	return 2 * (float) common / sum > below ? 2 * (float) common / sum : 0;
 }
 
-void
-serm_match_spelling(
+INLINE void
+match_spelling(
     const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
 {
 	uint32_t hashes[SERM_TRIGRAMS_MAX];
@@ -183,6 +186,28 @@ serm_match_spelling(
 		if (dice[t] > 0)
 			match->fuzzy |= UINT64_C(1) << t;
 	}
+}
+
+#if defined(__x86_64__)
+__attribute__((target("popcnt"))) static void
+match_spelling_popcnt(
+    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+{
+	match_spelling(query, code_points, length, match);
+}
+#endif
+
+void
+serm_match_spelling(
+    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("popcnt")) {
+		match_spelling_popcnt(query, code_points, length, match);
+		return;
+	}
+#endif
+	match_spelling(query, code_points, length, match);
 }
 
 void

@@ -136,7 +136,6 @@ typedef struct SermPair {
 	const SermStatistics *statistics;
 	const SermEmbedding *embedding;
 	const SermParsedQuery *query;
-	SermWordMatch *spare; /* for a word that is not cached, match_size */
 } SermPair;
 
 static inline uint32_t

@@ -14,9 +14,42 @@
 
 #define TRIGRAM_MASKS_MAX (SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX / 64)
 #define SUMS_MAX (SERM_LANE_GROUPS_MAX * SERM_KERNELS * SERM_LANES)
+#define LANE_BYTES (SERM_LANES * sizeof(float))
 #define MATCH_SIZE_MAX                                                                                       \
-	(sizeof(SermWordMatch) + TRIGRAM_MASKS_MAX * 8 + SERM_QUERY_WORDS_MAX * 4 + SUMS_MAX * 4 + 128)
-#define NARROWEST 32 /* bytes of one vector */
+	((sizeof(SermWordMatch) + TRIGRAM_MASKS_MAX * sizeof(uint64_t) + SERM_QUERY_WORDS_MAX * sizeof(float) +  \
+	     LANE_BYTES + SERM_LANE_GROUPS_MAX * LANE_BYTES + 63) /                                              \
+	    64 * 64)
+#define WORDS_MAX SERM_DOCUMENT_BODY_SPELLED
+/* Room for the rows of some 60 ordinary words; those of more are found when they are needed. */
+#define ROWS_AHEAD_MAX 1536
+
+static_assert(SERM_DOCUMENT_TITLE_SPELLED <= WORDS_MAX, "every field fits");
+
+/* A spelled word, and what is known of it. */
+typedef struct Word {
+	const unsigned char *bytes;
+	uint32_t length;
+	bool number;
+	bool keyed; /* short enough to be cached */
+	uint32_t match_set;
+	uint16_t row_start;
+	uint16_t row_count; /* 0: not found yet */
+	SermWordKey key;
+} Word;
+
+/* The spelled words of a field while it is read. */
+typedef struct Reading {
+	const SermPair *pair;
+	SermWordCache *cache; /* NULL: not to be used */
+	uint32_t count;
+	Word word[WORDS_MAX];
+	const SermWordMatch *match[WORDS_MAX];
+	uint32_t missing_count;
+	uint8_t missing[WORDS_MAX];
+	uint32_t rows_used;
+	uint32_t rows[ROWS_AHEAD_MAX];
+	unsigned char spare[WORDS_MAX][MATCH_SIZE_MAX] __attribute__((aligned(64))); /* for what is not cached */
+} Reading;
 
 /* What is summed over the spelled words of a field. */
 typedef struct Sums {
@@ -37,8 +70,8 @@ serm_match_layout(SermParsedQuery *query)
 	place += query->trigram_masks * (uint32_t) sizeof(uint64_t);
 	query->match_dice = place;
 	place += query->term_count * (uint32_t) sizeof(float);
-	query->match_cosines = (place + NARROWEST - 1) / NARROWEST * NARROWEST;
-	place = query->match_cosines + query->lane_groups * SERM_LANES * (uint32_t) sizeof(float);
+	query->match_cosines = (place + LANE_BYTES - 1) / LANE_BYTES * LANE_BYTES;
+	place = query->match_cosines + query->lane_groups * LANE_BYTES;
 	query->match_size = (place + 63) / 64 * 64;
 	SERM_ASSERT(query->match_size <= MATCH_SIZE_MAX);
 }
@@ -65,149 +98,228 @@ word_idf(const SermPair *pair, uint32_t id)
 	return entry->idf;
 }
 
-/* `word` has SERM_DOCUMENT_PAD readable bytes behind it, and at most SERM_CACHED_WORD_MAX of its own. */
-static inline __attribute__((always_inline)) void
-make_key(const unsigned char *word, uint32_t length, bool number, uint64_t epoch, SermWordKey *key)
-{
-	static const unsigned char ones[48] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-	    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
-	uint64_t mask[3];
-
-	memcpy(key->part, word, sizeof(key->part));
-	memcpy(mask, ones + sizeof(mask) - length, sizeof(mask));
-	for (int i = 0; i < 3; i++)
-		key->part[i] &= mask[i];
-	((unsigned char *) key->part)[SERM_CACHED_WORD_MAX] = number;
-	key->epoch = epoch;
-}
-
-/* The unit vector of a word, from the cache or through it; `own` is used when it cannot be cached. */
-static const float *
-word_unit(const SermEmbedding *embedding, const SermWordKey *match_key, const uint32_t *spelling,
-    uint32_t length, float *own)
-{
-	SermWordCache *cache = embedding->cache;
-	bool hit = false;
-
-	if (match_key != NULL) {
-		SermWordKey key = *match_key;
-		uint32_t set = serm_word_table_set(&cache->units, &key);
-
-		key.epoch = 1;
-		own = cache->unit +
-		      (size_t) serm_word_table_find(&cache->units, set, &key, &hit) * SERM_EMBEDDING_WIDTH;
-	}
-	if (!hit)
-		serm_embedding_word(embedding, spelling, length, own);
-	return own;
-}
-
-/* `key` is NULL for a word that is not cached. */
-static __attribute__((noinline)) void
-fill_match(const SermPair *pair, const SermWordKey *key, const unsigned char *word, uint32_t length,
-    bool number, SermWordMatch *match)
-{
-	const SermParsedQuery *query = pair->query;
-	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
-	uint32_t count = serm_document_spell(word, length, spelling);
-	float unit[SERM_EMBEDDING_WIDTH];
-
-	match->id = serm_text_hash(spelling, count, 0);
-	match->term = (uint8_t) serm_term_find(query, match->id);
-	match->number = number;
-	match->idf = word_idf(pair, match->id);
-	match->dot = 0;
-	serm_match_spelling(query, spelling, count, match);
-	if (query->lane_groups > 0)
-		serm_pooling_word(query, word_unit(pair->embedding, key, spelling, count, unit),
-		    serm_match_floats(match, query->match_cosines), &match->dot);
-}
-
-/* The cached matches are of another query: theirs no more. False when there is no cache to use. */
-static bool
-claim_matches(const SermPair *pair)
+/* The cache, with its matches given to this query; NULL when there is none to use. */
+static SermWordCache *
+claim_cache(const SermPair *pair)
 {
 	SermWordCache *cache = pair->embedding->cache;
 	const SermParsedQuery *query = pair->query;
 
 	if (cache == NULL || query->serial == 0)
-		return false;
+		return NULL;
 	if (query->serial != cache->query) {
 		cache->query = query->serial;
-		cache->epoch++;
 		cache->matches.bits = SERM_CACHE_MATCHES_BITS - 1;
 		while (((size_t) query->match_size << (cache->matches.bits + 1)) > SERM_CACHE_MATCH_BYTES)
 			cache->matches.bits--;
+		/* After four thousand million queries an old entry might look new. */
+		if (++cache->matches.epoch == 0) {
+			memset(cache->matches.keys, 0, sizeof(SermWordKey) << SERM_CACHE_MATCHES_BITS);
+			cache->matches.epoch = 1;
+		}
 	}
-	return true;
+	cache->matches.now++;
+	return cache;
 }
 
-/* Keys and sets of the spelled words, whose entries are fetched meanwhile. Length 0: not cached. */
-typedef struct Keys {
-	SermWordKey key[SERM_DOCUMENT_BODY_SPELLED];
-	uint32_t set[SERM_DOCUMENT_BODY_SPELLED];
-} Keys;
+/* `word` has SERM_DOCUMENT_PAD readable bytes behind it, and at most SERM_CACHED_WORD_MAX of its own. */
+static inline __attribute__((always_inline)) void
+make_key(const unsigned char *word, uint32_t length, bool number, uint32_t epoch, SermWordKey *key)
+{
+	static const unsigned char ones[48] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+	    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	const int last_byte = 0;
+#else
+	const int last_byte = 56;
+#endif
+	uint64_t mask[3];
+
+	memcpy(key->part, word, sizeof(key->part));
+	memcpy(mask, ones + sizeof(mask) - length, sizeof(mask));
+	key->part[0] &= mask[0];
+	key->part[1] &= mask[1];
+	key->part[2] = (key->part[2] & mask[2]) | (uint64_t) number << last_byte;
+	key->epoch = epoch;
+	key->used = 0;
+}
+
+static SermWordMatch *
+match_at(const Reading *reading, uint32_t entry)
+{
+	return (SermWordMatch *) (reading->cache->match + entry * (size_t) reading->pair->query->match_size);
+}
+
+/* --- first pass: the words, and their keys */
 
 static inline __attribute__((always_inline)) void
-make_keys(const SermWordCache *cache, const SermDocumentField *words, Keys *keys)
+make_words(const SermDocumentField *field, Reading *reading)
 {
-	const unsigned char *word = words->text;
+	const unsigned char *bytes = field->text;
+	SermWordCache *cache = reading->cache;
 
-	for (uint32_t i = 0; i < words->spelled; i++) {
-		uint32_t length = words->lengths[i] + 1u;
+	for (uint32_t i = 0; i < field->spelled; i++) {
+		Word *word = &reading->word[i];
 
-		if (length <= SERM_CACHED_WORD_MAX) {
-			make_key(word, length, serm_document_is_number(words, i), cache->epoch, &keys->key[i]);
-			keys->set[i] = serm_word_table_set(&cache->matches, &keys->key[i]);
-			__builtin_prefetch(&cache->matches.keys[2 * (size_t) keys->set[i]]);
+		word->bytes = bytes;
+		word->length = field->lengths[i] + 1u;
+		word->number = serm_document_is_number(field, i);
+		word->row_count = 0;
+		word->keyed = cache != NULL && word->length <= SERM_CACHED_WORD_MAX;
+		if (word->keyed) {
+			make_key(bytes, word->length, word->number, cache->matches.epoch, &word->key);
+			word->match_set = serm_word_table_set(&cache->matches, &word->key);
+			__builtin_prefetch(&cache->matches.keys[2 * (size_t) word->match_set]);
 		}
-		word += length;
+		bytes += word->length;
 	}
+	reading->count = field->spelled;
 }
 
-/* Fetch the matches that are there, before the first is needed. */
+/* --- second pass: which are known */
+
 static inline __attribute__((always_inline)) void
-fetch_matches(const SermPair *pair, const SermDocumentField *words, const Keys *keys)
+find_words(Reading *reading)
 {
-	const SermWordCache *cache = pair->embedding->cache;
-	uint32_t size = pair->query->match_size;
+	uint32_t size = reading->pair->query->match_size;
 
-	for (uint32_t i = 0; i < words->spelled; i++)
-		if (words->lengths[i] < SERM_CACHED_WORD_MAX) {
-			const SermWordKey *way = &cache->matches.keys[2 * (size_t) keys->set[i]];
-			bool second = way[1].part[0] == keys->key[i].part[0];
-			const unsigned char *match = cache->match + (2 * (size_t) keys->set[i] + second) * size;
+	reading->missing_count = 0;
+	for (uint32_t i = 0; i < reading->count; i++) {
+		Word *word = &reading->word[i];
+		uint32_t entry = SERM_WORD_ABSENT;
 
-			for (uint32_t line = 0; line < size; line += 64)
-				__builtin_prefetch(match + line);
+		if (word->keyed)
+			entry = serm_word_table_find(&reading->cache->matches, word->match_set, &word->key);
+		if (entry == SERM_WORD_ABSENT) {
+			reading->missing[reading->missing_count++] = (uint8_t) i;
+			continue;
 		}
-}
-
-/* What spelled word `i` means to the query; valid until the next call. */
-static inline __attribute__((always_inline)) const SermWordMatch *
-find_match(const SermPair *pair, const SermDocumentField *words, uint32_t i, const unsigned char *word,
-    const Keys *keys, bool cached)
-{
-	uint32_t length = words->lengths[i] + 1u;
-	SermWordMatch *match = pair->spare;
-	const SermWordKey *key = NULL;
-
-	if (cached && length <= SERM_CACHED_WORD_MAX) {
-		SermWordCache *cache = pair->embedding->cache;
-		bool hit;
-
-		key = &keys->key[i];
-		match =
-		    (SermWordMatch *) (cache->match + serm_word_table_find(&cache->matches, keys->set[i], key, &hit) *
-		                                          (size_t) pair->query->match_size);
-		if (hit)
-			return match;
+		reading->match[i] = match_at(reading, entry);
+		for (uint32_t line = 0; line < size; line += 64)
+			__builtin_prefetch((const char *) reading->match[i] + line);
 	}
-	fill_match(pair, key, word, length, serm_document_is_number(words, i), match);
-	return match;
 }
 
-/* --- the loop */
+/* --- third pass: the others */
+
+/* Ask for the rows of a word whose unit vector is not cached: the table is larger than the near caches. */
+static void
+fetch_rows(Reading *reading, Word *word)
+{
+	const SermEmbedding *embedding = reading->pair->embedding;
+	uint32_t spelling[SERM_CACHED_WORD_MAX], *row = reading->rows + reading->rows_used;
+	uint32_t count;
+
+	if (reading->rows_used + SERM_WORD_ROWS_MAX > ROWS_AHEAD_MAX)
+		return;
+	count = serm_embedding_rows(spelling, serm_document_spell(word->bytes, word->length, spelling), row);
+	for (uint32_t r = 0; r < count; r++) {
+		__builtin_prefetch(embedding->rows + (size_t) row[r] * SERM_EMBEDDING_WIDTH);
+		__builtin_prefetch(embedding->scale + row[r]);
+	}
+	word->row_start = (uint16_t) reading->rows_used;
+	word->row_count = (uint16_t) count;
+	reading->rows_used += count;
+}
+
+static void
+fetch_missing(Reading *reading)
+{
+	SermWordCache *cache = reading->cache;
+
+	reading->rows_used = 0;
+	for (uint32_t m = 0; m < reading->missing_count; m++) {
+		Word *word = &reading->word[reading->missing[m]];
+
+		if (word->keyed)
+			__builtin_prefetch(
+			    &cache->units.keys[2 * (size_t) serm_word_table_set(&cache->units, &word->key)]);
+	}
+	for (uint32_t m = 0; m < reading->missing_count; m++) {
+		Word *word = &reading->word[reading->missing[m]];
+		SermWordKey key = word->key;
+
+		key.epoch = 1;
+		if (word->keyed && serm_word_table_find(&cache->units, serm_word_table_set(&cache->units, &key),
+		                       &key) == SERM_WORD_ABSENT)
+			fetch_rows(reading, word);
+	}
+}
+
+/* The unit vector of a word, from the cache or through it; `own` is used when it cannot be cached. */
+static const float *
+word_unit(const Reading *reading, const Word *word, const uint32_t *spelling, uint32_t length, float *own)
+{
+	const SermEmbedding *embedding = reading->pair->embedding;
+
+	if (word->keyed) {
+		SermWordTable *table = &reading->cache->units;
+		uint32_t set = serm_word_table_set(table, &word->key), entry;
+		SermWordKey key = word->key;
+
+		key.epoch = table->epoch;
+		table->now++;
+		entry = serm_word_table_find(table, set, &key);
+		if (entry != SERM_WORD_ABSENT)
+			return reading->cache->unit + (size_t) entry * SERM_EMBEDDING_WIDTH;
+		own = reading->cache->unit + (size_t) serm_word_table_add(table, set, &key) * SERM_EMBEDDING_WIDTH;
+	}
+	if (word->row_count > 0)
+		serm_embedding_unit(embedding, reading->rows + word->row_start, word->row_count, own);
+	else
+		serm_embedding_word(embedding, spelling, length, own);
+	return own;
+}
+
+static void
+fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
+{
+	const SermParsedQuery *query = reading->pair->query;
+	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
+	uint32_t count = serm_document_spell(word->bytes, word->length, spelling);
+	float unit[SERM_EMBEDDING_WIDTH];
+
+	match->id = serm_text_hash(spelling, count, 0);
+	match->term = (uint8_t) serm_term_find(query, match->id);
+	match->number = word->number;
+	match->idf = word_idf(reading->pair, match->id);
+	match->dot = 0;
+	serm_match_spelling(query, spelling, count, match);
+	if (query->lane_groups > 0)
+		serm_pooling_word(query, word_unit(reading, word, spelling, count, unit),
+		    serm_match_floats(match, query->match_cosines), &match->dot);
+}
+
+/* Fill in the missing matches; entries that this field uses already are not taken from it. */
+static __attribute__((noinline)) void
+fill_missing(Reading *reading)
+{
+	if (reading->cache != NULL && reading->pair->query->lane_groups > 0)
+		fetch_missing(reading);
+	for (uint32_t m = 0; m < reading->missing_count; m++) {
+		uint32_t i = reading->missing[m], entry = SERM_WORD_ABSENT;
+		const Word *word = &reading->word[i];
+		SermWordMatch *match = (SermWordMatch *) reading->spare[i];
+
+		if (word->keyed) {
+			SermWordTable *table = &reading->cache->matches;
+
+			/* The word may have come before in this field. */
+			entry = serm_word_table_find(table, word->match_set, &word->key);
+			if (entry != SERM_WORD_ABSENT) {
+				reading->match[i] = match_at(reading, entry);
+				continue;
+			}
+			entry = serm_word_table_add(table, word->match_set, &word->key);
+			if (entry != SERM_WORD_ABSENT)
+				match = match_at(reading, entry);
+		}
+		fill_match(reading, word, match);
+		reading->match[i] = match;
+	}
+}
+
+/* --- last pass: sums over the words */
 
 /* Terms that this word and the one before it are, written as one. */
 static uint64_t
@@ -221,80 +333,96 @@ joined_terms(const SermParsedQuery *query, uint64_t hash)
 	return found;
 }
 
-/* One of the first SERM_FUZZY_WORDS_MAX words; `before` is the polynomial of the word before it, or 0. */
+/* The first SERM_FUZZY_WORDS_MAX words: trigrams, similarity, compounds. */
 static inline __attribute__((always_inline)) void
-compare_word(const SermParsedQuery *query, const SermWordMatch *match, uint64_t *before, Sums *sums)
+compare_words(const SermParsedQuery *query, const Reading *reading, Sums *sums)
 {
-	const uint64_t *trigrams = serm_match_trigrams(match);
-	uint64_t joined = *before * match->power + match->hash;
+	uint32_t count = reading->count < SERM_FUZZY_WORDS_MAX ? reading->count : SERM_FUZZY_WORDS_MAX;
+	uint64_t before = 0, compounds = 0;
 
-	for (uint32_t m = 0; m < query->trigram_masks; m++)
-		sums->trigrams[m] |= trigrams[m];
-	sums->compounds |= match->compounds;
-	if (*before != 0 && match->hash != 0 && (query->term_signature & serm_compound_bit(joined)) != 0)
-		sums->compounds |= joined_terms(query, joined);
-	*before = match->hash;
-	for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
-		int term = __builtin_ctzll(left);
-		float dice = serm_match_floats(match, query->match_dice)[term];
+	for (uint32_t i = 0; i < count; i++) {
+		const SermWordMatch *match = reading->match[i];
+		const uint64_t *trigrams = serm_match_trigrams(match);
+		uint64_t joined = before * match->power + match->hash;
 
-		sums->dice[term] = dice > sums->dice[term] ? dice : sums->dice[term];
+		for (uint32_t m = 0; m < query->trigram_masks; m++)
+			sums->trigrams[m] |= trigrams[m];
+		compounds |= match->compounds;
+		if ((query->term_signature & serm_compound_bit(joined)) != 0 && before != 0 && match->hash != 0)
+			compounds |= joined_terms(query, joined);
+		before = match->hash;
+		for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
+			int term = __builtin_ctzll(left);
+			float dice = serm_match_floats(match, query->match_dice)[term];
+
+			sums->dice[term] = dice > sums->dice[term] ? dice : sums->dice[term];
+		}
 	}
+	sums->compounds = compounds;
+}
+
+/* Kernels and dot of the words of the window. */
+static inline __attribute__((always_inline)) void
+pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, uint32_t groups, Sums *sums)
+{
+	float weight = 0, dot = 0;
+
+	if (window > reading->count)
+		window = reading->count;
+	for (uint32_t i = 0; i < window; i++) {
+		const SermWordMatch *match = reading->match[i];
+
+		weight += match->idf;
+		dot += match->idf * match->dot;
+	}
+	for (uint32_t g = 0; g < groups; g++) {
+		SermLanes sum[SERM_KERNELS] = {{0}};
+
+		for (uint32_t i = 0; i < window; i++)
+			serm_lanes_add_kernels(
+			    (const SermLanes *) serm_match_floats(reading->match[i], query->match_cosines) + g, sum);
+		memcpy(sums->kernels + g * SERM_KERNELS * SERM_LANES, sum, sizeof(sum));
+	}
+	sums->weight = weight;
+	sums->dot = dot;
 }
 
 static inline __attribute__((always_inline)) void
-read_spelled(const SermPair *pair, const SermDocumentField *words, uint32_t window, uint32_t groups,
-    SermField *field, Sums *sums)
+read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	bool cached = claim_matches(pair);
-	Keys keys;
-	const SermParsedQuery *query = pair->query;
-	const unsigned char *word = words->text;
-	uint64_t before = 0;
+	const SermParsedQuery *query = reading->pair->query;
 	double idf = 0;
 
-	if (cached) {
-		make_keys(pair->embedding->cache, words, &keys);
-		fetch_matches(pair, words, &keys);
-	}
-	for (uint32_t i = 0; i < words->spelled; i++) {
-		const SermWordMatch *match = find_match(pair, words, i, word, &keys, cached);
+	make_words(words, reading);
+	find_words(reading);
+	if (reading->missing_count > 0)
+		fill_missing(reading);
+	for (uint32_t i = 0; i < reading->count; i++) {
+		const SermWordMatch *match = reading->match[i];
 
-		word += words->lengths[i] + 1u;
 		idf += match->idf;
 		if (match->term != SERM_TERM_NONE)
 			serm_field_add_match(field, i, match->term, match->idf);
-		if (i < SERM_FUZZY_WORDS_MAX)
-			compare_word(query, match, &before, sums);
-		if (i < window) {
-			const SermLanes *cosines = (const SermLanes *) serm_match_floats(match, query->match_cosines);
-
-			sums->weight += match->idf;
-			sums->dot += match->idf * match->dot;
-			for (uint32_t g = 0; g < groups; g++)
-				serm_lanes_add_kernels(&cosines[g], (SermLanes *) sums->kernels + g * SERM_KERNELS);
-		}
 	}
 	field->idf_all = idf;
+	compare_words(query, reading, sums);
+	pool_words(query, reading, window, query->lane_groups, sums);
 }
 
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static void
 read_spelled_avx2(
-    const SermPair *pair, const SermDocumentField *words, uint32_t window, SermField *field, Sums *sums)
+    const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	if (pair->query->lane_groups == 1)
-		read_spelled(pair, words, window, 1, field, sums);
-	else
-		read_spelled(pair, words, window, pair->query->lane_groups, field, sums);
+	read_spelled(words, window, reading, field, sums);
 }
 #endif
 
 static void
 read_spelled_portable(
-    const SermPair *pair, const SermDocumentField *words, uint32_t window, SermField *field, Sums *sums)
+    const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	read_spelled(pair, words, window, pair->query->lane_groups, field, sums);
+	read_spelled(words, window, reading, field, sums);
 }
 
 /* The words behind the spelled ones count by identity only. */
@@ -322,22 +450,19 @@ void
 serm_field_read(const SermPair *pair, const SermDocumentField *words, uint32_t window, SermField *field)
 {
 	const SermParsedQuery *query = pair->query;
-	_Alignas(64) unsigned char spare[MATCH_SIZE_MAX];
-	SermPair with_spare = *pair;
+	Reading reading;
 	Sums sums;
 
 	memset(sums.trigrams, 0, query->trigram_masks * sizeof(sums.trigrams[0]));
 	memset(sums.dice, 0, query->term_count * sizeof(sums.dice[0]));
-	memset(sums.kernels, 0, query->lane_groups * SERM_KERNELS * SERM_LANES * sizeof(sums.kernels[0]));
-	sums.compounds = 0;
-	sums.weight = sums.dot = 0;
-	with_spare.spare = (SermWordMatch *) spare;
+	reading.pair = pair;
+	reading.cache = claim_cache(pair);
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx2"))
-		read_spelled_avx2(&with_spare, words, window, field, &sums);
+		read_spelled_avx2(words, window, &reading, field, &sums);
 	else
 #endif
-		read_spelled_portable(&with_spare, words, window, field, &sums);
+		read_spelled_portable(words, window, &reading, field, &sums);
 	read_ids(pair, words, field);
 	field->count = words->count;
 	field->trigrams_count = words->trigrams;

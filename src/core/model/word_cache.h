@@ -21,16 +21,18 @@
 /* For the matches of one query; a query with large matches keeps fewer. */
 #define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
-/* The bytes of a word; the last of them is 0, or 1 for a number. An epoch of 0 is an empty entry. */
+/* The bytes of a word; the last of them is 0, or 1 for a number. */
 typedef struct SermWordKey {
 	uint64_t part[3];
-	uint64_t epoch;
+	uint32_t epoch; /* of the table when the entry was made; 0 is an empty entry */
+	uint32_t used;  /* the time when it was used last; not a part of the key */
 } SermWordKey;
 
 typedef struct SermWordTable {
 	uint32_t bits;     /* sets, as a power of two */
+	uint32_t epoch;    /* entries of earlier ones are empty; from 1 */
+	uint32_t now;      /* counts whatever the owner calls a time */
 	SermWordKey *keys; /* [sets][2] */
-	uint8_t *last;     /* [sets], which of the two was used last */
 } SermWordTable;
 
 typedef struct SermCachedIdf {
@@ -46,7 +48,6 @@ struct SermWordCache {
 	unsigned char *match; /* SERM_CACHE_MATCH_BYTES */
 	uint64_t query_count; /* queries parsed */
 	uint64_t query;       /* serial of the one that the matches belong to */
-	uint64_t epoch;       /* grows when they change hands */
 	SermCachedIdf idfs[1 << SERM_CACHE_IDFS_BITS];
 };
 
@@ -68,23 +69,33 @@ serm_word_key_same(const SermWordKey *a, const SermWordKey *b)
 	           (a->epoch ^ b->epoch)) == 0;
 }
 
-/*
- * The entry of `key` in its set. On a miss the entry is given to the key: the caller fills in what
- * belongs to it.
- */
+#define SERM_WORD_ABSENT UINT32_MAX
+
+/* The entry of `key` in its set, marked as used; or SERM_WORD_ABSENT. */
 static inline uint32_t
-serm_word_table_find(SermWordTable *table, uint32_t set, const SermWordKey *key, bool *hit)
+serm_word_table_find(SermWordTable *table, uint32_t set, const SermWordKey *key)
+{
+	for (uint32_t entry = 2 * set; entry < 2 * set + 2; entry++)
+		if (serm_word_key_same(&table->keys[entry], key)) {
+			table->keys[entry].used = table->now;
+			return entry;
+		}
+	return SERM_WORD_ABSENT;
+}
+
+/* Give the older entry of the set to `key`, which is absent; SERM_WORD_ABSENT when both are in use now. */
+static inline uint32_t
+serm_word_table_add(SermWordTable *table, uint32_t set, const SermWordKey *key)
 {
 	SermWordKey *keys = &table->keys[2 * (size_t) set];
-	uint32_t way = table->last[set];
+	uint32_t age0 = keys[0].epoch != table->epoch ? UINT32_MAX : table->now - keys[0].used;
+	uint32_t age1 = keys[1].epoch != table->epoch ? UINT32_MAX : table->now - keys[1].used;
+	uint32_t way = age1 > age0;
 
-	*hit = true;
-	if (serm_word_key_same(&keys[way], key))
-		return 2 * set + way;
-	way ^= 1;
-	table->last[set] = (uint8_t) way;
-	*hit = serm_word_key_same(&keys[way], key);
+	if ((way == 0 ? age0 : age1) == 0)
+		return SERM_WORD_ABSENT;
 	keys[way] = *key;
+	keys[way].used = table->now;
 	return 2 * set + way;
 }
 

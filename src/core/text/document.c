@@ -127,41 +127,83 @@ serm_document_spell(const unsigned char *word, uint32_t length, uint32_t *out)
 	return count;
 }
 
+typedef struct TrigramCounter {
+	uint32_t count;
+	uint32_t mask; /* of the slots in use */
+	uint32_t slots[TRIGRAM_SLOTS];
+} TrigramCounter;
+
+static inline __attribute__((always_inline)) void
+count_trigram(TrigramCounter *counter, uint32_t first, uint32_t second, uint32_t third)
+{
+	uint32_t hash = serm_trigram(first, second, third), at = hash & counter->mask;
+
+	while (counter->slots[at] != 0 && counter->slots[at] != hash)
+		at = (at + 1) & counter->mask;
+	counter->count += counter->slots[at] == 0;
+	counter->slots[at] = hash;
+}
+
+static bool
+is_ascii(const unsigned char *bytes, uint32_t length)
+{
+	unsigned char all = 0;
+
+	for (uint32_t i = 0; i < length; i++)
+		all |= bytes[i];
+	return all < 0x80;
+}
+
+static void
+count_word(TrigramCounter *counter, const unsigned char *word, uint32_t length)
+{
+	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
+	uint32_t first = SERM_WORD_BEGIN, second;
+
+	if (is_ascii(word, length)) {
+		second = word[0];
+		if (length > SERM_TRIGRAMS_MAX)
+			length = SERM_TRIGRAMS_MAX;
+		for (uint32_t i = 1; i < length; i++) {
+			count_trigram(counter, first, second, word[i]);
+			first = second;
+			second = word[i];
+		}
+	} else {
+		length = serm_document_spell(word, length, spelling);
+		second = spelling[0];
+		if (length > SERM_TRIGRAMS_MAX)
+			length = SERM_TRIGRAMS_MAX;
+		for (uint32_t i = 1; i < length; i++) {
+			count_trigram(counter, first, second, spelling[i]);
+			first = second;
+			second = spelling[i];
+		}
+	}
+	count_trigram(counter, first, second, SERM_WORD_END);
+}
+
 /* How many distinct trigrams the first words of a field have. */
 static uint32_t
 count_trigrams(const unsigned char *text, const unsigned char *lengths, uint32_t spelled)
 {
-	uint32_t slots[TRIGRAM_SLOTS];
+	TrigramCounter counter;
 	uint32_t words = spelled < SERM_TRIGRAM_WORDS ? spelled : SERM_TRIGRAM_WORDS;
-	uint32_t bytes = 0, size = 64, count = 0;
+	uint32_t bytes = 0, size = 64;
 
 	for (uint32_t i = 0; i < words; i++)
 		bytes += lengths[i] + 1u;
 	/* A word has no more trigrams than code points, nor these than bytes. */
 	while (size < TRIGRAM_SLOTS && size < 2 * bytes)
 		size *= 2;
-	memset(slots, 0, size * sizeof(slots[0]));
+	counter.count = 0;
+	counter.mask = size - 1;
+	memset(counter.slots, 0, size * sizeof(counter.slots[0]));
 	for (uint32_t i = 0; i < words; i++) {
-		uint32_t spelling[SERM_DOCUMENT_WORD_MAX], length = lengths[i] + 1u;
-		uint32_t code_points = serm_document_spell(text, length, spelling);
-		uint32_t first = SERM_WORD_BEGIN, second = spelling[0];
-
-		if (code_points > SERM_TRIGRAMS_MAX)
-			code_points = SERM_TRIGRAMS_MAX;
-		for (uint32_t j = 1; j <= code_points; j++) {
-			uint32_t third = j < code_points ? spelling[j] : SERM_WORD_END;
-			uint32_t hash = serm_trigram(first, second, third), at = hash & (size - 1);
-
-			while (slots[at] != 0 && slots[at] != hash)
-				at = (at + 1) & (size - 1);
-			count += slots[at] == 0;
-			slots[at] = hash;
-			first = second;
-			second = third;
-		}
-		text += length;
+		count_word(&counter, text, lengths[i] + 1u);
+		text += lengths[i] + 1u;
 	}
-	return count;
+	return counter.count;
 }
 
 /* --- parsing */

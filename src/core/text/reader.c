@@ -201,6 +201,9 @@ letters_of_eight(const unsigned char *bytes)
 }
 #endif
 
+/* Classes that do nothing where no run has begun. */
+#define BETWEEN_WORDS (1u << SERM_TEXT_OTHER | 1u << SERM_TEXT_APOSTROPHE | 1u << SERM_TEXT_POINT)
+
 uint32_t
 serm_reader_plain_word(SermReader *reader)
 {
@@ -209,19 +212,21 @@ serm_reader_plain_word(SermReader *reader)
 
 	if (reader->pending_next < reader->pending_count)
 		return 0;
-	while (at < length && bytes[at] < 128 && ascii_class[bytes[at]] != SERM_TEXT_LETTER &&
-	       ascii_class[bytes[at]] != SERM_TEXT_DIGIT)
+	while (at < length && bytes[at] < 128 && (1u << ascii_class[bytes[at]] & BETWEEN_WORDS) != 0)
 		at++;
 	reader->at = start = at;
-	while (at + 8 <= length && at - start <= SERM_PLAIN_WORD_MAX) {
-		uint32_t letters = letters_of_eight(bytes + at);
+	for (;;) {
+		uint32_t letters = 0;
 
+		if (at + 8 <= length)
+			letters = letters_of_eight(bytes + at);
+		else
+			while (at + letters < length && (unsigned) (bytes[at + letters] | 0x20) - 'a' < 26)
+				letters++;
 		at += letters;
-		if (letters < 8)
+		if (letters < 8 || at - start > SERM_PLAIN_WORD_MAX)
 			break;
 	}
-	while (at < length && at - start <= SERM_PLAIN_WORD_MAX && (unsigned) (bytes[at] | 0x20) - 'a' < 26)
-		at++;
 	if (at - start > SERM_PLAIN_WORD_MAX || (at < length && (bytes[at] >= 128 || bytes[at] == '\'')))
 		return 0;
 	return (uint32_t) (at - start);
