@@ -206,6 +206,12 @@ count_trigrams(const unsigned char *text, const unsigned char *lengths, uint32_t
 	return counter.count;
 }
 
+uint32_t
+serm_document_trigrams(const SermDocumentField *field)
+{
+	return field->spelled > 0 ? count_trigrams(field->text, field->lengths, field->spelled) : 0;
+}
+
 /* --- parsing */
 
 static void
@@ -352,7 +358,7 @@ serm_document_write(const SermDocument *doc, unsigned char *bytes)
 static SermStatus
 damaged(SermError *error, const char *what)
 {
-	return serm_fail(error, SERM_ERR_CORRUPT, "this is not an encoded document: %s", what);
+	return serm_fail(error, SERM_ERR_CORRUPT, "%s", what);
 }
 
 static bool
@@ -441,8 +447,7 @@ serm_document_check(const SermDocument *doc, SermError *error)
 		}
 		if (field->spelled % 8 != 0 && field->numbers[field->spelled / 8] >> field->spelled % 8 != 0)
 			return damaged(error, "unused bits are set");
-		if (field->trigrams !=
-		    (field->spelled > 0 ? count_trigrams(field->text, field->lengths, field->spelled) : 0))
+		if (field->trigrams != serm_document_trigrams(field))
 			return damaged(error, "its trigrams are miscounted");
 	}
 	return SERM_OK;

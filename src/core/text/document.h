@@ -71,6 +71,15 @@ extern SermStatus serm_document_read(
 /* Besides: is it a form that serm_document_write() could have written? For bytes that come from outside. */
 extern SermStatus serm_document_check(const SermDocument *doc, SermError *error);
 
+/* Distinct trigrams of the first words of a field. */
+extern uint32_t serm_document_trigrams(const SermDocumentField *field);
+
+/* document_text.c. The readable form, NUL-terminated; `escape` keeps to ASCII. NULL when the arena refuses.
+ */
+extern char *serm_document_print(const SermDocument *doc, bool escape, SermArena *arena);
+/* Read the readable form, in UTF-8, into `arena`. Errors: INVALID, CORRUPT. */
+extern SermStatus serm_document_scan(SermText text, SermArena *arena, SermDocument *doc, SermError *error);
+
 /* `word` as code points in `out` [SERM_DOCUMENT_WORD_MAX]; returns how many. */
 extern uint32_t serm_document_spell(const unsigned char *word, uint32_t length, uint32_t *out);
 
