@@ -32,7 +32,7 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-as_user "$bindir/initdb" -D "$base/data" -U serm -A trust -E UTF8 --locale=C --no-sync >"$base/initdb.log" 2>&1 ||
+as_user "$bindir/initdb" -D "$base/data" -U admin -A trust -E UTF8 --locale=C --no-sync >"$base/initdb.log" 2>&1 ||
 	{ cat "$base/initdb.log" >&2; exit 1; }
 {
 	echo "listen_addresses = ''"
@@ -45,6 +45,6 @@ as_user "$bindir/initdb" -D "$base/data" -U serm -A trust -E UTF8 --locale=C --n
 } | as_user tee -a "$base/data/postgresql.conf" >/dev/null
 as_user "$bindir/pg_ctl" -D "$base/data" -l "$base/log" -w -t 60 start >/dev/null
 
-export PGHOST=$base PGPORT=5432 PGUSER=serm PGDATABASE=serm PATH="$bindir:$PATH" SERM_SERVER_LOG=$base/log
+export PGHOST=$base PGPORT=5432 PGUSER=admin PGDATABASE=serm PATH="$bindir:$PATH" SERM_SERVER_LOG=$base/log
 createdb -T template0 serm
 "$@"

@@ -8,13 +8,14 @@ PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy
 
 PG_BINDIR = $(shell $(PG_CONFIG) --bindir)
 CLUSTER = PG_BINDIR=$(PG_BINDIR) test/cluster.sh
-UNIT_CFLAGS = -std=gnu11 -g $(WARNINGS) -Isrc -Itest/unit
+# Fixtures name only the fields they are about.
+UNIT_CFLAGS = -std=gnu11 -g $(WARNINGS) -Wno-missing-field-initializers -Isrc -Itest/unit
 UNIT_LIBS = -lcjson -lutf8proc -lm
 UNIT_TESTS = $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/test_*.c)))
 SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
 .PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap tutorial check-includes check-symbols check-sql \
-	format format-check check-clang bench bench-quality demo test regress
+	format format-check check-clang bench bench-quality bench-core demo test regress
 
 # --- packages: apt-get as root or through sudo, a clear message elsewhere
 deps-build deps-test deps-bench:
@@ -99,10 +100,20 @@ demo-here: install-here
 test: deps-test
 	$(MAKE) --no-print-directory install-here
 	$(MAKE) --no-print-directory test-here
-test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tap
+test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
 bench: bench-quality
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here
 	$(CLUSTER) test/bench/quality.sh $(or $(DATA),../shared/data)
+
+# The same question without a server, for work on the trainer: seconds of CPU instead of a cluster.
+build/quality_core: test/bench/quality_core.c build/core.a
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+bench-core: build/quality_core
+	@for set in crowdflower_srr homedepot epqa; do \
+		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
+		test -d $$from || { echo "$$set: skipped, $$from is not there"; continue; }; mkdir -p $$to; \
+		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; \
+		build/quality_core $${set%_srr} $$to quiet $(OPTIONS) || exit 1; done

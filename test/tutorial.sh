@@ -11,6 +11,9 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 test/data/generate.py --check >/dev/null
+createdb -T template0 sample
+PGDATABASE=sample test/data/make-log.sh "$scratch/search_log.tsv"
+cmp "$scratch/search_log.tsv" test/data/search_log.tsv || { echo "tutorial: run test/data/make-log.sh" >&2; exit 1; }
 
 awk '/^```sql$/ { inside = 1; next } /^```/ { inside = 0 } inside' README.md >"$scratch/tutorial.sql"
 [ "$(grep -c ';' "$scratch/tutorial.sql")" -ge 15 ] || { echo "tutorial: README.md has lost its SQL" >&2; exit 1; }

@@ -52,10 +52,11 @@ CREATE OR REPLACE TRIGGER version_kept BEFORE UPDATE OF model, version, parent, 
 	FOR EACH ROW EXECUTE FUNCTION serm._refuse_update();
 
 CREATE OR REPLACE VIEW serm.current_judgment WITH (security_invoker = true) AS
-	SELECT DISTINCT ON (j.model, j.query, coalesce(j.doc_id, j.doc))
+	-- A text that equals the id of another document is another pair.
+	SELECT DISTINCT ON (j.model, j.query, coalesce(j.doc_id, j.doc), j.doc_id IS NULL)
 		j.id, j.model, j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.judge, j.weight, j.rationale, j.round, j.at
 	FROM serm.judgment AS j
-	ORDER BY j.model, j.query, coalesce(j.doc_id, j.doc),
+	ORDER BY j.model, j.query, coalesce(j.doc_id, j.doc), j.doc_id IS NULL,
 		array_position(ARRAY['human', 'import', 'agents', 'clicks'], j.source), j.at DESC, j.id DESC;
 COMMENT ON VIEW serm.current_judgment IS 'the judgment that counts for each pair: human before import before agents before clicks, then the newest';
 

@@ -146,8 +146,10 @@ CREATE TABLE serm.task (
 	lease_until timestamptz,
 	not_before timestamptz NOT NULL DEFAULT now(),
 	last_error text,
-	requested_by oid NOT NULL,
-	UNIQUE (sample, agent, path)
+	-- A worker runs as this role: nobody may ask in the name of one whose rights they do not have.
+	requested_by oid NOT NULL CHECK (pg_has_role(requested_by, 'USAGE')),
+	UNIQUE (sample, agent, path),
+	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
 );
 CREATE INDEX task_due ON serm.task (requested_by, not_before);
 COMMENT ON TABLE serm.task IS 'the queue: one answer that is still owed by an agent; deleted in the transaction that stores its vote';

@@ -14,11 +14,6 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
-/* 15 gave extensions a hook of their own to ask for shared memory. */
-#if PG_VERSION_NUM >= 150000
-#define SERM_HAVE_SHMEM_REQUEST_HOOK 1
-#endif
-
 /* 16 merged the per-catalog ownership checks. */
 #if PG_VERSION_NUM >= 160000
 #define serm_owns_schema(oid, role) object_ownercheck(NamespaceRelationId, (oid), (role))

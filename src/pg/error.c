@@ -31,7 +31,7 @@ context_allocate(void *context, size_t size)
 }
 
 static void
-context_release(void *context, void *block)
+context_release(void *context pg_attribute_unused(), void *block)
 {
 	pfree(block);
 }
@@ -64,6 +64,7 @@ bool
 serm_host_keep_going(void *context)
 {
 	SermHost *host = context;
+	MemoryContext previous = CurrentMemoryContext;
 
 	if (host->pending != NULL)
 		return false;
@@ -75,6 +76,8 @@ serm_host_keep_going(void *context)
 	}
 	PG_CATCH();
 	{
+		/* An error leaves us in ErrorContext, and core goes on to unwind. */
+		MemoryContextSwitchTo(previous);
 		serm_host_keep_error(host);
 	}
 	PG_END_TRY();

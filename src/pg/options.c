@@ -46,9 +46,13 @@ is_choice(const char *choices, const char *text)
 {
 	size_t length = strlen(text);
 
-	for (const char *at = choices; length > 0 && (at = strstr(at, text)) != NULL; at++)
-		if ((at == choices || at[-1] == ' ') && (at[length] == ',' || at[length] == '\0'))
+	for (const char *at = choices; *at != '\0'; at += strspn(at, ", ")) {
+		size_t choice = strcspn(at, ",");
+
+		if (choice == length && memcmp(at, text, length) == 0)
 			return true;
+		at += choice;
+	}
 	return false;
 }
 
@@ -113,7 +117,7 @@ serm_options_read(const Jsonb *options, const SermOption *table, int count, void
 		if (token != WJB_KEY)
 			continue;
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		while (i < count && (strlen(table[i].name) != key.val.string.len ||
+		while (i < count && ((int) strlen(table[i].name) != key.val.string.len ||
 		                        strncmp(table[i].name, key.val.string.val, key.val.string.len) != 0))
 			i++;
 		if (i == count)

@@ -85,6 +85,12 @@ extern void serm_spi_execute(
 extern Datum serm_spi_value(uint64 row, int column, bool *null);
 extern char *serm_spi_string(uint64 row, int column); /* NULL for NULL; palloc'd in the current context */
 
+/*
+ * Run `step` in a subtransaction: NULL, or the error that undid what it did, palloc'd.
+ * Being cancelled is raised as ever.
+ */
+extern ErrorData *serm_attempt(void (*step)(void *argument), void *argument);
+
 /* For a procedure: error 2D000 with a hint unless it was called outside a transaction block. */
 extern void serm_require_nonatomic(FunctionCallInfo fcinfo, const char *procedure);
 

@@ -1,7 +1,9 @@
 #include "pg/serm.h"
 
+#include "access/xact.h"
 #include "nodes/parsenodes.h"
 #include "utils/guc.h"
+#include "utils/resowner.h"
 
 /*
  * The caller's search_path must not decide what our SQL means: operators and
@@ -76,6 +78,35 @@ serm_spi_string(uint64 row, int column)
 {
 	Assert(row < SPI_processed);
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+ErrorData *
+serm_attempt(void (*step)(void *argument), void *argument)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		step(argument);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	return error;
 }
 
 void

@@ -3,7 +3,7 @@ CREATE EXTENSION serm;
 CREATE VIEW shop.document AS SELECT doc_id, doc FROM shop.product;
 
 SELECT serm.create_model('products', log => 'shop.search_log', documents => 'shop.document',
-	options => '{"rule": "quorum"}');
+	options => '{"rule": "quorum"}') \g /dev/null
 INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge)
 	SELECT 'products', query, doc_id, grade, 'human', 'shop' FROM shop.labelled JOIN shop.query USING (query_id);
 CALL serm.train('products');

@@ -40,6 +40,18 @@ INSERT INTO report (what, a, b, c)
 			FROM scored GROUP BY system) x
 	GROUP BY what, place ORDER BY place;
 
+-- How sure that is: the mean of the differences per query, and 1.96 standard errors of it.
+INSERT INTO report (what, a, b, c)
+	SELECT what, '', '', format('%s +-%s', to_char(avg(difference), 'SG0.0000'),
+			to_char(1.96 * stddev(difference) / sqrt(count(*)), 'FM0.0000'))
+	FROM (
+		SELECT e.query_id, v.* FROM listed e JOIN listed f USING (query_id),
+			LATERAL (VALUES (1, 'NDCG@4, evolved - first', e.ndcg4 - f.ndcg4), (2, 'NDCG@10, evolved - first', e.ndcg10 - f.ndcg10))
+				v (place, what, difference)
+		WHERE e.system = 'evolved' AND f.system = 'first'
+	) d
+	GROUP BY place, what ORDER BY place;
+
 INSERT INTO report (what, a, b, c) VALUES ('', '', '', ''), ('', 'round 1', 'round 2', 'both');
 
 -- What each agent mined; a pair may be found by several.

@@ -177,6 +177,12 @@ class Judge(BaseHTTPRequestHandler):
     def habit_echobad(self, request, number):
         self.content(request, "your key is %s" % self.headers.get("Authorization"))
 
+    def habit_echoescaped(self, request, number):
+        """The same, as no search for it would find it: every other character escaped, twice over."""
+        key = self.headers.get("Authorization", "")
+        text = "".join("\\u%04x" % ord(c) if i % 2 else "\\/" if c == "/" else c for i, c in enumerate(key))
+        self.content(request, '{"grade": 1, "rationale": "key %s"}' % text)
+
     def habit_badgrade(self, request, number):
         self.content(request, '{"grade": 7, "rationale": "off the scale"}')
 

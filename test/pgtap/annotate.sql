@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(114);
+SELECT plan(123);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -240,6 +240,46 @@ INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_trap', 'q', '1'
 CALL serm.annotate('tap_trap');
 SELECT is((SELECT rolsuper FROM pg_roles WHERE rolname = 'tap_stranger'), false, 'a superuser lends a judge no rights');
 SELECT matches((SELECT error FROM serm.vote WHERE agent = 'judge_trap'), '^42501', 'the trap is an error');
+
+-- --- a worker asks as the role in requested_by: nobody may write down another's name there
+SET ROLE tap_operator;
+SELECT throws_ok($$INSERT INTO serm.task (model, sample, agent, path, requested_by)
+	SELECT 'tap', min(id), 'judge_int', 9, o.oid FROM serm.sample, pg_roles o WHERE model = 'tap' AND o.rolsuper GROUP BY o.oid LIMIT 1$$,
+	'23514', NULL, 'nobody asks in the name of a superuser');
+SELECT lives_ok($$INSERT INTO serm.task (model, sample, agent, path, requested_by)
+	SELECT 'tap', min(id), 'judge_int', 9, 'tap_operator'::regrole FROM serm.sample WHERE model = 'tap'$$, 'but in one''s own');
+SELECT throws_ok($$UPDATE serm.task SET requested_by = 10 WHERE model = 'tap'$$, '23514', NULL, 'nor by an update');
+RESET ROLE;
+DELETE FROM serm.task WHERE model = 'tap';
+
+-- --- what an extension offers its callers is no judge and no evidence: who names it may have less rights than who calls
+CREATE SCHEMA tap_ext;
+CREATE EXTENSION dblink SCHEMA tap_ext;
+SELECT throws_ok(format('SELECT serm.add_agent(''tap'', %L::regprocedure)', f), '42809', NULL, f || ' is not a judge')
+  FROM unnest('{"tap_ext.dblink_exec(text,text)","pg_catalog.strpos(text,text)"}'::text[]) AS f;
+
+-- --- an agent that changes its nature under a lease, or goes
+SELECT serm.create_model('tap_change');
+SELECT serm.add_agent('tap_change', 'tap_local', '{"name": "changing", "paths": 1}'), serm.add_agent('tap_change', 'judge_int(text,text)'::regprocedure);
+INSERT INTO serm.sample (model, query, doc_id, doc, state) VALUES ('tap_change', 'q', '1', 'q', 'annotating');
+BEGIN;
+INSERT INTO serm.task (model, sample, agent, path, requested_by)
+	SELECT 'tap_change', id, 'changing', 1, current_user::regrole FROM serm.sample WHERE model = 'tap_change';
+SELECT is((SELECT count(*) FROM serm._claim()), 1::bigint, 'a task is leased');
+UPDATE serm.agent SET server = NULL, judge = 'public.judge_table(text,text)' WHERE model = 'tap_change' AND name = 'changing';
+COMMIT;
+SET statement_timeout = '20s';
+CALL serm.annotate('tap_change');
+RESET statement_timeout;
+SELECT is((SELECT grade FROM serm.vote WHERE agent = 'changing'), 2::smallint, 'and answered by the judge that its agent has become');
+INSERT INTO serm.sample (model, query, doc_id, doc, state) VALUES ('tap_change', 'q', '2', 'q', 'annotating');
+INSERT INTO serm.task (model, sample, agent, path, requested_by)
+	SELECT 'tap_change', id, 'changing', 1, current_user::regrole FROM serm.sample WHERE model = 'tap_change' AND doc_id = '2';
+DELETE FROM serm.agent WHERE model = 'tap_change' AND name = 'changing';
+SELECT is_empty($$SELECT 1 FROM serm.task WHERE model = 'tap_change'$$, 'an agent takes its tasks along');
+SELECT throws_ok($$INSERT INTO serm.task (model, sample, agent, path, requested_by)
+	SELECT 'tap_change', id, 'changing', 1, current_user::regrole FROM serm.sample WHERE model = 'tap_change' AND doc_id = '2'$$,
+	'23503', NULL, 'and nobody can owe an answer without being an agent');
 
 -- --- judges see the caller's search_path, serm does not
 CREATE SCHEMA tap_words;

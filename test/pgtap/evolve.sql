@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(59);
+SELECT plan(65);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -140,6 +140,40 @@ CALL serm.evolve('tap_plain', '{"budget": 10}');
 SELECT is(phase, 'rejected', 'a round without judgments is rejected') FROM serm.round WHERE model = 'tap_plain' AND round = 2;
 SELECT is(reason, 'no new judgment: of 10 pairs 0 are disputed and 10 could not be graded', 'and says so') FROM serm.round WHERE model = 'tap_plain' AND round = 2;
 SELECT is(candidate, NULL, 'nothing was trained') FROM serm.round WHERE model = 'tap_plain' AND round = 2;
+
+-- --- without gold; by a role with the rights to operate; over a window of the log
+CREATE ROLE tap_evolver;
+SELECT FROM serm.grant_access('tap_evolver', 'operate');
+GRANT SELECT ON product, impression, truth TO tap_evolver;
+SET ROLE tap_evolver;
+SELECT FROM serm.create_model('tap_em', log => 'impression', documents => 'product');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_em', query, doc_id, grade FROM half_known();
+CALL serm.train('tap_em', '{"epochs": 1, "pretrain_epochs": 1}');
+SELECT FROM serm.add_agent('tap_em', 'kind_judge(text,text)'::regprocedure);
+SELECT FROM serm.add_agent('tap_em', 'strict_judge(text,text)'::regprocedure);
+CALL serm.evolve('tap_em', '{"budget": 40, "gold": 0, "since": "2025-12-31 23:00+00", "until": "2026-01-01 00:02:30+00", "train": {"epochs": 2, "pretrain_epochs": 1}}');
+RESET ROLE;
+SELECT ok(phase IN ('promoted', 'rejected') AND by = 'tap_evolver', 'a role with the level operate runs a round') FROM serm.round WHERE model = 'tap_em';
+SELECT ok(metrics -> 'labels' ->> 'method' = 'em' AND metrics -> 'labels' ->> 'gold' = '0', 'without gold the confusion is estimated') FROM serm.round WHERE model = 'tap_em';
+SELECT is(count(*), 40::bigint, 'and every pair has its soft target') FROM serm.judgment WHERE model = 'tap_em' AND target IS NOT NULL;
+SELECT ok((options ->> 'since')::timestamptz = '2025-12-31 23:00+00' AND (options ->> 'until')::timestamptz = '2026-01-01 00:02:30+00', 'the window is stored') FROM serm.round WHERE model = 'tap_em';
+SELECT is(round((metrics -> 'gate' -> 'ndcg@4' ->> 'n')::numeric), (SELECT n::numeric FROM serm.evaluate('tap_em') WHERE metric = 'ndcg@4'), 'the gate counts queries as serm.evaluate does') FROM serm.round WHERE model = 'tap_em';
+-- An agent that voted once and has gone: two that answer still count in full.
+INSERT INTO serm.vote (sample, agent, path, grade) SELECT min(id), 'gone_judge', 1, 1 FROM serm.sample WHERE model = 'tap_em';
+CALL serm.evolve('tap_em', '{"budget": 40, "train": {"epochs": 1, "pretrain_epochs": 0}, "gate": {"min_queries": 1000000}}');
+WITH soft AS (SELECT j.id, j.target, p.probs, a.grade AS a, b.grade AS b
+		FROM serm.sample s JOIN serm.judgment j ON j.judge = 'posterior' AND j.model = 'tap_em' AND j.query = s.query AND j.doc_id = s.doc_id AND j.round = 2
+		JOIN serm.vote a ON a.sample = s.id AND a.agent = 'kind_judge' JOIN serm.vote b ON b.sample = s.id AND b.agent = 'strict_judge',
+		LATERAL serm.predict(s.query, s.doc, 'tap_em') p
+		WHERE s.model = 'tap_em' AND s.round = 2 AND b.grade IS NOT NULL),
+	product AS (SELECT s.id, y, s.target[y + 1] AS target, greatest(s.probs[y + 1], 1e-6) * (c -> 'kind_judge' -> y ->> a::int)::float8
+			* (c -> 'strict_judge' -> y ->> b::int)::float8 AS q
+		FROM soft s, LATERAL (SELECT metrics -> 'labels' -> 'confusion' AS c FROM serm.round WHERE model = 'tap_em' AND round = 2) m, generate_series(0, 3) AS y),
+	expected AS (SELECT target, q / sum(q) OVER (PARTITION BY id) AS q FROM product)
+SELECT ok(count(*) >= 100 AND max(abs(target - q)) < 0.03, 'an agent of another round does not weaken those that answered') FROM expected;
+SELECT FROM serm.drop_model('tap_em');
+DROP OWNED BY tap_evolver;
+DROP ROLE tap_evolver;
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;
 SELECT results_eq($$SELECT model, rounds, promotions, last_round, last_phase FROM serm.stat_model ORDER BY model$$,

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(92);
+SELECT plan(93);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -201,8 +201,11 @@ SELECT is((SELECT count(*) FROM serm.mine('tap_mine', budget => 100000, options 
 INSERT INTO impression SELECT 'a query', 'red-shoe', '2030-01-01', 2000000000, NULL, -5, 's' FROM generate_series(1, 3);
 SELECT results_eq($$SELECT signals->>'impressions', signals->>'clicks', signals->>'dwell_ms' FROM serm.mine('tap_mine', '2029-01-01')$$,
 	$$VALUES ('3', '0', '0')$$, 'a NULL click is none; strange positions, dwells and times are taken as they are');
-INSERT INTO impression VALUES ('', 'red-shoe', '2030-01-01', 1, true), (repeat('word ', 30000), 'red-shoe', '2030-01-01', 1, true);
-SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2029-01-01')), 3::bigint, 'an empty and a huge query are queries');
+INSERT INTO impression SELECT query, 'red-shoe', '2030-01-01', 1, true
+	FROM unnest(ARRAY['', ' ', E' \t\r\n\f\v', repeat('word ', 30000)]) AS query;
+SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2029-01-01')), 2::bigint, 'a huge query is one, a blank one is none');
+SELECT lives_ok($$INSERT INTO serm.judgment (model, query, doc_id, doc, grade)
+	SELECT 'tap_mine', query, doc_id, doc, 1 FROM serm.mine('tap_mine', budget => 100000)$$, 'every mined pair can be judged');
 ROLLBACK;
 BEGIN;
 ALTER TABLE product DROP CONSTRAINT product_pkey;

@@ -5,8 +5,9 @@
 \pset tuples_only true
 \pset pager off
 SET client_min_messages = warning;
+SET search_path = public;
 
-SELECT plan(115);
+SELECT plan(127);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -40,8 +41,10 @@ FROM unnest(ARRAY['{}', '{one}', '{a,b,c,d,e,f,g,h,i,j,k}', '{a,NULL}', '{a,a}',
 	'{a,' || repeat('x', 64) || '}']) AS grades;
 SELECT throws_ok(format('SELECT serm.create_model(''o'', options => %L)', options), '22023', NULL, 'refuses the options ' || options)
 FROM unnest(ARRAY['[]', '{"test_shore": 0.1}', '{"test_share": 0.6}', '{"test_share": "x"}', '{"rule": "any"}', '{"quorum": 1.1}',
-	'{"labels": "gold"}', '{"evidence": 3}']) AS options;
-SELECT throws_ok($$SELECT serm.create_model('e', options => '{"evidence": "public.nothing"}')$$, '42883');
+	'{"quorum": 0}', '{"rule": ""}', '{"rule": "unanimous, quorum"}', '{"rule": "quo"}', '{"labels": "gold"}', '{"evidence": 3}']) AS options;
+CREATE FUNCTION public.lines(query text, doc text) RETURNS SETOF text IMMUTABLE LANGUAGE sql RETURN query;
+SELECT throws_ok(format('SELECT serm.create_model(''e'', options => %L)', jsonb_build_object('evidence', name)), '42883', NULL, name || ' gives no evidence')
+FROM unnest(ARRAY['public.nothing', 'string_agg', 'public.lines']) AS name;
 CREATE FUNCTION public.about(query text, doc text) RETURNS text IMMUTABLE LANGUAGE sql RETURN query;
 SELECT lives_ok($$SELECT serm.create_model('evident', options => '{"evidence": "about", "test_share": 0.1, "rule": null}')$$,
 	'options are taken');
@@ -58,13 +61,15 @@ CREATE VIEW clicks_view AS SELECT *, 1 AS dwell_ms, ''::text AS session_id FROM 
 SELECT lives_ok($$SELECT serm.create_model('shop', log => 'clicks_view', documents => 'docs')$$, 'tables and views of the right shape');
 SELECT results_eq($$SELECT log, documents FROM serm.model WHERE name = 'shop'$$,
 	$$VALUES ('clicks_view'::regclass, 'docs'::regclass)$$, 'both are kept');
-SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_short')$$, '42703', 'documents "docs_short" has no column "doc"');
+SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_short')$$, '42703', 'documents public.docs_short of model "d" has no column "doc"');
 SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_typed')$$, '42804',
-	'column "doc_id" of documents "docs_typed" has type integer, not text');
+	'column "doc_id" of documents public.docs_typed of model "d" has type integer, not text');
 SELECT throws_ok($$SELECT serm.create_model('d', documents => 'docs_pkey')$$, '42809');
-SELECT throws_ok($$SELECT serm.create_model('d', log => 'docs')$$, '42703', 'search log "docs" has no column "query"');
+SELECT throws_ok($$SELECT serm.create_model('d', log => 'docs')$$, '42703', 'search log public.docs of model "d" has no column "query"');
 SELECT throws_ok($$SELECT serm.create_model('d', log => 'clicks_dwell')$$, '42804',
-	'column "dwell_ms" of search log "clicks_dwell" has type text, not integer');
+	'column "dwell_ms" of search log public.clicks_dwell of model "d" has type text, not integer');
+CREATE VIEW clicks_wide AS SELECT query::varchar(80), doc_id, shown_at, "position"::bigint, clicked, 1::smallint AS dwell_ms FROM clicks;
+SELECT lives_ok($$SELECT serm.create_model('wide', log => 'clicks_wide', documents => 'docs')$$, 'what mining can read is accepted');
 
 -- --- judgments
 CREATE FUNCTION judge(query text, grade real, target real[] DEFAULT NULL) RETURNS void LANGUAGE sql
@@ -86,6 +91,12 @@ SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc, grade, weight) 
 SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc, grade, source) VALUES ('plain', 'q', 'd', 1, 'rumour')$$, '23514');
 SELECT throws_ok($$UPDATE serm.judgment SET grade = 1$$, '55000', 'rows of serm.judgment do not change');
 SELECT throws_ok($$SELECT serm._check_judgment()$$, '39P01');
+CREATE TABLE other (model integer, query text, grade real, target real[]);
+CREATE TRIGGER wrong_level BEFORE INSERT ON other FOR EACH STATEMENT EXECUTE FUNCTION serm._check_judgment();
+SELECT throws_ok($$INSERT INTO other VALUES (1, 'q', 1)$$, '39P01', NULL, 'a trigger of statements is refused');
+DROP TRIGGER wrong_level ON other;
+CREATE TRIGGER wrong_type BEFORE INSERT ON other FOR EACH ROW EXECUTE FUNCTION serm._check_judgment();
+SELECT throws_ok($$INSERT INTO other VALUES (1, 'q', 1)$$, '42703', 'table "other" has no column "model" of type text');
 
 INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, at) VALUES
 	('shop', 'lamp', '1', 'x', 0, 'clicks', '2026-01-04'), ('shop', 'lamp', '1', 'x', 1, 'agents', '2026-01-03'),
@@ -93,9 +104,10 @@ INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, at) VALUES
 	('shop', 'lamp', '1', 'x', 1, 'import', '2026-01-05'),
 	('shop', 'lamp', '2', NULL, 1, 'clicks', '2026-01-01'), ('shop', 'lamp', '2', NULL, 2, 'clicks', '2026-01-01'),
 	('shop', 'lamp', NULL, 'text', 0, 'agents', '2026-01-02'), ('shop', 'lamp', NULL, 'text', 1, 'import', '2026-01-01'),
+	('shop', 'lamp', NULL, '2', 0, 'clicks', '2026-01-01'),
 	('plain', 'lamp', '1', 'x', 0, 'human', '2026-01-09');
-SELECT results_eq($$SELECT coalesce(doc_id, doc), grade, source FROM serm.current_judgment WHERE model = 'shop' ORDER BY 1$$,
-	$$VALUES ('1', 3::real, 'human'), ('2', 2, 'clicks'), ('text', 1, 'import')$$,
+SELECT results_eq($$SELECT coalesce(doc_id, doc), grade, source FROM serm.current_judgment WHERE model = 'shop' ORDER BY 1, doc_id$$,
+	$$VALUES ('1', 3::real, 'human'), ('2', 2, 'clicks'), ('2', 0, 'clicks'), ('text', 1, 'import')$$,
 	'human before import before agents before clicks, then the newest, then the last');
 
 -- --- the split
@@ -151,6 +163,15 @@ SELECT throws_ok($$UPDATE serm.version SET status = 'active' WHERE model = 'null
 SELECT throws_ok($$UPDATE serm.deployment SET reason = 'no'$$, '55000');
 SELECT throws_ok($$UPDATE serm.tensor SET data = ''$$, '55000');
 SELECT throws_ok($$UPDATE serm.version SET seed = 0$$, '55000');
+
+-- --- documents whose ids are not unique
+CREATE TABLE docs_twice AS SELECT (c || ' ' || p)::varchar(40) AS doc_id, (part || c || ' ' || p)::varchar AS doc
+FROM unnest('{blue,red,green,black}'::text[]) AS c, unnest('{pillow,lamp,chair,desk,rug}'::text[]) AS p, unnest('{"a ","one more "}'::text[]) AS part;
+SELECT lives_ok($$SELECT serm.create_model('twice', documents => 'docs_twice')$$, 'are documents all the same');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT DISTINCT 'twice', q.doc_id, d.doc_id, (q.doc_id = d.doc_id)::int FROM docs_twice AS q, docs_twice AS d;
+CALL serm.train('twice', '{"epochs": 1, "pretrain_epochs": 1}');
+SELECT is((counts ->> 'judgments')::int + (counts ->> 'test_judgments')::int, 400, 'and a judgment counts once') FROM serm.version WHERE model = 'twice';
+SELECT lives_ok($$SELECT serm.drop_model('twice')$$, 'such a model goes too');
 
 -- --- dropping
 SELECT lives_ok($$SELECT serm.drop_model('nulls')$$, 'a model goes with all it has');

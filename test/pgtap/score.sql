@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(75);
+SELECT plan(79);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -135,6 +135,28 @@ SELECT is(serm.rollback('shop'), 1, 'roll back in a transaction');
 SELECT is((serm.predict('q', 'd')).version, 1, 'a transaction sees its own rollback');
 ROLLBACK;
 SELECT is((serm.predict('q', 'd')).version, 2, 'which is gone with it');
+/* The versions that an open cursor scores with while its own transaction runs `sql`; it fetches 10 rows, then 50 at a time. */
+CREATE FUNCTION versions_seen(sql text) RETURNS integer[] LANGUAGE plpgsql AS $$
+DECLARE
+	row record;
+	seen integer[] := '{}';
+BEGIN
+	FOR row IN SELECT (serm.predict('q', 'd' || i, 'shop')).version FROM generate_series(1, 100) AS i LOOP
+		IF seen = '{}' THEN
+			EXECUTE sql;
+		END IF;
+		IF row.version <> ALL (seen) THEN
+			seen := seen || row.version;
+		END IF;
+	END LOOP;
+	RETURN seen;
+END $$;
+BEGIN;
+SELECT is(versions_seen($$SELECT serm.rollback('shop')$$), '{2}', 'a cursor goes on with its version when another is promoted');
+SELECT is((serm.predict('q', 'd')).version, 1, 'which the next statement uses');
+SELECT is(versions_seen($$SELECT serm.drop_model('shop')$$), '{1}', 'and when the model is dropped');
+SELECT throws_ok($$SELECT serm.score('q', 'd', 'shop')$$, '42704', NULL, 'which the next statement finds gone');
+ROLLBACK;
 \o /dev/null
 SELECT serm.create_model('other');
 \o

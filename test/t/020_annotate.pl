@@ -30,6 +30,28 @@ sub ask
 	return $answer =~ /"\Q$key\E": (\d+|true|false)/ ? $1 : 0;
 }
 
+# A resolver that does not answer for names of .slow, as when a name server is gone.
+my $shim = "$directory/slow_resolver";
+append_to_file("$shim.c", q{
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
+{
+	int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+
+	if (node == NULL || strstr(node, ".slow") == NULL)
+		return real(node, service, hints, result);
+	sleep(15);
+	return EAI_AGAIN;
+}
+});
+system_or_bail($ENV{CC} || 'cc', '-shared', '-fPIC', '-o', "$shim.so", "$shim.c", '-ldl');
+chmod 0755, $directory;
+$ENV{LD_PRELOAD} = "$shim.so";
+
 my $node = PostgreSQL::Test::Cluster->new('annotate');
 $node->init;
 $node->append_conf('postgresql.conf', qq{
@@ -68,7 +90,8 @@ sub wait_until
 	my ($query, $what) = @_;
 	for (1 .. 600)
 	{
-		my ($code, $out) = $node->psql('postgres', $query);
+		# A server that is restarting closes the pipe under psql's input: that, too, is a no.
+		my ($code, $out) = eval { $node->psql('postgres', $query) };
 		return pass($what) if defined $code && $code == 0 && $out eq 't';
 		usleep(50_000);
 	}
@@ -99,6 +122,7 @@ my @habits = (
 	[ '429date', 1, undef, 2 ],
 	[ 'badonce', 1, undef, 2 ],
 	[ 'echo', 1, undef, 1 ],
+	[ 'echoescaped', 1, undef, 1 ],
 	[ '500', 0, qr/HTTP status 500 \(attempt 2\)/, 2 ],
 	[ '400', 0, qr/HTTP status 400/, 1 ],
 	[ '401', 0, qr/HTTP status 401/, 1 ],
@@ -122,7 +146,7 @@ my @habits = (
 sql(q{SELECT serm.create_model('evil')});
 for my $habit (@habits)
 {
-	add_agent('evil', "h_$habit->[0]", $habit->[0], q{paths '1', max_attempts '2', timeout_ms '1500'});
+	add_agent('evil', "h_$habit->[0]", $habit->[0], q{paths '1', max_attempts '2', timeout_ms '1000'});
 	sql(qq{CREATE USER MAPPING FOR CURRENT_USER SERVER h_$habit->[0] OPTIONS (api_key '$key')});
 }
 my $closed = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1');
@@ -172,7 +196,8 @@ is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'h_garbage' AND encode(rep
 is(ask('/seen/sk-CANARY', 'seen'), 'true', 'the key reached the endpoint');
 is(sql(qq{SELECT count(*) FROM serm.vote v WHERE v::text LIKE '%CANARY%' OR encode(v.reply, 'escape') LIKE '%CANARY%'}), '0',
 	'an endpoint that repeats the key does not get it into a table');
-like(sql(q{SELECT rationale FROM serm.vote WHERE agent = 'h_echo'}), qr/^key Bearer \*+$/, 'it is starred out');
+like(sql(qq{SELECT rationale FROM serm.vote WHERE agent = 'h_$_'}), qr/^key Bearer \*+$/, "$_: it is starred out")
+	for qw(echo echoescaped);
 
 sql(q{SELECT serm.create_model('keys')});
 my $key_file = $node->data_dir . '/agent.key';
@@ -246,18 +271,88 @@ for my $encoding (qw(LATIN1 SQL_ASCII))
 		SELECT grade, encode(convert_to(rationale, 'SQL_ASCII'), 'hex') FROM serm.vote});
 	like($vote, $encoding eq 'LATIN1' ? qr/^3\|3f3f20e4$/m : qr/^3\|e697a5e69cac20c3a4$/m, "$encoding: graded, and the rationale is text");
 }
+
+# --- one agent's trouble is not another's
+sub task
+{
+	my ($model, $agent) = @_;
+	return qq{
+		INSERT INTO serm.sample (model, query, doc_id, doc, state) VALUES ('$model', 'blue', 'd' || random(), 'blue', 'annotating');
+		INSERT INTO serm.task (model, sample, agent, path, requested_by)
+			SELECT '$model', max(id), '$agent', 1, current_user::regrole FROM serm.sample WHERE model = '$model'};
+}
+sub add_tasks
+{
+	my ($database, @task) = @_;
+	$node->safe_psql($database, task(@task));
+}
+
+sql(q{SELECT serm.create_model('names')});
+sql(q{CREATE SERVER lost FOREIGN DATA WRAPPER serm_agent
+	OPTIONS (endpoint 'https://judge.slow/v1', model 'mock', paths '1', timeout_ms '500', max_attempts '1');
+	SELECT serm.add_agent('names', 'lost')});
+add_agent('names', 'found', 'v1', q{paths '5'});
+add_samples('names', 40);
+$started = time;
+sql(q{CALL serm.annotate('names')});
+cmp_ok(time - $started, '<', 10, 'a name server that does not answer holds up nobody');
+is(sql(q{SELECT DISTINCT error FROM serm.vote WHERE agent = 'lost'}), 'timed out', 'and is a timeout');
+
+sql(q{SELECT serm.create_model('poisoned'); SELECT serm.create_model('healthy')});
+add_agent('poisoned', 'vanishing', 'slow', q{paths '1'});
+add_agent('healthy', 'lasting', 'slow', q{paths '1'});
+add_samples($_, 20) for qw(poisoned healthy);
+sql(q{CALL serm.annotate('poisoned', false); CALL serm.annotate('healthy', false); DROP SERVER vanishing;
+	UPDATE serm.model SET options = options || '{"rule": "none"}' WHERE name = 'poisoned'});
+wait_until(q{SELECT tasks = 0 AND done = 20 FROM serm.annotation_progress WHERE model = 'healthy'},
+	'a model that cannot be settled holds up no other');
+sql(q{UPDATE serm.model SET options = options - 'rule' WHERE name = 'poisoned'; SELECT serm.remove_agent('poisoned', 'vanishing')});
+
+sql(q{SELECT serm.create_model('locked')});
+add_agent('locked', 'waiter', 'v1', q{paths '1'});
+my $holder = $node->background_psql('postgres');
+sub commits { return sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()}); }
+# In one go: no worker may be faster than the lock.
+$holder->query_safe('BEGIN; ' . task('locked', 'waiter') . q{; COMMIT; BEGIN; DELETE FROM serm.task WHERE model = 'locked'});
+wait_until(q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'serm annotator'}, 'a worker finds a locked task');
+my $commits = commits();
+usleep(2_000_000);
+cmp_ok(commits() - $commits, '<', 200, 'and does not spin');
+$holder->query_safe(q{ROLLBACK; BEGIN; LOCK TABLE serm.task IN ACCESS EXCLUSIVE MODE});
+add_tasks('in_sql_ascii', 'm', 'judge');
+for (1 .. 200) { last if $node->safe_psql('in_sql_ascii', 'SELECT count(*) FROM serm.vote') eq '2'; usleep(50_000); }
+is($node->safe_psql('in_sql_ascii', 'SELECT count(*) FROM serm.vote'), '2', 'a locked queue holds up no other database');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+
+# --- the launcher lends nobody its rights
+$node->safe_psql('in_latin1', q{
+CREATE ROLE low;
+ALTER TABLE serm.task OWNER TO low;
+ALTER TABLE serm.agent OWNER TO low;
+GRANT CREATE ON SCHEMA public TO low;
+GRANT CREATE, USAGE ON SCHEMA serm TO low;
+SET ROLE low;
+CREATE FUNCTION public.climb() RETURNS boolean LANGUAGE plpgsql AS
+	$$BEGIN IF current_user <> 'low' THEN ALTER ROLE low SUPERUSER; END IF; RETURN true; END$$;
+CREATE FUNCTION public.harmless(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+	$$BEGIN PERFORM public.climb(); RETURN true; END$$;
+CREATE INDEX ON serm.task (id) WHERE public.harmless(1)});
+usleep(2_000_000);
+is(sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'low'}), 'f', 'an owner of the queue gets no rights from the launcher');
+
 # --- crashes: every vote exactly once, whatever dies
 sub worker_pid { return sql(q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'serm annotator'}); }
 
-my $expected = 60 * 2;
-for my $crash (qw(kill9 terminate immediate))
+my $expected = 40 * 2;
+for my $crash (qw(kill9 terminate postmaster))
 {
 	my $model = "crash_$crash";
 	my $before = ask('/stats', 'slow');
 
 	sql(qq{SELECT serm.create_model('$model')});
 	add_agent($model, "slow_$crash", 'slow', q{paths '2'});
-	add_samples($model, 60);
+	add_samples($model, 40);
 	sql(qq{CALL serm.annotate('$model', false)});
 	wait_until(qq{SELECT votes > 10 FROM serm.annotation_progress WHERE model = '$model'}, "$crash: the worker is at work");
 	if ($crash eq 'kill9')
@@ -271,13 +366,18 @@ for my $crash (qw(kill9 terminate immediate))
 	}
 	else
 	{
-		$node->stop('immediate');
+		my $worker = worker_pid();
+		$node->kill9;
+		for (1 .. 50) { last unless kill 0, $worker; usleep(100_000); }
+		ok(!kill(0, $worker), 'a worker at work leaves with the postmaster');
+		kill 9, $worker;
+		usleep(500_000);
 		$node->start;
 	}
 	wait_until(qq{SELECT tasks = 0 AND running = 0 FROM serm.annotation_progress WHERE model = '$model'},
 		"$crash: the launcher has the rest answered");
 	is(sql(qq{SELECT votes || ' ' || errors || ' ' || done FROM serm.annotation_progress WHERE model = '$model'}),
-		"$expected 0 60", "$crash: no vote is lost, none counts twice");
+		"$expected 0 40", "$crash: no vote is lost, none counts twice");
 	my $requests = ask('/stats', 'slow') - $before;
 	cmp_ok($requests, '>=', $expected, "$crash: every vote was asked for");
 	cmp_ok($requests, '<=', $expected + 32, "$crash: and little of it twice ($requests requests)");
@@ -302,6 +402,10 @@ is(sql(q{SELECT tasks FROM serm.annotation_progress WHERE model = 'waiting'}), '
 $started = time;
 sql(q{SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE backend_type = 'serm annotator'});
 cmp_ok(time - $started, '<', 2, 'a worker that waits for the network ends when told');
+sql(q{UPDATE serm.task SET attempt = 3, lease_until = now() + interval '5 minutes', token = 1 WHERE model = 'waiting'});
+sql(q{CALL serm.annotate('waiting', false)});
+wait_until(q{SELECT bool_and(lease_until IS NULL AND not_before > now() + interval '2 seconds') FROM serm.task WHERE model = 'waiting'},
+	'what has taken down workers is not asked for at once');
 sql(q{SELECT serm.remove_agent('waiting', 'sleeper')});
 
 # --- a plain role
@@ -342,6 +446,11 @@ add_agent('late', 'late_judge', 'v1', q{paths '2'});
 add_samples('late', 5);
 sql(q{CALL serm.annotate('late')});
 is(sql(q{SELECT votes, done FROM serm.annotation_progress WHERE model = 'late'}), '10|5', 'annotating needs no preload');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+$node->restart;
+sql(q{INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('late', 'blue', 'last', 'blue')});
+($code, $out, $err) = $node->psql('postgres', q{CALL serm.annotate('late', false)});
+like($err, qr/WARNING:  no background worker is free/, 'who does not wait is told that nobody will ask');
 is(slurp_file($node->logfile) =~ /PANIC/ ? 1 : 0, 0, 'nothing panicked');
 
 $node->stop;

@@ -73,7 +73,7 @@ sub kill_backend
 	kill('KILL', $pid);
 	for (1 .. 600)
 	{
-		my ($rc, $out) = $node->psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
+		my ($rc, $out) = eval { $node->psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'}) };
 		return if defined $rc && $rc == 0 && $out ne '' && index($started, $out) < 0;
 		usleep(50_000);
 	}
@@ -127,7 +127,8 @@ sql(q{INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'shop', que
 sql(q{CALL serm.train('shop', '{"epochs": 2, "pretrain_epochs": 1}')});
 is(state_of(q{CALL serm.evolve('shop')}), '55000', 'evolve: no agents');
 sql(q{SELECT serm.create_model('deaf'); INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'deaf', query, doc, grade FROM truth WHERE n % 9 = 0});
-sql(q{CALL serm.train('deaf', '{"epochs": 1, "pretrain_epochs": 1}')});
+sql(q{CALL serm.train('deaf', '{"epochs": 1, "pretrain_epochs": 1, "promote": null}')});
+is(sql(q{SELECT active FROM serm.model WHERE name = 'deaf'}), '1', 'train: promote null is the default: the first version is active');
 is(state_of(q{CALL serm.evolve('deaf')}), '55000', 'evolve: no search log');
 sql(q{SELECT serm.drop_model('deaf'), serm.drop_model('empty')});
 sql(q{SELECT serm.add_agent('shop', 'judge_a(text,text)'::regprocedure), serm.add_agent('shop', 'judge_b(text,text)'::regprocedure)});
@@ -162,8 +163,36 @@ cmp_ok($took, '<', 1.5, sprintf('at once (%.0f ms with two sessions started)', $
 is(sql(q{SELECT count(*) FROM serm.progress}), '0', 'its progress is gone');
 is(sql(q{SELECT count(*) FROM serm.version}), '1', 'and it stored no version');
 
+# A model of the same name is another model.
+my $copy = q{INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'twin', query, doc, least(grade, 1) FROM truth WHERE n % 9 = 0};
+sql(qq{SELECT serm.create_model('twin'); $copy});
+$session = start_sql(q{CALL serm.train('twin', '{"epochs": 1000}')});
+wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'training' AND step > 0}, 'training of the twin', $session);
+sql(qq{SELECT serm.drop_model('twin'); SELECT serm.create_model('twin', grades => '{no,yes}'); $copy});
+like(finish_sql($session), qr/42704/, 'a model that was dropped and made anew while it was trained does not get the version');
+is(sql(q{SELECT count(*) FROM serm.version WHERE model = 'twin'}), '0', 'nothing was stored for it');
+# A text that is computed, not stored, is as long as it is in memory: what no model reads must not count.
+sql(q{CREATE VIEW long_product AS SELECT doc_id, doc || repeat(' lorem ipsum', 80000) AS doc FROM product;
+	SELECT serm.drop_model('twin'), serm.create_model('twin', documents => 'long_product');
+	INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'twin', query, doc_id, grade FROM truth WHERE n % 19 = 0});
+is(state_of(q{SET serm.train_memory = 160; CALL serm.train('twin', '{"epochs": 1, "pretrain_epochs": 0}')}), '', 'training keeps only what models read of a long document');
+is(sql(q{SELECT serm.check_version('twin', 1)}), 't', 'and serves what was trained on it');
+sql(q{SELECT serm.drop_model('twin')});
+
 $session = start_sql(q{SET statement_timeout = '700ms'}, $long);
 like(finish_sql($session), qr/57014/, 'statement_timeout ends it too');
+# Its session lives on, idle. A role that may not see what it does must not be told that it trains.
+sql(q{CREATE ROLE analyst LOGIN; SELECT serm.grant_access('analyst', 'analyse')});
+my $failed = $node->background_psql('postgres', on_error_stop => 0);
+$failed->query(q{SET statement_timeout = '700ms'});
+$failed->query($long);
+is(sql(q{SELECT count(*) > 0 FROM serm._progress}) . sql(q{SET ROLE analyst; SELECT count(*) FROM serm.progress}), 't0', 'an error leaves no progress to be seen by anybody');
+$failed->quit;
+$session = start_sql($long);
+wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'training' AND step > 0}, 'training', $session);
+is(sql(q{SET ROLE analyst; SELECT count(*) FROM serm.progress}), '1', 'while it runs, everybody of level analyse sees it');
+sql(q{SELECT pg_cancel_backend(pid) FROM serm.progress});
+finish_sql($session);
 
 $session = start_sql($long);
 wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'training'}, 'training', $session);
@@ -173,6 +202,21 @@ $node->start;
 is(sql(q{SELECT count(*) FROM serm.progress}), '0', 'after an immediate stop nothing is in progress');
 is(sql(q{SELECT count(*) || ' ' || max(active) FROM serm.version, serm.model}), '1 1', 'the active version is what it was');
 is(sql(q{SELECT serm.check_version('shop', 1)}), 't', 'and serves what was trained');
+
+# --- OpenBLAS, where it is asked for, comes into the session that trains, with one thread
+my $trainer = $node->background_psql('postgres');
+$trainer->query_safe(q{SET client_min_messages = warning});
+$trainer->query_safe(q{SET serm.blas = on});
+$trainer->query_safe(q{CALL serm.train('shop', '{"epochs": 1, "pretrain_epochs": 1}')});
+like(sql(q{SELECT config ->> 'gemm' FROM serm.version WHERE version = 2}), qr/^OpenBLAS /, 'serm.blas trains with OpenBLAS');
+is(sql(q{SELECT serm.check_version('shop', 2)}), 't', 'and another session serves, bit for bit, what it trained');
+my @threads = glob('/proc/' . $trainer->query_safe('SELECT pg_backend_pid()') . '/task/*');
+is(scalar @threads, 1, 'it brought no thread');
+$trainer->quit;
+my $server = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+@threads = glob("/proc/$server/task/*");
+is(scalar @threads, 1, 'least of all into the postmaster');
+sql(q{DELETE FROM serm.version WHERE version = 2});
 
 # --- kill -9 in every phase: each time a session dies, the next call goes on
 my $options = q{{"budget": 120, "train": {"epochs": 3, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 2}}};
@@ -209,7 +253,7 @@ cmp_ok(sql(q{SELECT count(*) FROM serm.vote}), '>=', 100, 'the votes are kept');
 sql(q{CREATE TABLE kept AS SELECT sample, agent, path, at FROM serm.vote; UPDATE pace SET seconds = 0});
 
 # Training: long enough to be killed in.
-$session = start_sql(q{CALL serm.evolve('shop', '{"train": {"epochs": 1000}}')});
+$session = start_sql(q{CALL serm.evolve('shop', '{"budget": 7, "seed": 9, "mine": {"tau_c": 1.1}, "train": {"epochs": 1000}}')});
 wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'training' AND step > 0}, 'training in the round', $session);
 is(sql(q{SELECT count(*) || ' ' || md5(string_agg(query || doc_id, ',' ORDER BY id)) FROM serm.sample}), $samples, 'the samples are those that were mined');
 is(sql(q{SELECT count(*) FROM kept LEFT JOIN serm.vote USING (sample, agent, path, at) WHERE grade IS NULL}), '0', 'no vote was lost or asked for again');
@@ -220,6 +264,10 @@ kill_backend($pid);
 finish_sql($session);
 is(sql(q{SELECT phase || coalesce(candidate::text, '') FROM serm.round}), 'training', 'killed while training: no candidate');
 is(sql(q{SELECT options -> 'train' ->> 'epochs' FROM serm.round}), '1000', 'the options of the later call were stored');
+is(sql(q{SELECT options -> 'train' @> '{"pretrain_epochs": 1, "seed": 9}' AND options -> 'gate' @> '{"margin": 1, "min_queries": 2}' FROM serm.round}), 't',
+	'laid over those of the first one');
+is(sql(q{SELECT options @> '{"budget": 120, "mine": {"tau_c": 1.5}}' AND options -> 'mine' ->> 'seed' <> '9' FROM serm.round}), 't',
+	'what mining used stays on record');
 
 # Gating: somebody locks the history of deployments, so the decision cannot be stored.
 my $holder = $node->background_psql('postgres');

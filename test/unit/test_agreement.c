@@ -500,11 +500,6 @@ test_target_by_hand(void)
 	CHECK(serm_soft_target(3, (const float[]){NAN, .5f, .5f}, 2, confusion, label, NULL, target, &error) ==
 	          SERM_ERR_INVALID,
 	    "NaN");
-	memcpy(target, prior, sizeof(prior));
-	CHECK(serm_prior_shift(3, (const double[]){.5, .3, .2}, (const double[]){.2, .3, .5}, target, &error) ==
-	          SERM_OK,
-	    "a prior shift");
-	CHECK_NEAR(target[2], 0.5, 1e-7, "takes the mean prediction to the wanted prior");
 }
 
 static bool

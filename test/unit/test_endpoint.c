@@ -65,7 +65,7 @@ static const struct {
     {"93.184.216.34", true, false},
     {"127.0.0.1", false, true},
     {"127.255.255.254", false, true},
-    {"0.0.0.0", false, false},
+    {"0.0.0.0", false, true},
     {"10.1.2.3", false, false},
     {"100.64.0.1", false, false},
     {"100.128.0.1", true, false},
@@ -79,7 +79,7 @@ static const struct {
     {"224.0.0.1", false, false},
     {"255.255.255.255", false, false},
     {"::1", false, true},
-    {"::", false, false},
+    {"::", false, true},
     {"::ffff:127.0.0.1", false, true},
     {"::ffff:10.0.0.1", false, false},
     {"::ffff:8.8.8.8", true, false},
@@ -153,6 +153,8 @@ main(void)
 	CHECK(permits("https://api.example.com", "8.8.8.8", NULL, false), "https to a public address");
 	CHECK(!permits("https://api.example.com", "127.0.0.1", NULL, false), "a name that turns into loopback");
 	CHECK(!permits("https://api.example.com", "127.0.0.1", "127.0.0.0/8", true), "no range opens loopback");
+	CHECK(!permits("https://0.0.0.0", "0.0.0.0", "0.0.0.0/0", true), "nor by its other name");
+	CHECK(!permits("https://[::]", "::", "::/0", true), "in either family");
 	CHECK(!permits("https://api.example.com", "169.254.169.254", NULL, true), "cloud metadata");
 	CHECK(!permits("https://api.example.com", "10.0.0.5", NULL, true), "a private address");
 	CHECK(permits("https://api.example.com", "10.0.0.5", "10.0.0.0/8", false), "an allowed private range");

@@ -84,11 +84,14 @@ bool
 serm_address_loopback(const SermAddress *address)
 {
 	static const uint8_t loopback_v6[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+	static const uint8_t unspecified[16] = {0};
 	const SermAddress plain = unmapped(address);
 
+	/* Connecting to "any address" connects to this machine. */
 	if (plain.length == 4)
-		return plain.bytes[0] == 127;
-	return plain.length == 16 && memcmp(plain.bytes, loopback_v6, 16) == 0;
+		return plain.bytes[0] == 127 || memcmp(plain.bytes, unspecified, 4) == 0;
+	return plain.length == 16 &&
+	       (memcmp(plain.bytes, loopback_v6, 16) == 0 || memcmp(plain.bytes, unspecified, 16) == 0);
 }
 
 bool

@@ -9,9 +9,6 @@
 
 #include "core/agent/writer.h"
 
-/* Raise it when the words of the built-in system text change: every vote records it. */
-#define SERM_PROMPT_VERSION 1
-
 #define SERM_PROMPT_NONCE_BYTES 16
 #define SERM_PROMPT_QUERY_BYTES_MAX ((size_t) 2000)
 #define SERM_PROMPT_DOC_BYTES_MAX ((size_t) 16000)

@@ -44,9 +44,10 @@ serm_rng_uniform(SermRng *rng)
 uint32_t
 serm_rng_below(SermRng *rng, uint32_t bound)
 {
-	uint32_t threshold = -bound % bound;
+	uint32_t threshold;
 
 	SERM_ASSERT(bound > 0);
+	threshold = -bound % bound;
 	for (;;) {
 		uint64_t product = (serm_rng_next(rng) >> 32) * bound;
 

@@ -6,6 +6,7 @@
 #include "core/model/heads.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "core/math/vector.h"
 
@@ -81,14 +82,16 @@ serm_heads_pack(SermHeads *heads, SermArena *arena)
 	return packed != NULL;
 }
 
-/* Softmax of logits[grade] + guard * grade, in place. */
+/* Softmax of (logits[grade] + guard * grade) / temperature, in place. */
 static void
-to_probabilities(SermReal *logits, uint32_t grades, SermReal guard)
+to_probabilities(SermReal *logits, uint32_t grades, SermReal guard, SermReal temperature)
 {
 	SermReal largest = -INFINITY, sum = 0;
 
 	for (uint32_t y = 0; y < grades; y++) {
 		logits[y] += guard * (SermReal) y;
+		if (temperature > 0)
+			logits[y] /= temperature;
 		largest = logits[y] > largest ? logits[y] : largest;
 	}
 	for (uint32_t y = 0; y < grades; y++) {
@@ -180,7 +183,7 @@ conclude(const SermHeads *heads, SermReal *logits, SermReal guard, SermPredictio
 	for (uint32_t head = 0; head < heads->head_count; head++) {
 		SermReal *probability = logits + (size_t) head * LOGITS, f = 0;
 
-		to_probabilities(probability, grades, guard);
+		to_probabilities(probability, grades, guard, heads->temperature);
 		for (uint32_t y = 0; y < grades; y++) {
 			mean[y] += probability[y];
 			f += (SermReal) y * probability[y];
@@ -206,25 +209,43 @@ conclude(const SermHeads *heads, SermReal *logits, SermReal guard, SermPredictio
 	    heads->cuts != NULL ? cut_grade(heads->cuts, grades, prediction->score) : prediction->argmax;
 }
 
+/* logits[rows][step] of one head, or of all when `head_count` says so. */
+static void
+run(const SermHeads *heads, uint32_t first, uint32_t head_count, uint32_t rows, const SermReal *input,
+    SermReal *logits, size_t step)
+{
+	SERM_ASSERT(heads->input_count <= INPUTS_MAX && rows <= SERM_HEADS_ROWS);
+	if (heads->packed != NULL) {
+		run_heads(heads->packed + first * PACKED_SIZE(heads->input_count), head_count, heads->input_count,
+		    rows, input, logits, step);
+		return;
+	}
+	for (uint32_t head = 0; head < head_count; head++) {
+		SermReal packed[PACKED_SIZE(INPUTS_MAX)];
+
+		pack_head(heads, first + head, packed);
+		run_heads(packed, 1, heads->input_count, rows, input, logits + (size_t) head * LOGITS, step);
+	}
+}
+
+void
+serm_heads_logits(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal *logits)
+{
+	SermReal padded[LOGITS];
+
+	run(heads, head, 1, 1, input, padded, LOGITS);
+	memcpy(logits, padded, heads->grade_count * sizeof(SermReal));
+}
+
 void
 serm_heads_predict_rows(const SermHeads *heads, uint32_t count, const SermReal *inputs,
     const SermReal *guards, SermPrediction *predictions)
 {
 	SermReal logits[SERM_HEADS_ROWS][SERM_HEADS_MAX * LOGITS];
-	const size_t step = SERM_LENGTH(logits[0]);
 
 	SERM_ASSERT(heads->head_count > 0 && heads->head_count <= SERM_HEADS_MAX);
 	SERM_ASSERT(heads->grade_count >= SERM_GRADES_MIN && heads->grade_count <= SERM_GRADES_MAX);
-	SERM_ASSERT(heads->input_count <= INPUTS_MAX && count <= SERM_HEADS_ROWS);
-	if (heads->packed != NULL)
-		run_heads(heads->packed, heads->head_count, heads->input_count, count, inputs, logits[0], step);
-	else
-		for (uint32_t head = 0; head < heads->head_count; head++) {
-			SermReal packed[PACKED_SIZE(INPUTS_MAX)];
-
-			pack_head(heads, head, packed);
-			run_heads(packed, 1, heads->input_count, count, inputs, &logits[0][(size_t) head * LOGITS], step);
-		}
+	run(heads, 0, heads->head_count, count, inputs, logits[0], SERM_LENGTH(logits[0]));
 	for (uint32_t row = 0; row < count; row++)
 		conclude(heads, logits[row], guards[row], &predictions[row]);
 }

@@ -26,6 +26,7 @@ typedef struct SermHeads {
 	const SermReal *w3;     /* [head][grade][SERM_HIDDEN2] */
 	const SermReal *b3;     /* [head][grade] */
 	const SermReal *cuts;   /* [grade_count - 1] ascending thresholds on f, or NULL */
+	float temperature;      /* every logit is divided by it; 0: there is none */
 	const SermReal *packed; /* of serm_heads_pack(), or NULL: the same bits, slower */
 } SermHeads;
 
@@ -46,5 +47,8 @@ extern void serm_heads_predict(
  * bits. */
 extern void serm_heads_predict_rows(const SermHeads *heads, uint32_t count, const SermReal *inputs,
     const SermReal *guards, SermPrediction *predictions);
+
+/* The logits [grade_count] of one head, before the guard and the temperature. */
+extern void serm_heads_logits(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal *logits);
 
 #endif

@@ -377,24 +377,3 @@ serm_soft_target(uint32_t grade_count, const float *prior, uint32_t judge_count,
 		target[y] = answered || prior == NULL ? (float) belief[y] : prior[y];
 	return SERM_OK;
 }
-
-SermStatus
-serm_prior_shift(uint32_t grade_count, const double *mean, const double *wanted, float *p, SermError *error)
-{
-	double shifted[SERM_JUDGES_GRADES_MAX];
-	double sum = 0.0;
-
-	if (grade_count < 2 || grade_count > SERM_JUDGES_GRADES_MAX)
-		return serm_fail(
-		    error, SERM_ERR_INVALID, "grade count %u is outside 2..%d", grade_count, SERM_JUDGES_GRADES_MAX);
-	for (uint32_t y = 0; y < grade_count; y++) {
-		if (!(mean[y] >= 0.0 && mean[y] <= 1.0 && wanted[y] >= 0.0 && wanted[y] <= 1.0 && p[y] >= 0.0f))
-			return serm_fail(error, SERM_ERR_INVALID, "a probability of grade %u is outside 0..1", y);
-		shifted[y] = p[y] * wanted[y] / fmax(mean[y], PRIOR_FLOOR);
-		sum += shifted[y];
-	}
-	/* A distribution wholly on grades that gold never shows has no image: it stays. */
-	for (uint32_t y = 0; sum > 0.0 && y < grade_count; y++)
-		p[y] = (float) (shifted[y] / sum);
-	return SERM_OK;
-}

@@ -88,12 +88,4 @@ extern SermStatus serm_confusion_estimate(const SermJudgeLabels *labels, const S
 extern SermStatus serm_soft_target(uint32_t grade_count, const float *prior, uint32_t judge_count,
     const double *confusion, const int16_t *label, const double *weight, float *target, SermError *error);
 
-/*
- * Bring a model's distribution to another class prior: p(y) *= wanted(y) / mean(y), renormalised. `mean` is
- * the model's average distribution over the population, `wanted` the grade prior (of gold). p: [grade_count],
- * in and out.
- */
-extern SermStatus serm_prior_shift(
-    uint32_t grade_count, const double *mean, const double *wanted, float *p, SermError *error);
-
 #endif

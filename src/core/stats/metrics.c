@@ -78,8 +78,9 @@ serm_metrics_rank(
 	return SERM_OK;
 }
 
-double
-serm_metrics_gain(SermGain gain, double grade)
+/* 0 for unjudged and negative grades. */
+static double
+gain_of(SermGain gain, double grade)
 {
 	if (!(grade > 0.0))
 		return 0.0;
@@ -114,7 +115,7 @@ serm_metrics_dcg(const SermRanking *ranking, SermGain gain, size_t cutoff)
 		double mean = 0.0;
 
 		for (size_t i = start; i < end; i++)
-			mean += serm_metrics_gain(gain, ranking->grade[i]);
+			mean += gain_of(gain, ranking->grade[i]);
 		mean /= (double) (end - start);
 		for (size_t i = start; i < end && i < limit && mean > 0.0; i++)
 			sum += mean / log2((double) (i + 2));
@@ -141,7 +142,7 @@ serm_metrics_ndcg(const SermRanking *ranking, SermGain gain, size_t cutoff, Serm
 	if (gains == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory sorting %zu grades", ranking->count);
 	for (size_t i = 0; i < ranking->count; i++)
-		gains[i] = serm_metrics_gain(gain, ranking->grade[i]);
+		gains[i] = gain_of(gain, ranking->grade[i]);
 	qsort(gains, ranking->count, sizeof(double), compare_descending);
 	for (size_t i = 0; i < ranking->count && i < cutoff && gains[i] > 0.0; i++)
 		ideal += gains[i] / log2((double) (i + 2));
@@ -292,7 +293,7 @@ serm_metrics_err(const SermRanking *ranking, double grade_max, size_t cutoff, Se
 		if (ranking->grade[i] > grade_max)
 			return serm_fail(
 			    error, SERM_ERR_INVALID, "grade %g is above max_grade %g", ranking->grade[i], grade_max);
-		pass[i] = 1.0 - serm_metrics_gain(SERM_GAIN_EXPONENTIAL, ranking->grade[i]) / exp2(grade_max);
+		pass[i] = 1.0 - gain_of(SERM_GAIN_EXPONENTIAL, ranking->grade[i]) / exp2(grade_max);
 	}
 	for (size_t start = 0; start < limit; start = ranking->tie_end[start]) {
 		size_t end = ranking->tie_end[start];

@@ -48,9 +48,6 @@ typedef struct SermRanking {
 extern SermStatus serm_metrics_rank(
     const SermRankedDoc *docs, size_t count, SermArena *arena, SermRanking *ranking, SermError *error);
 
-/* The gain of a grade: 0 for unjudged and negative ones. */
-extern double serm_metrics_gain(SermGain gain, double grade);
-
 /* `cutoff` >= 1, or SERM_METRICS_NO_CUTOFF. Documents count as relevant when grade >= threshold. */
 
 /* Sum of gain / log2(rank + 1) over the first `cutoff` ranks. */

@@ -42,8 +42,9 @@ may_go_on(const Choosing *choosing, uint32_t step)
 	       choosing->keep_going(choosing->context);
 }
 
-double
-serm_select_chance(uint64_t key, uint64_t seed)
+/* Uniform in (0, 1): the chance that belongs to `key` under `seed`. */
+static double
+chance_of(uint64_t key, uint64_t seed)
 {
 	uint64_t bits = serm_hash_mix(key ^ serm_hash_mix(seed + UINT64_C(0x9e3779b97f4a7c15)));
 
@@ -183,7 +184,7 @@ offer_all(const Choosing *choosing, uint64_t seed, Offer *offers)
 	for (uint32_t i = 0; i < choosing->candidate_count; i++) {
 		uint64_t key = choosing->candidates[i].key;
 
-		offers[i] = (Offer){serm_select_chance(key, seed), key, i};
+		offers[i] = (Offer){chance_of(key, seed), key, i};
 	}
 	return choosing->candidate_count;
 }
@@ -200,7 +201,7 @@ offer_picked(const Choosing *choosing, double temperature, uint64_t seed, Offer 
 		if (!candidate->picked)
 			continue;
 		if (temperature > 0)
-			weight = weight / temperature - log(-log(serm_select_chance(candidate->key, seed ^ PICK_STREAM)));
+			weight = weight / temperature - log(-log(chance_of(candidate->key, seed ^ PICK_STREAM)));
 		offers[count++] = (Offer){weight, candidate->key, i};
 	}
 	return count;

@@ -50,9 +50,6 @@ extern SermStatus serm_select_pairs(const SermCandidate *candidates, uint32_t ca
     uint32_t query_count, const SermSelectOptions *options, SermArena *arena, SermKeepGoing keep_going,
     void *context, SermSelection *selection, SermError *error);
 
-/* Uniform in (0, 1): the chance that belongs to `key` under `seed`. */
-extern double serm_select_chance(uint64_t key, uint64_t seed);
-
 /*
  * The linearly interpolated quantile (type 7, as percentile_cont). Sorts
  * `values`; `scratch` has room for `count` floats; count > 0, no NaN. O(n).

@@ -15,6 +15,7 @@
 #define QUERY_WORDS_MAX 5
 /* A shorter title is no source of queries: they come from the whole document then. */
 #define TITLE_WORDS_MIN 4
+#define PREFETCH_ROWS 8
 #define POOL_CHUNK ((size_t) 1 << 16)
 /* One text, read to its limit of words, takes far less. */
 #define SCRATCH_BYTES ((size_t) 16 << 20)
@@ -63,7 +64,7 @@ typedef struct Pretrainer {
 	SermReal *unit;       /* [slot][WIDTH] n(word) */
 	SermReal *length;     /* [slot] |e(word)| */
 	SermReal *d_unit;     /* [slot][WIDTH] */
-	uint32_t *batch_rows; /* row of each row slot */
+	uint32_t *batch_rows; /* row of each row slot, readable PREFETCH_ROWS further */
 	uint32_t batch_row_count;
 	uint32_t *row_slot; /* [SERM_EMBEDDING_ROWS] or NO_SLOT */
 	SermReal *d_row;    /* [row slot][WIDTH] */
@@ -208,31 +209,64 @@ choose_query(SermRng *rng, const Document *document, bool *in_query)
 	}
 }
 
-/* Give each distinct word of the batch a slot with its unit vector. */
+/* The rows of a word lie all over the table: ask for those of the next one while this one is summed. */
 static void
-embed_batch(Pretrainer *trainer, uint32_t n)
+prefetch_rows(const Pretrainer *trainer, const Word *word)
+{
+	for (uint32_t r = 0; r < word->row_count; r++) {
+		const float *row = trainer->table + (size_t) word->rows[r] * WIDTH;
+
+		__builtin_prefetch(row);
+		__builtin_prefetch(row + WIDTH / 2);
+	}
+}
+
+/* Give each distinct word of the batch a slot. */
+static void
+collect_words(Pretrainer *trainer, uint32_t n)
 {
 	trainer->batch_word_count = 0;
 	for (uint32_t d = 0; d < n; d++)
 		for (uint32_t i = 0; i < trainer->batch[d]->count; i++) {
-			uint32_t index = trainer->batch[d]->words[i], slot = trainer->batch_word_count;
-			Word *word = &trainer->words[index];
-			float sum[WIDTH];
-			double square = 0;
+			uint32_t index = trainer->batch[d]->words[i];
 
-			if (word->slot != NO_SLOT)
-				continue;
-			word->slot = slot;
-			trainer->batch_words[trainer->batch_word_count++] = index;
-			serm_embedding_sum(trainer->table, word->rows, word->row_count, sum);
-			for (int k = 0; k < WIDTH; k++)
-				square += (double) sum[k] * sum[k];
-			trainer->length[slot] = (SermReal) sqrt(square);
-			for (int k = 0; k < WIDTH; k++)
-				trainer->unit[(size_t) slot * WIDTH + k] =
-				    square > 0 ? (SermReal) sum[k] / trainer->length[slot] : 0;
+			if (trainer->words[index].slot == NO_SLOT) {
+				trainer->words[index].slot = trainer->batch_word_count;
+				trainer->batch_words[trainer->batch_word_count++] = index;
+			}
 		}
-	memset(trainer->d_unit, 0, (size_t) trainer->batch_word_count * WIDTH * sizeof(SermReal));
+}
+
+/* unit = sum / |sum|, which may be the same place; returns |sum|. */
+static SermReal
+to_unit(const SermReal *sum, SermReal *unit)
+{
+	SermReal length = (SermReal) sqrt(serm_dot(sum, sum, WIDTH));
+
+	for (int k = 0; k < WIDTH; k++)
+		unit[k] = length > 0 ? sum[k] / length : 0;
+	return length;
+}
+
+/* The unit vector of each slot. */
+static void
+embed_words(Pretrainer *trainer)
+{
+	uint32_t count = trainer->batch_word_count;
+
+	for (uint32_t slot = 0; slot < count; slot++) {
+		const Word *word = &trainer->words[trainer->batch_words[slot]];
+		SermReal *unit = trainer->unit + (size_t) slot * WIDTH;
+		float sum[WIDTH];
+
+		if (slot + 1 < count)
+			prefetch_rows(trainer, &trainer->words[trainer->batch_words[slot + 1]]);
+		serm_embedding_sum(trainer->table, word->rows, word->row_count, sum);
+		for (int k = 0; k < WIDTH; k++)
+			unit[k] = sum[k];
+		trainer->length[slot] = to_unit(unit, unit);
+	}
+	memset(trainer->d_unit, 0, (size_t) count * WIDTH * sizeof(SermReal));
 }
 
 /* sums of idf * n(word) over the words inside and outside the query, or their derivatives back to the words.
@@ -264,17 +298,6 @@ pass_words(Pretrainer *trainer, uint32_t n, bool back)
 				serm_axpy(word->idf, trainer->unit + at, in_query ? query : rest, WIDTH);
 		}
 	}
-}
-
-/* unit = sum / |sum|; returns |sum|. */
-static SermReal
-to_unit(const SermReal *sum, SermReal *unit)
-{
-	SermReal length = (SermReal) sqrt(serm_dot(sum, sum, WIDTH));
-
-	for (int k = 0; k < WIDTH; k++)
-		unit[k] = length > 0 ? sum[k] / length : 0;
-	return length;
 }
 
 /* In place, the derivative by a unit vector becomes that by the vector it was made from. */
@@ -329,17 +352,25 @@ serm_contrast_loss(const SermContrast *contrast, SermGemm gemm)
 	return loss / n;
 }
 
-static SermReal *
-row_gradient(Pretrainer *trainer, uint32_t row)
+/* Add share * derivative to the gradient of a row; the first one of the batch makes its slot. */
+static void
+add_to_row(Pretrainer *trainer, uint32_t row, SermReal share, const SermReal *derivative)
 {
 	uint32_t slot = trainer->row_slot[row];
 
 	if (slot == NO_SLOT) {
-		slot = trainer->row_slot[row] = trainer->batch_row_count;
+		SermReal *fresh = trainer->d_row + (size_t) trainer->batch_row_count * WIDTH;
+
+		trainer->row_slot[row] = trainer->batch_row_count;
 		trainer->batch_rows[trainer->batch_row_count++] = row;
-		memset(trainer->d_row + (size_t) slot * WIDTH, 0, WIDTH * sizeof(SermReal));
+		for (int k = 0; k < WIDTH; k++)
+			fresh[k] = share * derivative[k];
+	} else {
+		SermReal *gradient = trainer->d_row + (size_t) slot * WIDTH;
+
+		for (int k = 0; k < WIDTH; k++)
+			gradient[k] += share * derivative[k];
 	}
-	return trainer->d_row + (size_t) slot * WIDTH;
 }
 
 /* From the words of the batch to the rows they are made of; forgets the slots of the words. */
@@ -352,9 +383,15 @@ gather_rows(Pretrainer *trainer)
 		SermReal *derivative = trainer->d_unit + (size_t) slot * WIDTH;
 		SermReal share = word->row_count > 1 ? (SermReal) (1 / sqrt(word->row_count - 1.0)) : 0;
 
+		if (slot + 1 < trainer->batch_word_count) {
+			const Word *next = &trainer->words[trainer->batch_words[slot + 1]];
+
+			for (uint32_t r = 0; r < next->row_count; r++)
+				__builtin_prefetch(trainer->row_slot + next->rows[r], 1);
+		}
 		through_unit(trainer->unit + (size_t) slot * WIDTH, trainer->length[slot], derivative);
 		for (uint32_t r = 0; r < word->row_count; r++)
-			serm_axpy(r == 0 ? 1 : share, derivative, row_gradient(trainer, word->rows[r]), WIDTH);
+			add_to_row(trainer, word->rows[r], r == 0 ? 1 : share, derivative);
 		word->slot = NO_SLOT;
 	}
 }
@@ -365,9 +402,13 @@ update_rows(Pretrainer *trainer, double rate)
 {
 	for (uint32_t slot = 0; slot < trainer->batch_row_count; slot++) {
 		uint32_t row = trainer->batch_rows[slot];
+		uint32_t ahead = trainer->batch_rows[slot + PREFETCH_ROWS];
 		const SermReal *gradient = trainer->d_row + (size_t) slot * WIDTH;
 		float *weights = trainer->table + (size_t) row * WIDTH, step;
 
+		__builtin_prefetch(trainer->table + (size_t) ahead * WIDTH, 1);
+		__builtin_prefetch(trainer->table + (size_t) ahead * WIDTH + WIDTH / 2, 1);
+		__builtin_prefetch(trainer->square_sum + ahead, 1);
 		trainer->square_sum[row] += (float) (serm_dot(gradient, gradient, WIDTH) / WIDTH);
 		step = trainer->square_sum[row] > 0 ? (float) rate / sqrtf(trainer->square_sum[row]) : 0;
 		for (int k = 0; k < WIDTH; k++)
@@ -389,7 +430,7 @@ allocate(Pretrainer *trainer, size_t documents, SermArena *arena)
 	trainer->unit = serm_arena_array(arena, words * WIDTH, size);
 	trainer->length = serm_arena_array(arena, words, size);
 	trainer->d_unit = serm_arena_array(arena, words * WIDTH, size);
-	trainer->batch_rows = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(uint32_t));
+	trainer->batch_rows = serm_arena_array(arena, SERM_EMBEDDING_ROWS + PREFETCH_ROWS, sizeof(uint32_t));
 	trainer->row_slot = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(uint32_t));
 	trainer->d_row = serm_arena_array(arena, (size_t) SERM_EMBEDDING_ROWS * WIDTH, size);
 	trainer->in_query = serm_arena_array(arena, n, sizeof(*trainer->in_query));
@@ -435,7 +476,8 @@ run_batch(Pretrainer *trainer, const uint32_t *order, uint32_t n, double rate)
 		trainer->batch[d] = &trainer->documents[order[d]];
 		choose_query(&trainer->rng, trainer->batch[d], trainer->in_query[d]);
 	}
-	embed_batch(trainer, n);
+	collect_words(trainer, n);
+	embed_words(trainer);
 	pass_words(trainer, n, false);
 	trainer->contrast.n = n;
 	loss = serm_contrast_loss(&trainer->contrast, trainer->gemm);

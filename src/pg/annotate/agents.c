@@ -5,7 +5,7 @@
 #include "pg/annotate/annotate.h"
 
 #include "catalog/pg_proc.h"
-#include "lib/stringinfo.h"
+#include "foreign/foreign.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
@@ -17,10 +17,10 @@ typedef struct AgentOptions {
 } AgentOptions;
 
 static const SermOption agent_options[] = {
-    {"name", SERM_OPTION_TEXT, offsetof(AgentOptions, name)},
-    {"weight", SERM_OPTION_REAL, offsetof(AgentOptions, weight), 0.001, 1000},
-    {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX},
-    {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1},
+    {"name", SERM_OPTION_TEXT, offsetof(AgentOptions, name), 0, 0, NULL},
+    {"weight", SERM_OPTION_REAL, offsetof(AgentOptions, weight), 0.001, 1000, NULL},
+    {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX, NULL},
+    {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1, NULL},
 };
 
 static AgentOptions
@@ -150,8 +150,6 @@ serm_remove_agent(PG_FUNCTION_ARGS)
 		    errmsg("model \"%s\" has no agent \"%s\"", row->name, agent),
 		    names != NULL ? errhint("Its agents are: %s.", names) : errhint("It has none."));
 	}
-	serm_spi_execute(
-	    "DELETE FROM serm.task WHERE model = $1 AND agent = $2", SPI_OK_DELETE, false, params, 2);
 	serm_spi_end(level);
 	PG_RETURN_VOID();
 }
@@ -173,8 +171,19 @@ read_agent(uint64 i)
 	return agent;
 }
 
+static void
+read_server(const char *name, bool asking, SermServerOptions *options)
+{
+	ForeignServer *server = GetForeignServerByName(name, true);
+
+	if (asking)
+		serm_server_read(serm_server_find(name), options);
+	else if (server != NULL)
+		serm_server_read(server->serverid, options);
+}
+
 List *
-serm_agents_load(const char *model)
+serm_agents_load(const char *model, bool asking)
 {
 	SermParam params[] = {SERM_TEXT(model)};
 	List *agents = NIL;
@@ -190,7 +199,7 @@ serm_agents_load(const char *model)
 		SermServerOptions server = {.paths = 1, .min_share = SERM_SHARE_MIN_DEFAULT};
 
 		if (agent->server != NULL)
-			serm_server_read(serm_server_find(agent->server), &server);
+			read_server(agent->server, asking, &server);
 		if (agent->paths == 0)
 			agent->paths = server.paths;
 		if (agent->min_share == 0)

@@ -38,8 +38,8 @@ typedef struct AnnotateOptions {
 } AnnotateOptions;
 
 static const SermOption annotate_options[] = {
-    {"limit", SERM_OPTION_INT, offsetof(AnnotateOptions, limit), 1, INT_MAX},
-    {"retry_failed", SERM_OPTION_BOOL, offsetof(AnnotateOptions, retry_failed)},
+    {"limit", SERM_OPTION_INT, offsetof(AnnotateOptions, limit), 1, INT_MAX, NULL},
+    {"retry_failed", SERM_OPTION_BOOL, offsetof(AnnotateOptions, retry_failed), 0, 0, NULL},
 };
 
 /* The worker of one role, as far as this call started it. */
@@ -117,7 +117,8 @@ check_agents(const Run *run, const List *agents)
 	}
 }
 
-/* Tasks of roles that are gone have nobody to ask for them: they become the caller's. */
+/* Tasks of roles that are gone, or may not log in any more, have nobody to ask for them: they become the
+ * caller's. */
 static void
 adopt_tasks(const Run *run)
 {
@@ -126,8 +127,9 @@ adopt_tasks(const Run *run)
 	    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
 	};
 
-	serm_spi_execute("UPDATE serm.task t SET requested_by = $2 WHERE t.model = $1"
-	                 " AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by)",
+	serm_spi_execute(
+	    "UPDATE serm.task t SET requested_by = $2 WHERE t.model = $1"
+	    " AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)",
 	    SPI_OK_UPDATE, false, params, 2);
 }
 
@@ -152,7 +154,7 @@ fill_queue(Run *run)
 	if (run->options.retry_failed)
 		revive_failed(run);
 	while (left > 0) {
-		List *agents = serm_agents_load(run->model->name);
+		List *agents = serm_agents_load(run->model->name, true);
 		uint64 taken;
 
 		check_agents(run, agents);
@@ -174,7 +176,7 @@ lock_judge_tasks(const Run *run)
 	List *tasks = NIL;
 	bool null;
 
-	serm_spi_execute("SELECT t.id, t.agent, a.judge, s.query, s.doc FROM serm.task t"
+	serm_spi_execute("SELECT t.id, t.agent, a.judge, s.query, s.doc, t.token FROM serm.task t"
 	                 " JOIN serm.agent a ON a.model = t.model AND a.name = t.agent AND a.judge IS NOT NULL"
 	                 " JOIN serm.sample s ON s.id = t.sample"
 	                 " WHERE t.model = $1 ORDER BY t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
@@ -187,6 +189,8 @@ lock_judge_tasks(const Run *run)
 		task->server = serm_spi_string(i, 3);
 		task->query = serm_spi_string(i, 4);
 		task->doc = serm_spi_string(i, 5);
+		/* It has one when a worker claimed it before its agent became a judge. */
+		task->token = DatumGetInt64(serm_spi_value(i, 6, &null));
 		tasks = lappend(tasks, task);
 	}
 	return tasks;
@@ -355,6 +359,21 @@ keep_workers(Run *run, int64 *foreign_tasks)
 	return ours;
 }
 
+/* Nobody waits who could try again. */
+static void
+warn_if_refused(const Run *run)
+{
+	ListCell *cell;
+
+	foreach (cell, run->workers)
+		if (((Worker *) lfirst(cell))->refused != 0)
+			ereport(WARNING, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			    errmsg("no background worker is free to ask the agents"),
+			    errhint(
+			        "Raise max_worker_processes. The tasks are kept for the next CALL serm.annotate, or the "
+			        "launcher of a preloaded library."));
+}
+
 static void
 note_progress(Run *run, int64 open, TimestampTz *last)
 {
@@ -472,8 +491,10 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 	fill_queue(&run);
 	if (wait)
 		count_states(&run);
-	else
+	else {
 		(void) keep_workers(&run, &foreign_tasks);
+		warn_if_refused(&run);
+	}
 	ask_judges(&run);
 	if (wait)
 		wait_for_answers(&run);

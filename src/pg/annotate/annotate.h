@@ -65,8 +65,12 @@ typedef struct SermAgent {
 	double min_share;
 } SermAgent;
 
-/* The active agents of a model by name, palloc'd; call inside serm_spi_begin. */
-extern List *serm_agents_load(const char *model);
+/*
+ * The active agents of a model by name, palloc'd; call inside serm_spi_begin. With
+ * `asking` their servers must exist and be usable, as for serm_server_find; counting
+ * what they have answered goes on without.
+ */
+extern List *serm_agents_load(const char *model, bool asking);
 
 /* --- calling functions of users (judge.c) */
 typedef struct SermUserAnswer {

@@ -115,7 +115,8 @@ on_header(char *bytes, size_t size, size_t count, void *context)
 /* curl's own low-speed rule would also count the time in which a model thinks; this one starts with the
  * reply. */
 static int
-on_progress(void *context, curl_off_t total_down, curl_off_t down, curl_off_t total_up, curl_off_t up)
+on_progress(void *context, curl_off_t total_down pg_attribute_unused(), curl_off_t down,
+    curl_off_t total_up pg_attribute_unused(), curl_off_t up pg_attribute_unused())
 {
 	SermTransfer *transfer = context;
 	struct timespec now;
@@ -235,6 +236,8 @@ set_options(SermTransfer *transfer, const SermHttpRequest *request, const char *
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
 	SET(CURLOPT_NOSIGNAL, 1L);
+	/* Or curl waits for the resolver's thread of a request that has timed out, and all others with it. */
+	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_USERAGENT, "serm");
 	SET(CURLOPT_HTTPHEADER, transfer->headers);
 	SET(CURLOPT_POST, 1L);
@@ -467,7 +470,8 @@ serm_http_in_flight(const SermHttp *http)
 	return http->in_flight;
 }
 
-/* Handles that are still in the multi handle belong to a process that is about to end. */
+/* What is still in the multi handle, and resolver threads that still run, belong to a process that is about
+ * to end. */
 void
 serm_http_close(SermHttp *http)
 {
@@ -476,6 +480,5 @@ serm_http_close(SermHttp *http)
 	while (serm_http_next(http, &result))
 		serm_http_release(http, &result);
 	curl_multi_cleanup(http->multi);
-	curl_global_cleanup();
 	free(http);
 }

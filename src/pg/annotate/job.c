@@ -5,13 +5,11 @@
  */
 #include "pg/annotate/job.h"
 
-#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 
 #include "core/agent/prompt.h"
 #include "core/agent/reply.h"
@@ -21,6 +19,8 @@
 #define JOB_MEMORY_BYTES ((Size) 8 * 1024 * 1024)
 /* A task that was claimed so much oftener than its attempts allow takes its worker down: stop asking. */
 #define CRASHES_MAX 5
+/* Backslashes before one character: JSON in JSON in JSON. */
+#define ESCAPES_MAX 8
 
 SermJob *
 serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char *search_path)
@@ -164,8 +164,9 @@ build_request(SermJob *job, const SermModelRow *model)
 }
 
 static void
-prepare_job(SermJob *job)
+prepare_step(void *argument)
 {
+	SermJob *job = argument;
 	SermModelRow *model = serm_model_read(job->task.model);
 	Oid server = serm_server_find(job->task.server);
 
@@ -188,31 +189,12 @@ prepare_job(SermJob *job)
 void
 serm_job_prepare(SermJob *job)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext previous = MemoryContextSwitchTo(job->context);
+	ErrorData *error = serm_attempt(prepare_step, job);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(job->context);
-	PG_TRY();
-	{
-		prepare_job(job);
-		ReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(job->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		MemoryContextSwitchTo(job->context);
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-			ReThrowError(error);
+	if (error != NULL)
 		job->failure = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
-	}
-	PG_END_TRY();
+	MemoryContextSwitchTo(previous);
 }
 
 /* --- after it */
@@ -235,20 +217,66 @@ serm_job_decide(SermJob *job, int http_status, int64 retry_after_ms)
 	MemoryContextSwitchTo(previous);
 }
 
+static int
+hex_value(const char *digits)
+{
+	int value = 0;
+
+	for (int i = 0; i < 2; i++) {
+		unsigned char digit = pg_ascii_tolower((unsigned char) digits[i]);
+
+		if (digit >= '0' && digit <= '9')
+			value = 16 * value + digit - '0';
+		else if (digit >= 'a' && digit <= 'f')
+			value = 16 * value + digit - 'a' + 10;
+		else
+			return -1;
+	}
+	return value;
+}
+
+/*
+ * The length of the key at `at`; 0: it is not there. JSON, and JSON within JSON, may
+ * put backslashes before any character, or write it as \u0041.
+ */
+static size_t
+match_key(const char *at, const char *end, const char *key)
+{
+	const char *start = at;
+
+	for (; *key != '\0'; key++) {
+		bool escaped = false;
+
+		for (int i = 0; i < ESCAPES_MAX && at < end && *at == '\\'; i++, at++)
+			escaped = true;
+		if (*key == '\\')
+			continue;
+		if (escaped && end - at >= 5 && memcmp(at, "u00", 3) == 0 && hex_value(at + 3) == *key)
+			at += 5;
+		else if (at < end && *at == *key)
+			at++;
+		else
+			return 0;
+	}
+	return at - start;
+}
+
 /* A reply may repeat the key it was asked with; nothing that we keep does. */
 static SermText
 redacted_copy(const SermJob *job, const SermHttpResult *result)
 {
 	char *copy = palloc(result->body_length + 1);
-	size_t key_length = job->key != NULL ? strlen(job->key) : 0;
+	char *end = copy + result->body_length;
 
 	if (result->body_length > 0)
 		memcpy(copy, result->body, result->body_length);
-	copy[result->body_length] = '\0';
-	if (key_length > 0)
-		for (char *at = copy;
-		     (at = memmem(at, result->body_length - (at - copy), job->key, key_length)) != NULL;)
-			memset(at, '*', key_length);
+	*end = '\0';
+	for (char *at = copy; job->key != NULL && at < end;) {
+		size_t length = match_key(at, end, job->key);
+
+		memset(at, '*', length);
+		at += Max(length, 1);
+	}
 	return (SermText){copy, result->body_length};
 }
 

@@ -7,7 +7,8 @@
 #include "pg/annotate/annotate.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
+#include "access/transam.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -16,7 +17,6 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #define JUDGE_HINT                                                                                           \
@@ -43,6 +43,14 @@ check_arguments(Oid function, const char *hint)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
 		    errmsg("function with OID %u does not exist", function), errhint("%s", hint));
 	form = (Form_pg_proc) GETSTRUCT(tuple);
+	/*
+	 * Whoever names the function of a model and writes its samples need not be trusted by whoever calls it:
+	 * what an extension lets its callers do with two texts, such as dblink_exec(), is not theirs to lend.
+	 */
+	if (function < FirstNormalObjectId || OidIsValid(getExtensionOfObject(ProcedureRelationId, function)))
+		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
+		    errmsg("function %s belongs to the system or to an extension", format_procedure(function)),
+		    errhint("Call it from a function of your own. %s", hint));
 	if (form->prokind != PROKIND_FUNCTION)
 		bad_signature(ERRCODE_WRONG_OBJECT_TYPE, function, "is not a plain function", hint);
 	if (form->pronargs != 2 || form->proargtypes.values[0] != TEXTOID ||
@@ -181,59 +189,47 @@ run_statement(
 	SPI_freetuptable(SPI_tuptable);
 }
 
-static bool
-is_answer(const ErrorData *error)
+typedef struct UserCall {
+	Oid function;
+	const char *statement;
+	const char *search_path;
+	const char *query;
+	const char *doc;
+	MemoryContext result;
+	SermUserAnswer *answer;
+} UserCall;
+
+/* The end of its subtransaction undoes the change of user and search_path, should the function fail. */
+static void
+call_step(void *argument)
 {
-	return error->sqlerrcode != ERRCODE_QUERY_CANCELED && error->sqlerrcode != ERRCODE_ADMIN_SHUTDOWN;
+	UserCall *call = argument;
+	Oid runner = role_to_run_as(call->function);
+	Oid caller;
+	int security, level;
+
+	GetUserIdAndSecContext(&caller, &security);
+	level = NewGUCNestLevel();
+	if (runner != caller)
+		SetUserIdAndSecContext(
+		    runner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	(void) set_config_option(
+	    "search_path", call->search_path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	run_statement(call->statement, call->query, call->doc, call->result, call->answer);
+	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(caller, security);
 }
 
 void
 serm_user_call(Oid function, const char *statement, const char *search_path, const char *query,
     const char *doc, SermUserAnswer *answer)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	UserCall call = {function, statement, search_path, query, doc, CurrentMemoryContext, answer};
+	ErrorData *error;
 
-	memset(answer, 0, sizeof(*answer));
-	answer->null = true;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		Oid runner = role_to_run_as(function);
-		Oid caller;
-		int security, level;
-
-		/* The end of the subtransaction undoes both, should the function fail. */
-		GetUserIdAndSecContext(&caller, &security);
-		level = NewGUCNestLevel();
-		if (runner != caller)
-			SetUserIdAndSecContext(
-			    runner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-		(void) set_config_option(
-		    "search_path", search_path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		run_statement(statement, query, doc, context, answer);
-		AtEOXact_GUC(false, level);
-		SetUserIdAndSecContext(caller, security);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (!is_answer(error))
-			ReThrowError(error);
-		memset(answer, 0, sizeof(*answer));
-		answer->null = true;
-		answer->error = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
-	}
-	PG_END_TRY();
+	*answer = (SermUserAnswer){.null = true};
+	error = serm_attempt(call_step, &call);
+	if (error != NULL)
+		*answer = (SermUserAnswer){
+		    .null = true, .error = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message)};
 }

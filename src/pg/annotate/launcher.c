@@ -30,9 +30,11 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #define RANGES_MAX 64
+#define QUEUE_LOCK_TIMEOUT "2s"
 
 int serm_annotate_concurrency = 16;
 bool serm_allow_http = false;
@@ -63,7 +65,7 @@ serm_allowed_range_count(void)
 }
 
 static bool
-check_allow_cidr(char **value, void **extra, GucSource source)
+check_allow_cidr(char **value, void **extra, GucSource source pg_attribute_unused())
 {
 	Ranges *ranges = calloc(1, sizeof(Ranges));
 	const char *at = *value;
@@ -87,7 +89,7 @@ check_allow_cidr(char **value, void **extra, GucSource source)
 }
 
 static void
-assign_allow_cidr(const char *value, void *extra)
+assign_allow_cidr(const char *value pg_attribute_unused(), void *extra)
 {
 	allowed = extra != NULL ? extra : &no_ranges;
 }
@@ -148,7 +150,7 @@ list_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext previous;
 
-		if (!database->datallowconn || database->datistemplate)
+		if (!database->datallowconn || database->datistemplate || database_is_invalid_form(database))
 			continue;
 		previous = MemoryContextSwitchTo(context);
 		databases = lappend_oid(databases, database->oid);
@@ -178,7 +180,7 @@ run_starter(Oid database)
 }
 
 void
-serm_annotate_launcher_main(Datum argument)
+serm_annotate_launcher_main(Datum argument pg_attribute_unused())
 {
 	MemoryContext turn;
 
@@ -211,21 +213,30 @@ serm_annotate_launcher_main(Datum argument)
 /* --- the starter */
 
 /*
- * Is serm.task the extension's own table? A schema of that name that somebody
- * made must not be read with the rights of the starter.
+ * Who owns serm.task; InvalidOid when it is not the extension's own table: a
+ * schema of that name that somebody made must not be read.
  */
-static bool
-has_queue(void)
+static Oid
+queue_owner(void)
 {
 	Oid extension = get_extension_oid("serm", true);
 	Oid namespace = get_namespace_oid("serm", true);
-	Oid table;
+	Oid table, owner;
+	HeapTuple tuple;
 
 	if (!OidIsValid(extension) || !OidIsValid(namespace))
-		return false;
+		return InvalidOid;
 	table = get_relname_relid("task", namespace);
-	return OidIsValid(table) && get_rel_relkind(table) == RELKIND_RELATION &&
-	       getExtensionOfObject(RelationRelationId, table) == extension;
+	if (!OidIsValid(table) || getExtensionOfObject(RelationRelationId, table) != extension)
+		return InvalidOid;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relkind == RELKIND_RELATION
+	            ? ((Form_pg_class) GETSTRUCT(tuple))->relowner
+	            : InvalidOid;
+	ReleaseSysCache(tuple);
+	return owner;
 }
 
 static void
@@ -247,16 +258,27 @@ start_workers(void)
 	serm_spi_end(level);
 }
 
+/*
+ * The queue is read as its owner, so that nothing hung on it (an index expression is
+ * evaluated even by the planner) runs with more. A lock on it is waited for shortly:
+ * the launcher and all other databases wait for this one.
+ */
 void
 serm_annotate_starter_main(Datum argument)
 {
+	Oid owner;
+
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(argument), InvalidOid, 0);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (has_queue())
+	owner = queue_owner();
+	if (OidIsValid(owner)) {
+		SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+		SetConfigOption("lock_timeout", QUEUE_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 		start_workers();
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	proc_exit(0);

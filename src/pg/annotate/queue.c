@@ -210,7 +210,10 @@ serm_queue_release(Oid role)
 {
 	SermParam params[] = {SERM_DATUM(OIDOID, ObjectIdGetDatum(role))};
 
-	serm_spi_execute("UPDATE serm.task t SET lease_until = NULL, token = NULL"
+	/* What has taken down more than one worker may do so again: let the others go first. */
+	serm_spi_execute("UPDATE serm.task t SET lease_until = NULL, token = NULL,"
+	                 "  not_before = CASE WHEN t.attempt > 1 THEN pg_catalog.now() + interval '1 second' *"
+	                 "   (1 << CASE WHEN t.attempt < 7 THEN t.attempt - 1 ELSE 6 END) ELSE t.not_before END"
 	                 " WHERE t.requested_by = $1 AND t.lease_until IS NOT NULL",
 	    SPI_OK_UPDATE, false, params, 1);
 }

@@ -5,9 +5,7 @@
  */
 #include "pg/annotate/annotate.h"
 
-#include "access/xact.h"
 #include "lib/stringinfo.h"
-#include "utils/resowner.h"
 
 #define SETTLE_MEMORY_BYTES ((Size) 64 * 1024 * 1024)
 
@@ -193,6 +191,23 @@ close_sample(int64 id, const char *state, bool graded, double grade)
 	    params, lengthof(params));
 }
 
+typedef struct NewJudgment {
+	const char *model;
+	const Sample *sample;
+	int grade;
+	char *judges;
+	char *rationale;
+} NewJudgment;
+
+static void
+judgment_step(void *argument)
+{
+	const NewJudgment *judgment = argument;
+
+	insert_judgment(
+	    judgment->model, judgment->sample, judgment->grade, "agents", judgment->judges, judgment->rationale);
+}
+
 /*
  * Insert the judgment of an agreed sample. One that the table refuses (an empty
  * query) must not keep the others from being settled: it counts as failed.
@@ -200,37 +215,25 @@ close_sample(int64 id, const char *state, bool graded, double grade)
 static bool
 try_judgment(const char *model, const Sample *sample, const SermVerdict *verdict)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	char *judges = agent_list(sample);
-	char *rationale = pnstrdup(verdict->rationale.bytes, verdict->rationale.length);
-	volatile bool inserted = true;
+	NewJudgment judgment = {model, sample, verdict->grade, agent_list(sample),
+	    pnstrdup(verdict->rationale.bytes, verdict->rationale.length)};
+	ErrorData *error = serm_attempt(judgment_step, &judgment);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		insert_judgment(model, sample, verdict->grade, "agents", judges, rationale);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+	if (error == NULL)
+		return true;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode)) {
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			/* Not the sample's fault: it may be settled the next time. */
 			ReThrowError(error);
-		inserted = false;
-		ereport(WARNING, errcode(error->sqlerrcode),
-		    errmsg("sample %lld cannot become a judgment: %s", (long long) sample->id, error->message));
+		default:
+			break;
 	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return inserted;
+	ereport(WARNING, errcode(error->sqlerrcode),
+	    errmsg("sample %lld cannot become a judgment: %s", (long long) sample->id, error->message));
+	return false;
 }
 
 static void
@@ -250,7 +253,7 @@ serm_settle_batch(const SermModelRow *model, int limit)
 	MemoryContext context =
 	    AllocSetContextCreate(CurrentMemoryContext, "serm settling", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
-	List *agents = serm_agents_load(model->name);
+	List *agents = serm_agents_load(model->name, false);
 	List *samples = load_samples(model->name, limit);
 	uint64 count = list_length(samples);
 	SermVoteRule rule;

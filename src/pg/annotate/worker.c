@@ -19,6 +19,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
+#include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/snapmgr.h"
 #include "utils/guc.h"
@@ -36,14 +37,20 @@
 #define LOCK_KEY 0x7365726d
 #define LOCK_TRIES 20
 
+typedef struct Model {
+	char *name;
+	bool broken; /* its samples could not be settled */
+} Model;
+
 typedef struct Worker {
 	Oid role;
 	MemoryContext context;
 	char *search_path;
 	SermHttp *http;
 	List *done;   /* jobs to store */
-	List *models; /* names whose samples may be complete */
+	List *models; /* of Model: their samples may be complete */
 	TimestampTz next_claim;
+	bool blocked; /* the last look for tasks found none to claim */
 	TimestampTz next_settle;
 } Worker;
 
@@ -147,16 +154,19 @@ claim(Worker *worker, int limit)
 }
 
 static void
-note_model(Worker *worker, const char *model)
+note_model(Worker *worker, const char *name)
 {
 	MemoryContext previous;
 	ListCell *cell;
+	Model *model;
 
 	foreach (cell, worker->models)
-		if (strcmp(lfirst(cell), model) == 0)
+		if (strcmp(((Model *) lfirst(cell))->name, name) == 0)
 			return;
 	previous = MemoryContextSwitchTo(worker->context);
-	worker->models = lappend(worker->models, pstrdup(model));
+	model = palloc0(sizeof(Model));
+	model->name = pstrdup(name);
+	worker->models = lappend(worker->models, model);
 	MemoryContextSwitchTo(previous);
 }
 
@@ -228,20 +238,42 @@ store_done(Worker *worker)
 
 /* --- the loop */
 
+typedef struct Settling {
+	const char *model;
+	uint64 count;
+} Settling;
+
 static void
-settle_model(const char *name)
+settle_step(void *argument)
 {
-	uint64 count = 0;
+	Settling *settling = argument;
+	SermParam params[] = {SERM_TEXT(settling->model)};
+
+	settling->count = 0;
+	serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
+	if (SPI_processed > 0)
+		settling->count = serm_settle_batch(serm_model_read(settling->model), SETTLE_SAMPLES);
+}
+
+/* What is wrong with one model must not keep the worker from asking for others: who annotates it next is
+ * told. */
+static void
+settle_model(Model *model)
+{
+	Settling settling = {model->name, 0};
 
 	do {
 		int level = begin();
-		SermParam params[] = {SERM_TEXT(name)};
+		ErrorData *error = serm_attempt(settle_step, &settling);
 
-		serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
-		count = SPI_processed == 0 ? 0 : serm_settle_batch(serm_model_read(name), SETTLE_SAMPLES);
+		if (error != NULL) {
+			model->broken = true;
+			ereport(LOG, errcode(error->sqlerrcode),
+			    errmsg("samples of model \"%s\" cannot be settled: %s", model->name, error->message));
+		}
 		end(level);
 		CHECK_FOR_INTERRUPTS();
-	} while (count > 0);
+	} while (settling.count > 0 && !model->broken);
 }
 
 static void
@@ -252,7 +284,8 @@ settle_models(Worker *worker)
 	ListCell *cell;
 
 	foreach (cell, worker->models)
-		settle_model(lfirst(cell));
+		if (!((Model *) lfirst(cell))->broken)
+			settle_model(lfirst(cell));
 	/* Looking for complete samples takes a twentieth of the time at most, however many there are. */
 	now = GetCurrentTimestamp();
 	worker->next_settle =
@@ -269,6 +302,7 @@ claim_more(Worker *worker)
 	if (wanted <= 0 || now < worker->next_claim)
 		return;
 	jobs = claim(worker, wanted);
+	worker->blocked = jobs == NIL;
 	worker->next_claim = list_length(jobs) < wanted ? TimestampTzPlusMilliseconds(now, CLAIM_MS) : now;
 	if (jobs != NIL)
 		start_jobs(worker, jobs);
@@ -302,6 +336,9 @@ rest(Worker *worker)
 		if (due < 0 || !take_lock(worker->role))
 			return false;
 	}
+	/* What is due and cannot be claimed is locked by somebody. */
+	if (due == 0 && worker->blocked)
+		due = CLAIM_MS;
 	if (due > 0) {
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) Min(due, IDLE_MS),
 		    PG_WAIT_EXTENSION);
@@ -316,6 +353,9 @@ run_worker(Worker *worker)
 {
 	for (;;) {
 		CHECK_FOR_INTERRUPTS();
+		/* Waiting for the network, unlike waiting for the latch, does not notice. */
+		if (!PostmasterIsAlive())
+			proc_exit(1);
 		if (ConfigReloadPending) {
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);

@@ -144,8 +144,8 @@ serm_round_gate(SermRound *round)
 	}
 	serm_pairs_read(&round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, NULL, &test);
 	gold = serm_pairs_keep_gold(&test);
-	active_scorer = serm_scorer_open(round->row->name, against, round->context);
-	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, round->context);
+	active_scorer = serm_scorer_open(round->row->name, against, SERM_SEE_WRITES, round->context);
+	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
 	evaluate_version(round, active_scorer, &test, &active);
 	evaluate_version(round, candidate_scorer, &test, &candidate);

@@ -76,38 +76,48 @@ serm_json_merge(const Jsonb *first, const Jsonb *second)
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(first), JsonbPGetDatum(second)));
 }
 
-bool
-serm_json_has(const Jsonb *object, const char *key)
+static JsonbValue *
+find_value(const Jsonb *object, const char *key)
 {
 	JsonbValue name = {.type = jbvString};
 
 	name.val.string.val = unconstify(char *, key);
 	name.val.string.len = strlen(key);
-	return JB_ROOT_IS_OBJECT(object) &&
-	       findJsonbValueFromContainer(unconstify(JsonbContainer *, &object->root), JB_FOBJECT, &name) !=
-	           NULL;
+	return findJsonbValueFromContainer(unconstify(JsonbContainer *, &object->root), JB_FOBJECT, &name);
+}
+
+bool
+serm_json_has(const Jsonb *object, const char *key)
+{
+	JsonbValue *value = JB_ROOT_IS_OBJECT(object) ? find_value(object, key) : NULL;
+
+	return value != NULL && value->type != jbvNull;
+}
+
+Jsonb *
+serm_json_without(const Jsonb *object, const char *key)
+{
+	return DatumGetJsonbP(
+	    DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(object), CStringGetTextDatum(key)));
 }
 
 Jsonb *
 serm_json_take_object(Jsonb **options, const char *key, const char *what)
 {
-	JsonbValue name = {.type = jbvString};
 	JsonbValue *value;
-	Jsonb *object;
+	Jsonb *object = NULL;
 
 	if (!JB_ROOT_IS_OBJECT(*options))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("options of %s must be a JSON object", what));
-	name.val.string.val = unconstify(char *, key);
-	name.val.string.len = strlen(key);
-	value = findJsonbValueFromContainer(&(*options)->root, JB_FOBJECT, &name);
+	value = find_value(*options, key);
 	if (value == NULL)
 		return NULL;
-	object = JsonbValueToJsonb(value);
-	if (!JB_ROOT_IS_OBJECT(object))
+	if (value->type != jbvNull)
+		object = JsonbValueToJsonb(value);
+	if (object != NULL && !JB_ROOT_IS_OBJECT(object))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"%s\" of %s must be a JSON object", key, what));
-	*options =
-	    DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(*options), CStringGetTextDatum(key)));
+	*options = serm_json_without(*options, key);
 	return object;
 }

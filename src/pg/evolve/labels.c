@@ -25,7 +25,8 @@
 #define JUDGES_MAX 64
 /*
  * Judges are not independent: by residual correlation 33 real ones counted as 9.9 (doc/evolution.md). More
- * than two are tempered to that many: 33^(1 - .344) = 9.9, and 2 stay 2 within the error of the measurement.
+ * than two answers are tempered to that many: 33^(1 - .344) = 9.9, and 2 stay 2 within the error of the
+ * measurement.
  */
 #define DEPENDENCE .344
 
@@ -78,7 +79,7 @@ serm_round_count_labels(SermRound *round, SermRoundLabels *labels)
 	    " AND pg_catalog.md5(coalesce(h.doc_id, h.doc)) = pg_catalog.md5(coalesce(j.doc_id, j.doc))))"
 	    " FROM serm.sample s WHERE s.model = $1 AND s.round = $2 AND s.agents <> '" SERM_GOLD_MARK "'",
 	    SPI_OK_SELECT, false, params, lengthof(params));
-	for (int i = 0; i < lengthof(fields); i++)
+	for (int i = 0; i < (int) lengthof(fields); i++)
 		*fields[i] = DatumGetInt64(serm_spi_value(0, i + 1, &null));
 }
 
@@ -184,7 +185,7 @@ read_votes(SermRound *round, Votes *votes)
 /* --- agreement between the agents, on the samples of this round */
 
 static void
-write_kappas(SermRound *round, const Votes *votes, StringInfo json)
+write_kappas(const Votes *votes, StringInfo json)
 {
 	uint32 grades = votes->grade_count;
 	double *counts = palloc(grades * grades * sizeof(double));
@@ -238,7 +239,7 @@ measure_agreement(SermRound *round, const Votes *votes)
 		    &error);
 	serm_json_number(json, "alpha", agreement.alpha);
 	serm_json_number(json, "share", agreement.share);
-	write_kappas(round, votes, json);
+	write_kappas(votes, json);
 	serm_json_jsonb(outer, "agreement", serm_json_end(json));
 	return serm_json_end(outer);
 }
@@ -263,7 +264,6 @@ predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
 
 typedef struct Confusion {
 	double *matrix; /* [judge][grade][grade] */
-	double *weight; /* [judge] */
 	SermConfusionReport report;
 } Confusion;
 
@@ -282,9 +282,6 @@ estimate_confusion(SermRound *round, const Votes *votes, Confusion *confusion)
 	SermError error = {0};
 
 	confusion->matrix = palloc(votes->judge_count * grades * grades * sizeof(double));
-	confusion->weight = palloc(votes->judge_count * sizeof(double));
-	for (uint32 j = 0; j < votes->judge_count; j++)
-		confusion->weight[j] = votes->judge_count > 2 ? pow(votes->judge_count, -DEPENDENCE) : 1;
 	serm_confusion_defaults(&options);
 	serm_host_check(&round->host,
 	    serm_confusion_estimate(&labels, &options, &round->host.arena, serm_host_keep_going, &round->host,
@@ -327,10 +324,23 @@ write_target(const Votes *votes, const Sample *sample, const float *target)
 	    SPI_OK_INSERT, false, params, lengthof(params));
 }
 
+/* By how many answered for the sample: an agent that voted in an earlier round only says nothing here. */
 static void
-write_targets(SermRound *round, const Votes *votes, const Confusion *confusion)
+weigh_judges(const Votes *votes, size_t sample, double *weight)
+{
+	uint32 answers = 0;
+
+	for (uint32 j = 0; j < votes->judge_count; j++)
+		answers += votes->label[sample * votes->judge_count + j] != SERM_LABEL_MISSING ? 1 : 0;
+	for (uint32 j = 0; j < votes->judge_count; j++)
+		weight[j] = answers > 2 ? pow(answers, -DEPENDENCE) : 1;
+}
+
+static void
+write_targets(const Votes *votes, const Confusion *confusion)
 {
 	uint32 grades = votes->grade_count;
+	double weight[JUDGES_MAX];
 
 	for (size_t i = 0; i < votes->count; i++) {
 		float target[SERM_GRADES_MAX];
@@ -338,8 +348,9 @@ write_targets(SermRound *round, const Votes *votes, const Confusion *confusion)
 
 		if (!votes->samples[i].wanted)
 			continue;
+		weigh_judges(votes, i, weight);
 		serm_check(serm_soft_target(grades, &votes->prior[i * grades], votes->judge_count, confusion->matrix,
-		               &votes->label[i * votes->judge_count], confusion->weight, target, &error),
+		               &votes->label[i * votes->judge_count], weight, target, &error),
 		    &error);
 		write_target(votes, &votes->samples[i], target);
 	}
@@ -396,7 +407,7 @@ serm_round_settle_labels(SermRound *round)
 	close_gold(round);
 	read_votes(round, &votes);
 	if (posterior && votes.judge_count > 0)
-		scorer = serm_scorer_open(round->row->name, 0, round->context);
+		scorer = serm_scorer_open(round->row->name, 0, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
 	agreement = measure_agreement(round, &votes);
 	if (scorer == NULL)
@@ -404,6 +415,6 @@ serm_round_settle_labels(SermRound *round)
 	predict_samples(round, scorer, &votes);
 	serm_scorer_close(scorer);
 	estimate_confusion(round, &votes, &confusion);
-	write_targets(round, &votes, &confusion);
+	write_targets(&votes, &confusion);
 	return serm_json_merge(agreement, describe_confusion(&votes, &confusion));
 }

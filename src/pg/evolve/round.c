@@ -329,7 +329,8 @@ serm_evolve(PG_FUNCTION_ARGS)
 		    errhint("SELECT * FROM serm.progress shows it."));
 	PG_TRY();
 	{
-		/* Again under the lock: a round that just ended may have promoted. */
+		/* Again under the lock, with a snapshot taken under it: a round that just ended may have promoted. */
+		serm_spi_commit(&round->level);
 		round->row = serm_model_read(round->row->name);
 		serm_progress_begin(&round->progress, round->row->name);
 		run_round(round, given);

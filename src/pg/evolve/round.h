@@ -42,6 +42,11 @@ typedef struct SermRound {
 /* --- round_options.c */
 
 extern void serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings);
+/*
+ * The options of a call that goes on with a round in `phase`, laid over those that the round stored, key by
+ * key; what phases that are over have used stays as it is.
+ */
+extern Jsonb *serm_round_options_lay(const Jsonb *stored, const Jsonb *given, const char *phase);
 /* What a round stores: every option with the value it uses, the thresholds of mining included. Inside SPI. */
 extern Jsonb *serm_round_settings_write(const SermModelRow *row, const SermRoundSettings *settings);
 

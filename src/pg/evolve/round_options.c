@@ -6,6 +6,7 @@
 
 #include "core/stats/gate.h"
 #include "pg/evolve/round.h"
+#include "utils/json.h"
 
 #define WHAT "serm.evolve"
 #define BUDGET 1000
@@ -49,6 +50,20 @@ defaults(SermRoundSettings *settings)
 	    (SermGateSettings){gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
 }
 
+/* A time as it will always be read: "yesterday" means the day before this call, also when the round is
+ * resumed. */
+static char *
+fix_time(const char *text)
+{
+	Datum time;
+
+	if (text == NULL)
+		return NULL;
+	time = DirectFunctionCall3(
+	    timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	return JsonEncodeDateTime(NULL, time, TIMESTAMPTZOID, NULL);
+}
+
 void
 serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings)
 {
@@ -60,6 +75,8 @@ serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings)
 	train = serm_json_take_object(&own, "train", WHAT);
 	gate = serm_json_take_object(&own, "gate", WHAT);
 	serm_options_read(own, round_table, lengthof(round_table), settings, WHAT);
+	settings->since = fix_time(settings->since);
+	settings->until = fix_time(settings->until);
 	if (settings->seed >= 0)
 		settings->train.seed = settings->seed;
 	if (train != NULL && serm_json_has(train, "promote"))
@@ -101,4 +118,54 @@ serm_round_settings_write(const SermModelRow *row, const SermRoundSettings *sett
 	serm_json_jsonb(json, "train", serm_train_settings_write(&settings->train));
 	serm_json_jsonb(json, "gate", serm_options_write(gate_table, lengthof(gate_table), &settings->gate));
 	return serm_json_merge(serm_options_write(round_table, STORED_COUNT, settings), serm_json_end(json));
+}
+
+/* Options of a round that stand in an object of their own once they are stored. */
+static const char *const parts[] = {"mine", "train", "gate"};
+enum { PART_MINE, PART_TRAIN };
+
+/* The part of `given` with the round's own option `key` under it, where that is given. */
+static Jsonb *
+with_option(const Jsonb *given, const char *key, Jsonb *part)
+{
+	StringInfo json = serm_json_begin();
+	Jsonb *option;
+
+	if (!serm_json_has(given, key))
+		return part;
+	serm_json_jsonb(json, key,
+	    DatumGetJsonbP(
+	        DirectFunctionCall2(jsonb_object_field, JsonbPGetDatum(given), CStringGetTextDatum(key))));
+	option = serm_json_end(json);
+	return part == NULL ? option : serm_json_merge(option, part);
+}
+
+Jsonb *
+serm_round_options_lay(const Jsonb *stored, const Jsonb *given, const char *phase)
+{
+	static const char *const mining[] = {"budget", "gold", "since", "until", "explore", "mine"};
+	bool mined = strcmp(phase, "mining") != 0, trained = strcmp(phase, "gating") == 0;
+	Jsonb *old = serm_json_merge(serm_json_end(serm_json_begin()), stored);
+	Jsonb *new = DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls, JsonbPGetDatum(given)));
+	StringInfo json = serm_json_begin();
+
+	for (int i = 0; mined && i < (int) lengthof(mining); i++)
+		new = serm_json_without(new, mining[i]);
+	if (trained)
+		new = serm_json_without(serm_json_without(new, "train"), "seed");
+	for (int i = 0; i < (int) lengthof(parts); i++) {
+		Jsonb *before = serm_json_take_object(&old, parts[i], WHAT);
+		Jsonb *part = serm_json_take_object(&new, parts[i], WHAT);
+
+		if (i == PART_TRAIN || (i == PART_MINE && !mined))
+			part = with_option(new, "seed", part);
+		if (i == PART_MINE)
+			part = with_option(new, "explore", part);
+		if (before != NULL && part != NULL)
+			part = serm_json_merge(before, part);
+		if (before != NULL || part != NULL)
+			serm_json_jsonb(json, parts[i], part != NULL ? part : before);
+	}
+	new = serm_json_without(serm_json_without(new, "seed"), "explore");
+	return serm_json_merge(serm_json_merge(old, new), serm_json_end(json));
 }

@@ -42,18 +42,22 @@ serm_round_resume(SermRound *round, const Jsonb *given)
 	set_phase(round, serm_spi_string(0, 2));
 	value = serm_spi_value(0, 3, &null);
 	round->candidate = null ? 0 : DatumGetInt32(value);
-	options = serm_json_merge(DatumGetJsonbP(serm_spi_value(0, 4, &null)), given);
+	options = DatumGetJsonbP(serm_spi_value(0, 4, &null));
+	serm_round_settings_read(given, &round->settings);
+	restart = round->settings.restart;
+	/* The options of a restart are those of the next round. */
+	if (!restart)
+		options = serm_round_options_lay(options, given, round->phase);
 	serm_round_settings_read(options, &round->settings);
-	if (JB_ROOT_COUNT(given) > 0) {
+	round->settings.restart = restart;
+	if (JB_ROOT_COUNT(given) > 0 && !restart) {
 		SermParam store[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number),
 		    jsonb_param(serm_round_settings_write(round->row, &round->settings))};
 
 		serm_spi_execute(
 		    "UPDATE serm.round SET options = $3 WHERE model = $1 AND round = $2 RETURNING options",
 		    SPI_OK_UPDATE_RETURNING, false, store, lengthof(store));
-		restart = round->settings.restart;
 		serm_round_settings_read(DatumGetJsonbPCopy(serm_spi_value(0, 1, &null)), &round->settings);
-		round->settings.restart = restart;
 	}
 	return true;
 }

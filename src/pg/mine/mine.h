@@ -24,7 +24,7 @@
 #define SERM_MINE_DWELL_FLOOR_MS 30000
 #define SERM_MINE_DWELL_QUANTILE 0.7
 
-/* Options of the mining functions; NaN and -1 are resolved by serm_mine_resolve(). */
+/* Options of the mining functions; NaN and -1 are resolved by serm_mine_options_resolve() and the window. */
 typedef struct SermMineOptions {
 	double tau_c;        /* a score below it is low */
 	double tau_u_ms;     /* a dwell above it counts like a click */

@@ -117,7 +117,7 @@ add_row(FunctionCallInfo fcinfo, WindowObject window, int64 row, bool encoded, W
 	if (null)
 		return false;
 	waiting->rows[serm_scorer_batch_count(waiting->scorer)] = row;
-	serm_scorer_batch_add(waiting->scorer, query, (SermSource){serm_text_detoast(value, &copy), encoded});
+	serm_scorer_batch_add(waiting->scorer, query, (SermDocBytes){serm_text_detoast(value, &copy), encoded});
 	if (copy != NULL)
 		pfree(copy);
 	return true;

@@ -39,7 +39,7 @@ Datum
 serm_doc_in(PG_FUNCTION_ARGS)
 {
 	char *given = PG_GETARG_CSTRING(0);
-	SermTextBuffer buffer = {CurrentMemoryContext};
+	SermTextBuffer buffer = {.context = CurrentMemoryContext};
 	SermText text = serm_text_utf8((SermText){given, strlen(given)}, &buffer);
 	SermArena arena = start_arena();
 	SermDocument doc;

@@ -54,7 +54,7 @@ score_elements(SermScorer *scorer, SermText query, ArrayType *docs, Ranked *rank
 		if (null)
 			continue;
 		doc = serm_text_detoast(element, &copy);
-		serm_scorer_batch_add(scorer, query, (SermSource){doc, false});
+		serm_scorer_batch_add(scorer, query, (SermDocBytes){doc, false});
 		if (copy != NULL)
 			pfree(copy);
 		ranked[count++].ordinal = ordinal;

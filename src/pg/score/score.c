@@ -64,7 +64,8 @@ find_scorer(FunctionCallInfo fcinfo, const char *model, size_t length, int versi
 	slot->scorer = NULL;
 	name = pnstrdup(model, length);
 	/* Opened before the old one goes, so that shared weights stay. */
-	slot->scorer = serm_scorer_open(length > 0 ? name : NULL, version, fcinfo->flinfo->fn_mcxt);
+	slot->scorer =
+	    serm_scorer_open(length > 0 ? name : NULL, version, SERM_SEE_STATEMENT, fcinfo->flinfo->fn_mcxt);
 	serm_scorer_close(scorer);
 	strlcpy(slot->model, name, sizeof(slot->model));
 	slot->version = version;
@@ -108,7 +109,7 @@ predict_arguments(FunctionCallInfo fcinfo, SermScorer *scorer, bool encoded, Ser
 	SermText query = serm_text_detoast(PG_GETARG_DATUM(0), &query_copy);
 	SermText doc = serm_text_detoast(PG_GETARG_DATUM(1), &doc_copy);
 
-	serm_scorer_predict_source(scorer, query, (SermSource){doc, encoded}, prediction);
+	serm_scorer_predict_bytes(scorer, query, (SermDocBytes){doc, encoded}, prediction);
 	if (query_copy != NULL)
 		pfree(query_copy);
 	if (doc_copy != NULL)

@@ -5,33 +5,18 @@
 #include "pg/serm.h"
 
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
-#include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
-#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #include "pg/store/internal.h"
 
 #define NAME_BYTES_MAX 48
 #define GRADE_BYTES_MAX 63
-
-typedef struct Column {
-	const char *name;
-	Oid type;
-	bool required;
-} Column;
-
-static const Column document_columns[] = {{"doc_id", TEXTOID, true}, {"doc", TEXTOID, true}};
-
-static const Column log_columns[] = {{"query", TEXTOID, true}, {"doc_id", TEXTOID, true},
-    {"shown_at", TIMESTAMPTZOID, true}, {"position", INT4OID, true}, {"clicked", BOOLOID, true},
-    {"dwell_ms", INT4OID, false}, {"session_id", TEXTOID, false}};
 
 static void
 check_name(const char *name)
@@ -77,50 +62,6 @@ check_grades(ArrayType *grades)
 	}
 }
 
-/* A hint that writes the view with the columns as they should be. */
-static char *
-view_hint(const char *relation, const Column *columns, int count)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	appendStringInfoString(&text, "Make a view of it with the columns");
-	for (int i = 0; i < count; i++)
-		appendStringInfo(&text, "%s%s %s%s", i > 0 ? ", " : " ", columns[i].name,
-		    format_type_be(columns[i].type), columns[i].required ? "" : " (optional)");
-	appendStringInfo(&text, ", and give that instead of %s.", relation);
-	return text.data;
-}
-
-static void
-check_relation(Oid relation, const char *what, const Column *columns, int count)
-{
-	const char *name = get_rel_name(relation);
-	char kind = get_rel_relkind(relation);
-
-	if (name == NULL)
-		ereport(
-		    ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation));
-	if (kind != RELKIND_RELATION && kind != RELKIND_VIEW && kind != RELKIND_MATVIEW &&
-	    kind != RELKIND_FOREIGN_TABLE && kind != RELKIND_PARTITIONED_TABLE)
-		ereport(
-		    ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is neither a table nor a view", name));
-	for (int i = 0; i < count; i++) {
-		AttrNumber number = get_attnum(relation, columns[i].name);
-		Oid type = number != InvalidAttrNumber ? getBaseType(get_atttype(relation, number)) : InvalidOid;
-
-		if (number == InvalidAttrNumber && columns[i].required)
-			ereport(ERROR, errcode(ERRCODE_UNDEFINED_COLUMN),
-			    errmsg("%s \"%s\" has no column \"%s\"", what, name, columns[i].name),
-			    errhint("%s", view_hint(name, columns, count)));
-		if (number != InvalidAttrNumber && type != columns[i].type)
-			ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
-			    errmsg("column \"%s\" of %s \"%s\" has type %s, not %s", columns[i].name, what, name,
-			        format_type_be(type), format_type_be(columns[i].type)),
-			    errhint("%s", view_hint(name, columns, count)));
-	}
-}
-
 /* The function that `evidence` names, as a qualified name; it is f(query text, doc text) returns text. */
 static char *
 resolve_evidence(const char *evidence)
@@ -128,7 +69,8 @@ resolve_evidence(const char *evidence)
 	Oid types[] = {TEXTOID, TEXTOID};
 	Oid function = LookupFuncName(textToQualifiedNameList(cstring_to_text(evidence)), 2, types, true);
 
-	if (!OidIsValid(function) || get_func_rettype(function) != TEXTOID)
+	if (!OidIsValid(function) || get_func_rettype(function) != TEXTOID || get_func_retset(function) ||
+	    get_func_prokind(function) != PROKIND_FUNCTION)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
 		    errmsg("evidence function %s(query text, doc text) returning text does not exist", evidence),
 		    errhint("Create it, or leave the option \"evidence\" out."));
@@ -176,9 +118,9 @@ serm_create_model(PG_FUNCTION_ARGS)
 		    errhint("Valid kinds are: interaction."));
 	check_grades(DatumGetArrayTypeP(grades));
 	if (OidIsValid(log))
-		check_relation(log, "search log", log_columns, lengthof(log_columns));
+		(void) serm_source_name(log, SERM_SOURCE_LOG, name);
 	if (OidIsValid(documents))
-		check_relation(documents, "documents", document_columns, lengthof(document_columns));
+		(void) serm_source_name(documents, SERM_SOURCE_DOCUMENTS, name);
 
 	level = serm_spi_begin(false);
 	serm_spi_execute("INSERT INTO serm.model (name, kind, grades, log, documents, options) "

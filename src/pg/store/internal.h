@@ -8,11 +8,6 @@
 
 /* --- reading.c: SPI for reads */
 
-/*
- * Reads see what the running statement sees (its snapshot), plus what this
- * transaction has written since: a score does not change in the middle of a
- * statement, and a procedure finds the version that it has just stored.
- */
 typedef struct SermReading {
 	int level;
 } SermReading;
@@ -25,7 +20,7 @@ typedef struct SermPlan {
 	SPIPlanPtr plan;
 } SermPlan;
 
-extern SermReading serm_reading_begin(void);
+extern SermReading serm_reading_begin(SermSight sight);
 extern void serm_reading_end(SermReading reading);
 /* Run inside serm_reading_begin(); rows in SPI_tuptable, their number returned. No value may be NULL. */
 extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
@@ -44,6 +39,8 @@ extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
 extern const SermOption serm_model_option_table[];
 extern const int serm_model_option_count;
 extern void serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options);
+/* As serm_model_read(), inside serm_reading_begin(); the row is allocated in `context`. */
+extern SermModelRow *serm_model_find(const char *name, MemoryContext context);
 /* Raise 42704 with a hint that lists the models there are. */
 extern void serm_model_unknown(const char *name) pg_attribute_noreturn();
 

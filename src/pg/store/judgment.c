@@ -28,15 +28,15 @@ require_trigger(FunctionCallInfo fcinfo)
 
 /* A column of the new row by name, so that the order of columns does not matter. */
 static Datum
-new_value(const TriggerData *trigger, const char *column, bool *null)
+new_value(const TriggerData *trigger, const char *column, Oid type, bool *null)
 {
 	TupleDesc description = RelationGetDescr(trigger->tg_relation);
 	int number = SPI_fnumber(description, column);
 
-	if (number <= 0)
+	if (number <= 0 || SPI_gettypeid(description, number) != type)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_COLUMN),
-		    errmsg(
-		        "table \"%s\" has no column \"%s\"", RelationGetRelationName(trigger->tg_relation), column));
+		    errmsg("table \"%s\" has no column \"%s\" of type %s",
+		        RelationGetRelationName(trigger->tg_relation), column, format_type_be(type)));
 	return SPI_getbinval(trigger->tg_trigtuple, description, number, null);
 }
 
@@ -110,20 +110,24 @@ serm_check_judgment(PG_FUNCTION_ARGS)
 	int grades;
 
 	require_trigger(fcinfo);
-	model = new_value(trigger, "model", &null);
+	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+	    !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		ereport(ERROR, errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+		    errmsg("this function must be fired before the insertion of a row"));
+	model = new_value(trigger, "model", TEXTOID, &null);
 	/* NOT NULL constraints speak for themselves, after this trigger. */
 	if (null)
 		return PointerGetDatum(trigger->tg_trigtuple);
 	grades = grade_count(fcinfo, model);
-	query = new_value(trigger, "query", &null);
+	query = new_value(trigger, "query", TEXTOID, &null);
 	if (!null)
 		check_query(query);
-	grade = new_value(trigger, "grade", &null);
+	grade = new_value(trigger, "grade", FLOAT4OID, &null);
 	if (!null && !(DatumGetFloat4(grade) >= 0 && DatumGetFloat4(grade) <= grades - 1))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("grade %g is outside of 0 to %d", DatumGetFloat4(grade), grades - 1),
 		    errhint("Grades count from 0, the worst; SELECT grades FROM serm.model shows their names."));
-	target = new_value(trigger, "target", &null);
+	target = new_value(trigger, "target", FLOAT4ARRAYOID, &null);
 	if (!null)
 		check_target(target, grades);
 	return PointerGetDatum(trigger->tg_trigtuple);
@@ -157,22 +161,17 @@ serm_model_changed(PG_FUNCTION_ARGS)
 char *
 serm_judgment_query(const SermModelRow *row)
 {
-	const char *schema, *name;
-
 	if (!OidIsValid(row->documents))
 		return pstrdup(
 		    "FROM (SELECT c.id, c.query, c.doc_id, c.doc, c.grade, c.target, c.source, c.weight, c.at "
 		    "FROM serm.current_judgment AS c WHERE c.model = $1) AS j WHERE j.doc IS NOT NULL");
-	name = get_rel_name(row->documents);
-	if (name == NULL)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
-		    errmsg("the documents of model \"%s\" do not exist any more", row->name),
-		    errhint("Point the model at others: UPDATE serm.model SET documents = 'table' WHERE name = %s.",
-		        quote_literal_cstr(row->name)));
-	schema = get_namespace_name(get_rel_namespace(row->documents));
 	return psprintf(
 	    "FROM (SELECT c.id, c.query, c.doc_id, coalesce(c.doc, d.doc) AS doc, c.grade, c.target, "
-	    "c.source, c.weight, c.at FROM serm.current_judgment AS c LEFT JOIN %s AS d "
+	    "c.source, c.weight, c.at FROM serm.current_judgment AS c LEFT JOIN "
+	    /* An id that occurs twice gives its first text, as in mining: never the judgment twice. */
+	    "(SELECT s.doc_id, min(s.doc::text COLLATE \"C\") AS doc FROM %s AS s WHERE s.doc_id IN "
+	    "(SELECT n.doc_id FROM serm.judgment AS n WHERE n.model = $1 AND n.doc IS NULL) GROUP BY s.doc_id) "
+	    "AS d "
 	    "ON c.doc IS NULL AND d.doc_id = c.doc_id WHERE c.model = $1) AS j WHERE j.doc IS NOT NULL",
-	    quote_qualified_identifier(schema, name));
+	    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 }

@@ -15,7 +15,7 @@
 const SermOption serm_model_option_table[] = {
     {"test_share", SERM_OPTION_REAL, FIELD(test_share), 0, .5, NULL},
     {"rule", SERM_OPTION_TEXT, FIELD(rule), 0, 0, "unanimous, quorum"},
-    {"quorum", SERM_OPTION_REAL, FIELD(quorum), 0, 1, NULL},
+    {"quorum", SERM_OPTION_REAL, FIELD(quorum), .01, 1, NULL},
     {"labels", SERM_OPTION_TEXT, FIELD(labels), 0, 0, "posterior, agreed"},
     {"evidence", SERM_OPTION_TEXT, FIELD(evidence), 0, 0, NULL},
 };
@@ -66,7 +66,7 @@ serm_model_unknown(const char *name)
 	uint64 count;
 	char *names;
 
-	(void) serm_reading_begin();
+	(void) serm_reading_begin(SERM_SEE_WRITES);
 	names = model_names(&count);
 	ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("model \"%s\" does not exist", name),
 	    count > 0 ? errhint("The models there are: %s.", names)
@@ -123,11 +123,9 @@ read_row(void)
 }
 
 SermModelRow *
-serm_model_read(const char *name)
+serm_model_find(const char *name, MemoryContext context)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	SermReading reading = serm_reading_begin();
-	MemoryContext local;
+	MemoryContext previous;
 	SermModelRow *row;
 	Datum key;
 
@@ -137,9 +135,19 @@ serm_model_read(const char *name)
 	key = CStringGetTextDatum(name);
 	if (serm_plan_select(&model_plan, &key) == 0)
 		serm_model_unknown(name);
-	local = MemoryContextSwitchTo(caller);
+	previous = MemoryContextSwitchTo(context);
 	row = read_row();
-	MemoryContextSwitchTo(local);
+	MemoryContextSwitchTo(previous);
+	return row;
+}
+
+SermModelRow *
+serm_model_read(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SermReading reading = serm_reading_begin(SERM_SEE_WRITES);
+	SermModelRow *row = serm_model_find(name, caller);
+
 	serm_reading_end(reading);
 	return row;
 }

@@ -11,7 +11,7 @@
 #include "pg/store/internal.h"
 
 SermReading
-serm_reading_begin(void)
+serm_reading_begin(SermSight sight)
 {
 	/* A procedure holds no snapshot after it has committed. */
 	if (!ActiveSnapshotSet())
@@ -19,7 +19,7 @@ serm_reading_begin(void)
 	else {
 		PushCopiedSnapshot(GetActiveSnapshot());
 		/* Nothing is written under a parallel plan, and its workers must all see the same. */
-		if (!IsInParallelMode())
+		if (sight == SERM_SEE_WRITES && !IsInParallelMode())
 			UpdateActiveSnapshotCommandId();
 	}
 	return (SermReading){serm_spi_begin(false)};

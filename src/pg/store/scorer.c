@@ -70,7 +70,7 @@ static Oid watched[3]; /* serm.model, serm.version, serm.tensor, as of the last 
 static uint64 generation = 1;
 
 static void
-relation_changed(Datum unused, Oid relation)
+relation_changed(Datum unused pg_attribute_unused(), Oid relation)
 {
 	if (relation == InvalidOid || relation == watched[0] || relation == watched[1] || relation == watched[2])
 		generation++;
@@ -87,7 +87,7 @@ watch_tables(void)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 		registered = true;
 	}
-	for (int i = 0; i < lengthof(watched); i++)
+	for (int i = 0; i < (int) lengthof(watched); i++)
 		watched[i] = get_relname_relid(names[i], schema);
 }
 
@@ -225,15 +225,13 @@ read_checksum(const SermModelRow *row, int version)
 
 /* Everything that reads tables; fills row and version, and takes a use of the weights. */
 static void
-open_version(SermScorer *scorer, const char *model, int version)
+open_version(SermScorer *scorer, const char *model, int version, SermSight sight)
 {
-	SermReading reading = serm_reading_begin();
-	MemoryContext local = MemoryContextSwitchTo(scorer->context);
+	SermReading reading = serm_reading_begin(sight);
 	SermImageKey key;
 
 	watch_tables();
-	scorer->row = serm_model_read(model);
-	MemoryContextSwitchTo(local);
+	scorer->row = serm_model_find(model, scorer->context);
 	if (version == 0 && scorer->row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version", scorer->row->name),
@@ -260,7 +258,7 @@ start_arena(SermArena *arena, MemoryContext context)
 }
 
 SermScorer *
-serm_scorer_open(const char *model, int version, MemoryContext owner)
+serm_scorer_open(const char *model, int version, SermSight sight, MemoryContext owner)
 {
 	/* Under the caller's memory until it is complete, so that an error leaves nothing with the owner. */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm scorer", ALLOCSET_SMALL_SIZES);
@@ -270,7 +268,7 @@ serm_scorer_open(const char *model, int version, MemoryContext owner)
 	scorer->generation = generation;
 	scorer->user = GetUserId();
 	scorer->statement = GetCurrentStatementStartTimestamp();
-	open_version(scorer, model, version);
+	open_version(scorer, model, version, sight);
 	evict_idle();
 	scorer->query_start = start_arena(&scorer->query_arena, context);
 	scorer->scratch_start = start_arena(&scorer->scratch, context);
@@ -343,7 +341,7 @@ check_finite(const SermScorer *scorer, const SermPrediction *prediction)
 
 /* Parse or read a document into the scratch arena. */
 static SermDocument
-open_document(SermScorer *scorer, SermSource source)
+open_document(SermScorer *scorer, SermDocBytes source)
 {
 	SermDocument doc;
 	SermError error = {SERM_OK, ""};
@@ -377,7 +375,7 @@ serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPredic
 }
 
 void
-serm_scorer_predict_source(SermScorer *scorer, SermText query, SermSource source, SermPrediction *prediction)
+serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes source, SermPrediction *prediction)
 {
 	SermError error = {SERM_OK, ""};
 	SermDocument doc;
@@ -408,7 +406,7 @@ serm_scorer_batch_start(SermScorer *scorer)
 }
 
 void
-serm_scorer_batch_add(SermScorer *scorer, SermText query, SermSource source)
+serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes source)
 {
 	SermError error = {SERM_OK, ""};
 	SermDocument doc;

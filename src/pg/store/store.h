@@ -57,6 +57,12 @@ extern void serm_version_set_status(const char *model, int version, const char *
 
 typedef struct SermScorer SermScorer;
 
+/* What a reading of models and versions sees beyond the snapshot of the running statement. */
+typedef enum SermSight {
+	SERM_SEE_STATEMENT, /* nothing, as STABLE functions must: an open cursor goes on with its version */
+	SERM_SEE_WRITES     /* what this transaction has written since: a procedure finds what it has stored */
+} SermSight;
+
 /*
  * Open a version for scoring (0: the active one), from the backend's cache when
  * it is there. Valid until `owner` is reset or deleted, even if another session
@@ -64,7 +70,7 @@ typedef struct SermScorer SermScorer;
  * Errors: as serm_model_read; 55000 without an active version (hint: CALL serm.train); 42704 no such version;
  * XX001 damaged weights.
  */
-extern SermScorer *serm_scorer_open(const char *model, int version, MemoryContext owner);
+extern SermScorer *serm_scorer_open(const char *model, int version, SermSight sight, MemoryContext owner);
 extern int serm_scorer_version(const SermScorer *scorer);
 extern const SermModelRow *serm_scorer_row(const SermScorer *scorer);
 /*
@@ -82,20 +88,20 @@ extern void serm_scorer_close(SermScorer *scorer);
 extern void serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPrediction *prediction);
 
 /* A document: a text in the server's encoding, or the content of a serm.doc. */
-typedef struct SermSource {
+typedef struct SermDocBytes {
 	SermText bytes;
 	bool encoded;
-} SermSource;
+} SermDocBytes;
 
 /* The same for a document of either kind. Error XX001: damaged serm.doc. */
-extern void serm_scorer_predict_source(
-    SermScorer *scorer, SermText query, SermSource doc, SermPrediction *prediction);
+extern void serm_scorer_predict_bytes(
+    SermScorer *scorer, SermText query, SermDocBytes doc, SermPrediction *prediction);
 /*
  * Pairs whose scores are computed together, with the bits of serm_scorer_predict(): start, add at most
  * SERM_BATCH_ROWS, run (which empties the batch and returns how many there were), add again.
  */
 extern void serm_scorer_batch_start(SermScorer *scorer);
-extern void serm_scorer_batch_add(SermScorer *scorer, SermText query, SermSource doc);
+extern void serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes doc);
 extern int serm_scorer_batch_count(const SermScorer *scorer);
 extern int serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions);
 
@@ -130,6 +136,17 @@ extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
  * float precision, as SQL passes it.
  */
 extern bool serm_query_is_test(SermText query, double test_share);
+
+/* --- what a model reads: its search log and its documents */
+
+typedef enum SermSourceKind { SERM_SOURCE_LOG, SERM_SOURCE_DOCUMENTS } SermSourceKind;
+
+/*
+ * The qualified and quoted name of a relation that has the columns of its kind: texts may be varchar,
+ * integers of any size, either under a domain. Errors: 55000 InvalidOid, 42P01 dropped, 42809 neither table
+ * nor view, 42703 and 42804 a missing or mistyped column.
+ */
+extern char *serm_source_name(Oid relation, SermSourceKind kind, const char *model);
 
 /* --- what training reads */
 
