@@ -6,7 +6,7 @@ COMMENT ON PROCEDURE serm.train(text, jsonb) IS 'train a new version on the judg
 
 CREATE OR REPLACE FUNCTION serm.evaluate(model text DEFAULT NULL, version integer DEFAULT NULL, split text DEFAULT 'test')
 RETURNS TABLE (metric text, value float8, low float8, high float8, n bigint)
-STABLE PARALLEL RESTRICTED COST 10000 ROWS 12 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_evaluate_version';
+STABLE PARALLEL RESTRICTED COST 10000 ROWS 14 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_evaluate_version';
 COMMENT ON FUNCTION serm.evaluate(text, integer, text) IS 'how good a version is on the judgments of a split, with 95 % bootstrap intervals over queries; without a version the active one';
 
 CREATE OR REPLACE FUNCTION serm.check_version(model text, version integer)

@@ -31,7 +31,7 @@ context_allocate(void *context, size_t size)
 }
 
 static void
-context_release(void *context, void *block)
+context_release(void *context pg_attribute_unused(), void *block)
 {
 	pfree(block);
 }

@@ -117,7 +117,7 @@ serm_options_read(const Jsonb *options, const SermOption *table, int count, void
 		if (token != WJB_KEY)
 			continue;
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		while (i < count && (strlen(table[i].name) != key.val.string.len ||
+		while (i < count && ((int) strlen(table[i].name) != key.val.string.len ||
 		                        strncmp(table[i].name, key.val.string.val, key.val.string.len) != 0))
 			i++;
 		if (i == count)

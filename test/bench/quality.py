@@ -239,6 +239,32 @@ def pooled(lists, probs, cut_grade, grades, draws):
     return {m: (v, *np.percentile([s[m] for s in sampled], [2.5, 97.5])) for m, v in point.items()}
 
 
+def cut_grades(values, pairs, folds, grades):
+    """Grades of a system that gives scores only: cut points at which the training pairs of the fold have their grades' shares."""
+    out = {}
+    for fold in folds:
+        train = [(values[q, d], g) for q, d, g, f in pairs if f != fold]
+        shares = np.cumsum(np.bincount([g for _, g in train], minlength=grades))[:-1] / len(train)
+        cuts = np.quantile([v for v, _ in train], shares)
+        out.update({(q, d): int(np.searchsorted(cuts, values[q, d])) for q, d, _, f in pairs if f == fold})
+    return out
+
+
+def graded_difference(lists, ours, theirs, grades, draws):
+    """Points of accuracy and of quadratic kappa above another system, with paired intervals over queries. Each side is
+    (grades for accuracy, grades for kappa)."""
+    truth = [lists.grade[q] for q in lists.queries]
+    sides = [[[lists.take(q, values) for q in lists.queries] for values in side] for side in (ours, theirs)]
+
+    def measure(chosen):
+        g = np.concatenate([truth[i] for i in chosen])
+        (a, k), (b, m) = ([np.concatenate([per[i] for i in chosen]) for per in side] for side in sides)
+        return (g == a).mean() - (g == b).mean(), kappa(g, k, grades) - kappa(g, m, grades)
+    point = measure(range(len(truth)))
+    low, high = np.percentile([measure(row) for row in draws[:400]], [2.5, 97.5], axis=0)
+    return {metric: tuple(100 * v[i] for v in (point, low, high)) for i, metric in enumerate(("accuracy", "kappa cuts"))}
+
+
 # --- the report
 
 def report(name, folds):
@@ -269,6 +295,13 @@ def report(name, folds):
         print(f"{'  points above ' + system:28}" + "".join(f"{c:>19}" for c in cells))
     measured = pooled(lists, probs, cut_grade, spec["grades"], draws)
     print("  " + "   ".join(f"{m} {v:.3f} [{low:.3f}, {high:.3f}]" for m, (v, low, high) in measured.items()))
+    pairs = [(q, d, int(g), int(f)) for q, d, g, f in rows("SELECT query_id, doc_id, grade, fold FROM bench.grade")]
+    likeliest = {pair: int(p.argmax()) for pair, p in probs.items()}
+    for system in list(systems)[1:]:
+        cut = cut_grades(systems[system], pairs, folds, spec["grades"])
+        apart = graded_difference(lists, (likeliest, cut_grade), (cut, cut), spec["grades"], draws)
+        print("  points above " + f"{system:16}" + "   ".join(f"{m} {v:+.1f} [{low:+.1f}, {high:+.1f}]"
+                                                             for m, (v, low, high) in apart.items()))
     found = {m: v for m, (v, *_) in measured.items()}
     found.update({c: float(np.nanmean(metrics["interaction"][c])) for c in columns})
     missed = 0

@@ -10,7 +10,10 @@
  * SET is crowdflower, homedepot, epqa, dl2019 or cranfield and says how its
  * grades become 0..3; DIRECTORY holds docs.tsv, queries.tsv and qrels.tsv.
  * Options: seed, epochs, pretrain, heads, batch, rate, dropout, pairwise,
- * guard, repeats (other seeds of the model, same folds), quiet.
+ * guard, repeats (other seeds of the model, same folds), quiet; loss (a text
+ * as in doc/losses.md), class, rank, calibrate (1: on), curriculum, margin.
+ * dump=FILE keeps the measures of each query; against=FILE compares with such
+ * a file of another run over the same folds, paired by query.
  */
 #include <math.h>
 #include <stdio.h>
@@ -42,6 +45,8 @@ typedef struct Options {
 	uint64_t split_seed;
 	uint32_t repeats;
 	bool quiet;
+	const char *dump;
+	const char *against;
 } Options;
 
 typedef struct Pair {
@@ -350,6 +355,9 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 		}
 		serm_arena_rewind(&arena, mark);
 	}
+	if (options->train.calibrate)
+		printf("fold %u: temperature %.3f, gain %+.4f nats\n", fold, report.temperature,
+		    report.temperature_gain);
 	if (!options->quiet)
 		fprintf(stderr, "  fold %u: %zu pairs trained in %.2f s, %zu scored at %.1f us, %zu MB\n", fold,
 		    training.example_count, report.seconds, scored, 1e6 * (now(NULL) - trained) / (double) scored,
@@ -423,6 +431,88 @@ report_ranking(const Set *set)
 	free(difference);
 }
 
+/* What one query contributes to a comparison of two runs. */
+typedef struct QueryRow {
+	unsigned long query;
+	double measure[MEASURES];
+	double nll, pairs;
+} QueryRow;
+
+/* The rows of the tested queries of this run. */
+static QueryRow *
+collect_rows(const Set *set, size_t *count)
+{
+	QueryRow *rows = calloc(set->query_count, sizeof(*rows));
+	SermArena arena;
+
+	*count = 0;
+	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 1 << 30);
+	for (size_t q = 0; q < set->query_count; q++) {
+		QueryRow *row = &rows[*count];
+
+		if (set->fold[q] >= set->folds_run || set->query_start[q] == set->query_start[q + 1])
+			continue;
+		row->query = q;
+		measure_query(set, q, 0, &arena, row->measure);
+		for (size_t i = set->query_start[q]; i < set->query_start[q + 1]; i++) {
+			float target[GRADES] = {0};
+
+			target[set->pairs[i].grade] = 1;
+			row->nll += serm_calibration_nll(set->pairs[i].probability, target, GRADES);
+			row->pairs++;
+		}
+		++*count;
+	}
+	serm_arena_free(&arena);
+	return rows;
+}
+
+static void
+dump_rows(const char *path, const QueryRow *rows, size_t count)
+{
+	FILE *file = fopen(path, "wb");
+
+	if (file == NULL || fwrite(rows, sizeof(*rows), count, file) != count || fclose(file) != 0)
+		die("cannot write", path);
+}
+
+static void
+compare_rows(const char *path, const QueryRow *rows, size_t count)
+{
+	FILE *file = fopen(path, "rb");
+	QueryRow *others = calloc(count, sizeof(*others));
+	double *difference = calloc(count, sizeof(*difference)), *pairs = calloc(count, sizeof(*pairs));
+	SermResampling resampling;
+	SermInterval interval;
+	SermArena arena;
+	SermError error;
+
+	if (file == NULL || fread(others, sizeof(*others), count, file) != count || fclose(file) != 0)
+		die("cannot read", path);
+	for (size_t i = 0; i < count; i++)
+		if (others[i].query != rows[i].query || others[i].pairs != rows[i].pairs)
+			die("not the same folds", path);
+	serm_resampling_defaults(&resampling);
+	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 1 << 30);
+	printf("less %s:", path);
+	for (int m = 0; m < MEASURES; m++) {
+		for (size_t i = 0; i < count; i++)
+			difference[i] = 100 * (rows[i].measure[m] - others[i].measure[m]);
+		require(serm_bootstrap_mean(difference, count, &resampling, &arena, &interval, &error), &error);
+		printf("  %s %+.2f [%+.2f, %+.2f]", measure_names[m], interval.value, interval.low, interval.high);
+	}
+	for (size_t i = 0; i < count; i++) {
+		difference[i] = rows[i].nll - others[i].nll;
+		pairs[i] = rows[i].pairs;
+	}
+	require(serm_bootstrap_ratio(difference, pairs, count, &resampling, &arena, &interval, &error), &error);
+	printf("  NLL %+.4f [%+.4f, %+.4f]\n", interval.value, interval.low, interval.high);
+	serm_arena_free(&arena);
+	free(others);
+	free(difference);
+	free(pairs);
+}
+
 static double
 pearson(const Set *set)
 {
@@ -475,6 +565,29 @@ report_grades(const Set *set)
 	free(target);
 }
 
+/* Texts and switches. */
+static bool
+parse_training_option(const char *argument, const char *equals, size_t length, double value, Options *options)
+{
+	const struct {
+		const char *name;
+		const char **text;
+		bool *flag;
+	} known[] = {{"loss", &options->train.loss, NULL}, {"dump", &options->dump, NULL},
+	    {"against", &options->against, NULL}, {"class", NULL, &options->train.class_weights},
+	    {"rank", NULL, &options->train.rank_weights}, {"calibrate", NULL, &options->train.calibrate}};
+
+	for (size_t i = 0; equals != NULL && i < SERM_LENGTH(known); i++)
+		if (length == strlen(known[i].name) && memcmp(argument, known[i].name, length) == 0) {
+			if (known[i].text != NULL)
+				*known[i].text = equals + 1;
+			else
+				*known[i].flag = value != 0;
+			return true;
+		}
+	return false;
+}
+
 static void
 parse_option(const char *argument, Options *options)
 {
@@ -489,8 +602,11 @@ parse_option(const char *argument, Options *options)
 	    {"pretrain", NULL, &options->train.pretrain_epochs}, {"heads", NULL, &options->train.heads},
 	    {"batch", NULL, &options->train.batch}, {"rate", &options->train.learning_rate, NULL},
 	    {"dropout", &options->train.dropout, NULL}, {"pairwise", &options->train.pairwise, NULL},
-	    {"guard", &options->train.guard, NULL}, {"repeats", NULL, &options->repeats}};
+	    {"guard", &options->train.guard, NULL}, {"repeats", NULL, &options->repeats},
+	    {"curriculum", NULL, &options->train.curriculum}, {"margin", &options->train.margin_cap, NULL}};
 
+	if (parse_training_option(argument, equals, length, value, options))
+		return;
 	if (strcmp(argument, "quiet") == 0) {
 		options->quiet = true;
 		return;
@@ -515,6 +631,8 @@ main(int argc, char **argv)
 {
 	Options options = {.split_seed = 42, .repeats = 1};
 	Set set = {0};
+	QueryRow *rows;
+	size_t row_count;
 
 	if (argc < 3)
 		die("usage", "quality_core SET DIRECTORY [option=value ...]");
@@ -534,5 +652,11 @@ main(int argc, char **argv)
 	    set.pair_count);
 	report_ranking(&set);
 	report_grades(&set);
+	rows = collect_rows(&set, &row_count);
+	if (options.dump != NULL)
+		dump_rows(options.dump, rows, row_count);
+	if (options.against != NULL)
+		compare_rows(options.against, rows, row_count);
+	free(rows);
 	return EXIT_SUCCESS;
 }

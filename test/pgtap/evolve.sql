@@ -49,7 +49,7 @@ SELECT throws_ok($$SELECT serm.promote('tap_evolve', 2)$$, '55000', NULL, 'and c
 SELECT is(active, 1, 'the active version is what it was') FROM serm.model;
 SELECT ok(started <= finished AND by = current_user, 'who and when') FROM r;
 SELECT ok(options @> '{"budget": 150, "gold": 50, "since": null, "mine": {"tau_c": 1.2, "explore": 0.4, "seed": 3, "tau_cm": 0.5, "min_impressions": 20},
-	"train": {"epochs": 1, "heads": 1, "seed": 3, "dropout": 0.2}, "gate": {"margin": 0.005, "confidence": 0.95, "min_queries": 10, "draws": 2000}}',
+	"train": {"epochs": 1, "heads": 1, "seed": 3, "dropout": 0.1}, "gate": {"margin": 0.005, "confidence": 0.95, "min_queries": 10, "draws": 2000}}',
 	'every option is stored as used, thresholds included') FROM r;
 SELECT cmp_ok((options ->> 'until')::timestamptz, '=', started, 'the window ends where the round began') FROM r;
 SELECT set_eq($$SELECT jsonb_object_keys(timings) FROM r$$, ARRAY['mining', 'annotating', 'training', 'gating'], 'every phase has its time');

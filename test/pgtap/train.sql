@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(63);
+SELECT plan(67);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -24,9 +24,9 @@ SELECT FROM serm.create_model('tap_train', documents => 'product');
 SELECT throws_ok($$CALL serm.train('tap_train')$$, '2D000', NULL, 'not inside a transaction block');
 SELECT isnt_empty($$SELECT FROM pg_proc WHERE oid = 'serm.train(text, jsonb)'::regprocedure AND prokind = 'p'$$, 'serm.train is a procedure');
 SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc_id, grade) VALUES ('tap_train', 'red shoe', 'red-shoe', 'NaN')$$,
-	NULL, NULL, 'a grade that is not a number is refused');
+	'22023', NULL, 'a grade that is not a number is refused');
 SELECT throws_ok($$INSERT INTO serm.judgment (model, query, doc_id, grade) VALUES ('tap_train', 'red shoe', 'red-shoe', 4)$$,
-	NULL, NULL, 'and one that the model does not have');
+	'22023', NULL, 'and one that the model does not have');
 SELECT is(count(*), 0::bigint, 'nothing was stored') FROM serm.version;
 SELECT is(count(*), 0::bigint, 'and no progress is left') FROM serm._progress;
 
@@ -38,7 +38,7 @@ SELECT results_eq($$SELECT version, status FROM serm.version$$, $$VALUES (1, 'ac
 SELECT is(active, 1, 'the model says so too') FROM serm.model;
 SELECT results_eq($$SELECT action, from_version, to_version, reason FROM serm.deployment$$,
 	$$VALUES ('promote', NULL::int, 1, 'first version')$$, 'and the history');
-SELECT ok(config @> '{"epochs": 12, "heads": 4, "seed": 1, "kind": "interaction", "labels": "posterior", "gemm": "built-in", "dropout": 0.2}',
+SELECT ok(config @> '{"epochs": 12, "heads": 4, "seed": 1, "kind": "interaction", "labels": "posterior", "gemm": "built-in", "dropout": 0.1}',
 	'its config has the options as used') FROM serm.version;
 SELECT is(seed, 1::bigint, 'and its row the seed') FROM serm.version;
 SELECT is(parent, NULL, 'it has no parent') FROM serm.version;
@@ -52,13 +52,13 @@ SELECT ok(serm.check_version('tap_train', 1), 'it serves, bit for bit, what was 
 
 -- --- metrics against the definitions, in SQL
 CREATE VIEW tested AS
-	SELECT j.query, j.doc_id, j.grade, p.score, p.probs, (SELECT i - 1 FROM unnest(p.probs) WITH ORDINALITY AS u(x, i) ORDER BY x DESC, i LIMIT 1) AS argmax,
+	SELECT j.query, j.doc_id, j.grade, p.score, p.probs, p.entropy, p.disagreement, (SELECT i - 1 FROM unnest(p.probs) WITH ORDINALITY AS u(x, i) ORDER BY x DESC, i LIMIT 1) AS argmax,
 		array_position(ARRAY['bad', 'fair', 'good', 'excellent'], p.grade) - 1 AS cut
 	  FROM serm.judgment j JOIN product d USING (doc_id), LATERAL serm.predict(j.query, d.doc, 'tap_train') AS p
 	 WHERE j.model = 'tap_train' AND serm.split_of(j.query) = 'test';
 CREATE TABLE result AS SELECT * FROM serm.evaluate('tap_train');
 SELECT set_eq($$SELECT metric FROM result$$, ARRAY['ndcg@1', 'ndcg@4', 'ndcg@10', 'ndcg_exp@1', 'ndcg_exp@4', 'ndcg_exp@10', 'accuracy', 'kappa',
-	'nll', 'ece', 'pairs', 'queries'], 'the metrics of serm.evaluate');
+	'nll', 'ece', 'auroc_entropy', 'auroc_disagreement', 'pairs', 'queries'], 'the metrics of serm.evaluate');
 SELECT is(round(r.value::numeric, 6), round((SELECT avg(v) FROM (SELECT serm.ndcg(grade::float8, score::float8, k, gain, doc_id) AS v FROM tested GROUP BY query) q)::numeric, 6),
 		r.metric || ' is the mean over queries')
   FROM result r JOIN (VALUES ('ndcg@1', 1, 'linear'), ('ndcg@4', 4, 'linear'), ('ndcg@10', 10, 'linear'), ('ndcg_exp@1', 1, 'exponential'),
@@ -73,11 +73,16 @@ SELECT is(round(value::numeric, 5), (SELECT round(sum(abs(confidence - accuracy)
 	(SELECT sum(p) AS confidence, sum((argmax = grade)::int) AS accuracy FROM tested, LATERAL (SELECT max(x) AS p FROM unnest(probs) x) m
 	 GROUP BY least(ceil(p * 10), 10)) b), 'ece is the mean gap between confidence and accuracy in ten bins')
   FROM result WHERE metric = 'ece';
+SELECT is(round(r.value::numeric, 6), (SELECT round(avg(CASE WHEN a.signal > b.signal THEN 1 WHEN a.signal = b.signal THEN .5 ELSE 0 END), 6)
+	FROM (SELECT CASE r.metric WHEN 'auroc_entropy' THEN entropy ELSE disagreement END AS signal FROM tested WHERE abs(score - grade) >= 1) a,
+		(SELECT CASE r.metric WHEN 'auroc_entropy' THEN entropy ELSE disagreement END AS signal FROM tested WHERE abs(score - grade) < 1) b),
+		r.metric || ' is the share of pairs of a wrong and a right score that the signal tells apart')
+  FROM result r WHERE metric LIKE 'auroc%' ORDER BY metric;
 SELECT is(value::bigint, (SELECT count(*) FROM tested), 'pairs are counted') FROM result WHERE metric = 'pairs';
 SELECT ok(bool_and(low <= value AND value <= high), 'every interval holds its value') FROM result WHERE low IS NOT NULL;
 SELECT cmp_ok(count(*), '>=', 10::bigint, 'every metric has one') FROM result WHERE low IS NOT NULL;
 SELECT is(round((metrics ->> metric)::numeric, 6), round(value::numeric, 6), 'the version stores the same ' || metric)
-  FROM result, serm.version WHERE metric IN ('ndcg@4', 'kappa', 'nll', 'ece', 'accuracy', 'queries') ORDER BY metric;
+  FROM result, serm.version WHERE metric IN ('ndcg@4', 'kappa', 'nll', 'ece', 'accuracy', 'queries') OR metric LIKE 'auroc%' ORDER BY metric;
 SELECT cmp_ok(value, '>', 0.8::float8, 'it has learned') FROM result WHERE metric = 'ndcg@4';
 SELECT set_eq($$SELECT * FROM serm.evaluate('tap_train', 1, 'test')$$, $$SELECT * FROM result$$, 'the same numbers again, by the version''s number');
 SELECT cmp_ok(value, '>', 400::float8, 'the train split can be looked at too') FROM serm.evaluate('tap_train', split => 'train') WHERE metric = 'pairs';

@@ -90,7 +90,8 @@ sub wait_until
 	my ($query, $what) = @_;
 	for (1 .. 600)
 	{
-		my ($code, $out) = $node->psql('postgres', $query);
+		# A server that is restarting closes the pipe under psql's input: that, too, is a no.
+		my ($code, $out) = eval { $node->psql('postgres', $query) };
 		return pass($what) if defined $code && $code == 0 && $out eq 't';
 		usleep(50_000);
 	}
@@ -272,13 +273,18 @@ for my $encoding (qw(LATIN1 SQL_ASCII))
 }
 
 # --- one agent's trouble is not another's
-sub add_tasks
+sub task
 {
-	my ($database, $model, $agent) = @_;
-	$node->safe_psql($database, qq{
+	my ($model, $agent) = @_;
+	return qq{
 		INSERT INTO serm.sample (model, query, doc_id, doc, state) VALUES ('$model', 'blue', 'd' || random(), 'blue', 'annotating');
 		INSERT INTO serm.task (model, sample, agent, path, requested_by)
-			SELECT '$model', max(id), '$agent', 1, current_user::regrole FROM serm.sample WHERE model = '$model'});
+			SELECT '$model', max(id), '$agent', 1, current_user::regrole FROM serm.sample WHERE model = '$model'};
+}
+sub add_tasks
+{
+	my ($database, @task) = @_;
+	$node->safe_psql($database, task(@task));
 }
 
 sql(q{SELECT serm.create_model('names')});
@@ -304,10 +310,10 @@ sql(q{UPDATE serm.model SET options = options - 'rule' WHERE name = 'poisoned'; 
 
 sql(q{SELECT serm.create_model('locked')});
 add_agent('locked', 'waiter', 'v1', q{paths '1'});
-add_tasks('postgres', 'locked', 'waiter');
 my $holder = $node->background_psql('postgres');
 sub commits { return sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()}); }
-$holder->query_safe(q{BEGIN; DELETE FROM serm.task WHERE model = 'locked'});
+# In one go: no worker may be faster than the lock.
+$holder->query_safe('BEGIN; ' . task('locked', 'waiter') . q{; COMMIT; BEGIN; DELETE FROM serm.task WHERE model = 'locked'});
 wait_until(q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'serm annotator'}, 'a worker finds a locked task');
 my $commits = commits();
 usleep(2_000_000);

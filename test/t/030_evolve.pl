@@ -73,7 +73,7 @@ sub kill_backend
 	kill('KILL', $pid);
 	for (1 .. 600)
 	{
-		my ($rc, $out) = $node->psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
+		my ($rc, $out) = eval { $node->psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'}) };
 		return if defined $rc && $rc == 0 && $out ne '' && index($started, $out) < 0;
 		usleep(50_000);
 	}

@@ -32,47 +32,83 @@ difference_of_norms(const double *actual, const double *expected, size_t count)
 	return sqrt(error / norm);
 }
 
+typedef struct Example {
+	SermReal scores[N * GRADES], targets[N * GRADES], teacher[N * GRADES];
+	SermReal weights[N], rank[N], reference[N], margin[N];
+} Example;
+
+/* A row of numbers; as a distribution where there is one per grade. */
 static void
-test_losses(bool weighted)
+fill_row(SermRng *rng, uint32_t width, SermReal *row)
+{
+	double sum = 0;
+
+	for (uint32_t y = 0; y < width; y++)
+		sum += row[y] = (SermReal) (width > 1 ? serm_rng_uniform(rng) : serm_rng_below(rng, GRADES));
+	for (uint32_t y = 0; width > 1 && y < width; y++)
+		row[y] /= (SermReal) sum;
+}
+
+/* Everything that a loss may read, so that a new line of the table is tested without a word here. */
+static SermLossList
+make_example(Example *example, const SermLoss *loss, bool weighted, bool by_margin, SermRng *rng)
+{
+	uint32_t width = loss->input == SERM_LOSS_LOGITS ? GRADES : 1;
+	SermLossList list = {.n = N,
+	    .width = width,
+	    .scores = example->scores,
+	    .targets = example->targets,
+	    .weights = weighted ? example->weights : NULL,
+	    .rank = weighted ? example->rank : NULL,
+	    .teacher = example->teacher,
+	    .reference = example->reference,
+	    .margin = {by_margin ? example->margin : NULL, .2, .8, 1.2},
+	    .progress = weighted ? .5 : 0};
+
+	for (uint32_t i = 0; i < N; i++) {
+		example->weights[i] = (SermReal) (0.5 + serm_rng_uniform(rng));
+		example->rank[i] = (SermReal) (1 + serm_rng_below(rng, 20));
+		example->reference[i] = (SermReal) (3 * serm_rng_uniform(rng));
+		example->margin[i] = (SermReal) serm_rng_normal(rng);
+		fill_row(rng, width, example->targets + i * width);
+		fill_row(rng, width, example->teacher + i * width);
+		/* Scores lie where f lies and apart from each other: no step changes a place. */
+		for (uint32_t y = 0; y < width; y++)
+			example->scores[i * width + y] =
+			    (SermReal) (width > 1 ? serm_rng_normal(rng)
+			                          : .25 * ((5 * i) % N) + .1 * serm_rng_uniform(rng));
+	}
+	return list;
+}
+
+static void
+test_losses(bool weighted, bool by_margin)
 {
 	const SermLoss *loss;
 	SermRng rng;
 
 	serm_rng_seed(&rng, 21);
 	for (size_t l = 0; (loss = serm_loss_at(l)) != NULL; l++) {
-		uint32_t width = loss->input == SERM_LOSS_LOGITS ? GRADES : 1;
-		SermReal scores[N * GRADES], targets[N * GRADES], weights[N], gradient[N * GRADES],
-		    ignored[N * GRADES];
+		SermLossParameters parameters = serm_loss_parameters(loss, GRADES);
+		Example example;
+		SermLossList list = make_example(&example, loss, weighted, by_margin, &rng);
+		SermReal gradient[N * GRADES], ignored[N * GRADES];
 		double analytic[N * GRADES], numeric[N * GRADES];
-		SermLossList list = {N, width, scores, targets, weighted ? weights : NULL};
 
-		for (uint32_t i = 0; i < N; i++) {
-			double sum = 0;
-
-			weights[i] = (SermReal) (0.5 + serm_rng_uniform(&rng));
-			for (uint32_t y = 0; y < width; y++) {
-				scores[i * width + y] = (SermReal) serm_rng_normal(&rng);
-				targets[i * width + y] =
-				    (SermReal) (width > 1 ? serm_rng_uniform(&rng) : serm_rng_below(&rng, 4));
-				sum += targets[i * width + y];
-			}
-			for (uint32_t y = 0; width > 1 && y < width; y++)
-				targets[i * width + y] /= (SermReal) sum;
-		}
-		loss->function(&list, &loss->defaults, gradient);
-		for (uint32_t i = 0; i < N * width; i++) {
-			SermReal kept = scores[i], up = kept + (SermReal) STEP, down = kept - (SermReal) STEP;
+		loss->function(&list, &parameters, gradient);
+		for (uint32_t i = 0; i < N * list.width; i++) {
+			SermReal kept = example.scores[i], up = kept + (SermReal) STEP, down = kept - (SermReal) STEP;
 			double above;
 
-			scores[i] = up;
-			above = loss->function(&list, &loss->defaults, ignored);
-			scores[i] = down;
-			numeric[i] = (above - loss->function(&list, &loss->defaults, ignored)) / ((double) up - down);
-			scores[i] = kept;
+			example.scores[i] = up;
+			above = loss->function(&list, &parameters, ignored);
+			example.scores[i] = down;
+			numeric[i] = (above - loss->function(&list, &parameters, ignored)) / ((double) up - down);
+			example.scores[i] = kept;
 			analytic[i] = gradient[i];
 		}
-		CHECK(difference_of_norms(analytic, numeric, N * width) < TOLERANCE, "%s%s: gradient", loss->name,
-		    weighted ? ", weighted" : "");
+		CHECK(difference_of_norms(analytic, numeric, N * list.width) < TOLERANCE, "%s%s%s: gradient",
+		    loss->name, weighted ? ", weighted" : "", by_margin ? ", by margin" : "");
 	}
 }
 
@@ -84,7 +120,7 @@ test_expectation(void)
 	SermReal logits[N * GRADES], probability[N * GRADES], score[N], grade[N], d_score[N];
 	SermReal d_logits[N * GRADES] = {0};
 	double analytic[N * GRADES], numeric[N * GRADES];
-	SermLossList list = {N, 1, score, grade, NULL};
+	SermLossList list = {.n = N, .width = 1, .scores = score, .targets = grade};
 	SermRng rng;
 
 	serm_rng_seed(&rng, 25);
@@ -122,8 +158,9 @@ typedef struct Problem {
 static double
 problem_loss(Problem *problem, const SermReal *parameters)
 {
-	const SermLoss *loss = serm_loss_find("cross_entropy");
-	SermLossList list = {N, GRADES, problem->batch.logits, problem->targets, NULL};
+	const SermLoss *loss = serm_loss_find("ce");
+	SermLossList list = {
+	    .n = N, .width = GRADES, .scores = problem->batch.logits, .targets = problem->targets};
 	SermRng rng = problem->dropout;
 
 	serm_network_forward(
@@ -245,8 +282,9 @@ main(void)
 {
 	SermArena arena = unit_arena();
 
-	test_losses(false);
-	test_losses(true);
+	test_losses(false, false);
+	test_losses(true, false);
+	test_losses(true, true);
 	test_expectation();
 	test_contrast();
 	test_network(0, &arena);

@@ -446,14 +446,26 @@ test_scaling(SermArena *arena)
 static void
 test_long_list(SermArena *arena)
 {
-	enum { N = 3 * SERM_FIT_LIST_MAX / 2, INPUTS = 2 };
+	enum { N = 3 * SERM_LOSS_LIST_MAX / 2, INPUTS = 2 };
 	SermReal *input = serm_arena_array(arena, N * INPUTS, sizeof(SermReal));
 	SermReal *target = serm_arena_array(arena, N * 2, sizeof(SermReal));
 	SermReal *guard = serm_arena_array(arena, N, sizeof(SermReal));
 	SermReal *weight = serm_arena_array(arena, N, sizeof(SermReal));
 	uint32_t start[2] = {0, N}, right = 0;
 	uint64_t key = 99;
-	SermFitProblem problem = {INPUTS, 2, N, 1, input, guard, target, weight, start, &key};
+	SermLossTerm terms[] = {{serm_loss_find("ce"), 1, {0}}, {serm_loss_find("ranknet"), .3, {0}}};
+	SermFitProblem problem = {.input_count = INPUTS,
+	    .grade_count = 2,
+	    .example_count = N,
+	    .list_count = 1,
+	    .input = input,
+	    .guard = guard,
+	    .target = target,
+	    .weight = weight,
+	    .list_start = start,
+	    .list_key = &key,
+	    .terms = terms,
+	    .term_count = 2};
 	Watch watch = {0};
 	SermTrainHost host = {keep_going, progress, NULL, NULL, &watch};
 	SermTrainOptions options;
@@ -472,7 +484,7 @@ test_long_list(SermArena *arena)
 	serm_train_defaults(&options);
 	options.epochs = 40;
 	options.batch = 64;
-	options.pairwise = 0.3;
+	terms[1].parameters = terms[1].loss->defaults;
 	CHECK(serm_fit_heads(&problem, &options, &host, arena, &fit, &error) == SERM_OK, "one long list trains");
 	for (int i = 0; i < N; i++) {
 		serm_heads_predict(&fit.heads, input + 2 * i, 0, &prediction);
@@ -491,7 +503,19 @@ test_residual(SermArena *arena)
 	SermReal target[N * 2], guard[N], weight[N];
 	uint32_t start[LISTS + 1];
 	uint64_t key[LISTS];
-	SermFitProblem problem = {INPUTS, 2, N, LISTS, input, guard, target, weight, start, key};
+	SermLossTerm ce = {serm_loss_find("ce"), 1, {.slope = 0}};
+	SermFitProblem problem = {.input_count = INPUTS,
+	    .grade_count = 2,
+	    .example_count = N,
+	    .list_count = LISTS,
+	    .input = input,
+	    .guard = guard,
+	    .target = target,
+	    .weight = weight,
+	    .list_start = start,
+	    .list_key = key,
+	    .terms = &ce,
+	    .term_count = 1};
 	Watch watch = {0};
 	SermTrainHost host = {keep_going, progress, NULL, NULL, &watch};
 	SermTrainOptions options;

@@ -25,14 +25,16 @@ rectify(SermReal *values, size_t count)
 		values[i] = values[i] > 0 ? values[i] : 0;
 }
 
-/* Softmax of logits[grade] + guard * grade, in place. */
+/* Softmax of (logits[grade] + guard * grade) / temperature, in place. */
 static void
-to_probabilities(SermReal *logits, uint32_t grades, SermReal guard)
+to_probabilities(SermReal *logits, uint32_t grades, SermReal guard, SermReal temperature)
 {
 	SermReal largest = -INFINITY, sum = 0;
 
 	for (uint32_t y = 0; y < grades; y++) {
 		logits[y] += guard * (SermReal) y;
+		if (temperature > 0)
+			logits[y] /= temperature;
 		largest = logits[y] > largest ? logits[y] : largest;
 	}
 	for (uint32_t y = 0; y < grades; y++) {
@@ -43,8 +45,8 @@ to_probabilities(SermReal *logits, uint32_t grades, SermReal guard)
 		logits[y] /= sum;
 }
 
-static void
-run_head(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal guard, SermReal *probability)
+void
+serm_heads_logits(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal *logits)
 {
 	uint32_t inputs = heads->input_count, grades = heads->grade_count;
 	SermReal hidden1[HIDDEN1], hidden2[HIDDEN2];
@@ -56,8 +58,7 @@ run_head(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal 
 	    HIDDEN2, HIDDEN1, hidden2);
 	rectify(hidden2, HIDDEN2);
 	serm_affine(heads->w3 + (size_t) head * grades * HIDDEN2, heads->b3 + (size_t) head * grades, hidden2,
-	    grades, HIDDEN2, probability);
-	to_probabilities(probability, grades, guard);
+	    grades, HIDDEN2, logits);
 }
 
 /* The grade whose interval of f, between two cut points, holds the score. */
@@ -84,7 +85,8 @@ serm_heads_predict(const SermHeads *heads, const SermReal *input, SermReal guard
 	for (uint32_t head = 0; head < heads->head_count; head++) {
 		SermReal f = 0;
 
-		run_head(heads, head, input, guard, probability);
+		serm_heads_logits(heads, head, input, probability);
+		to_probabilities(probability, grades, guard, heads->temperature);
 		for (uint32_t y = 0; y < grades; y++) {
 			mean[y] += probability[y];
 			f += (SermReal) y * probability[y];

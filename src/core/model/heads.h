@@ -26,6 +26,7 @@ typedef struct SermHeads {
 	const SermReal *w3;   /* [head][grade][SERM_HIDDEN2] */
 	const SermReal *b3;   /* [head][grade] */
 	const SermReal *cuts; /* [grade_count - 1] ascending thresholds on f, or NULL */
+	float temperature;    /* every logit is divided by it; 0: there is none */
 } SermHeads;
 
 /*
@@ -34,5 +35,8 @@ typedef struct SermHeads {
  */
 extern void serm_heads_predict(
     const SermHeads *heads, const SermReal *input, SermReal guard, SermPrediction *prediction);
+
+/* The logits [grade_count] of one head, before the guard and the temperature. */
+extern void serm_heads_logits(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal *logits);
 
 #endif

@@ -14,6 +14,8 @@
 
 /* Trained numbers are below 100; products of three layers of these stay below 1e30. */
 #define NUMBER_MAX 1e6
+/* Logits divided by this are still far from overflow. */
+#define TEMPERATURE_MIN 1e-3
 /* Document counts and lengths beyond this are not exact in a double. */
 #define COUNT_MAX 9007199254740992.0
 
@@ -259,6 +261,22 @@ open_guard(const SermTensorSet *tensors, SermGuard *guard, SermError *error)
 	return SERM_OK;
 }
 
+/* Versions without one were not calibrated. */
+static SermStatus
+open_temperature(const SermTensorSet *tensors, float *temperature, SermError *error)
+{
+	const float *value;
+	SermStatus status;
+
+	*temperature = 0;
+	if (serm_tensor_find(tensors, SERM_TENSOR_TEMPERATURE) == NULL)
+		return SERM_OK;
+	status = open_floats(tensors, SERM_TENSOR_TEMPERATURE, 1, TEMPERATURE_MIN, &value, error);
+	if (status == SERM_OK)
+		*temperature = *value;
+	return status;
+}
+
 static SermStatus
 interaction_open(const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
 {
@@ -268,6 +286,8 @@ interaction_open(const SermTensorSet *tensors, SermArena *arena, SermModel **mod
 	if (opened == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while opening a model");
 	status = open_heads(tensors, &opened->heads, error);
+	if (status == SERM_OK)
+		status = open_temperature(tensors, &opened->heads.temperature, error);
 	if (status == SERM_OK)
 		status = open_statistics(tensors, &opened->statistics, error);
 	if (status == SERM_OK)

@@ -28,6 +28,7 @@
 #define SERM_TENSOR_HEADS_B3 "heads.b3"               /* f32 [K][G] */
 #define SERM_TENSOR_CUTS "cuts"                       /* f32 [G - 1], ascending */
 #define SERM_TENSOR_GUARD "guard"                     /* f32 [SERM_GUARD_COUNT], the fields of SermGuard */
+#define SERM_TENSOR_TEMPERATURE "temperature"         /* f32 [1] > 0, optional: SermHeads.temperature */
 
 #define SERM_STATISTICS_COUNT 4
 #define SERM_GUARD_COUNT 6

@@ -14,13 +14,8 @@
 #define BOOTSTRAP_STREAM UINT64_C(0x626f6f74)
 #define HEAD_STREAM UINT64_C(0x68656164)
 
-#define TERMS_MAX 2
-
-/* One summand of the objective. */
-typedef struct Term {
-	const SermLoss *loss;
-	double coefficient;
-} Term;
+/* No document is left out of a curriculum altogether. */
+#define CURRICULUM_FLOOR 1e-8
 
 /* A list or a part of a long one, as positions in Fitter.member. */
 typedef struct Piece {
@@ -42,8 +37,8 @@ typedef struct Fitter {
 	const SermTrainHost *host;
 	SermNetwork network;
 	SermNetworkBatch batch;
-	Term terms[TERMS_MAX];
-	uint32_t term_count;
+	double progress; /* of training, in [0, 1] */
+	uint32_t epoch;
 
 	Head heads[SERM_HEADS_MAX];
 	SermReal *gradient; /* of one head's parameters */
@@ -53,10 +48,15 @@ typedef struct Fitter {
 	uint32_t *order;  /* [piece_count] */
 	uint32_t *member; /* [example_count] */
 
-	/* One piece on its way through the losses, [SERM_FIT_LIST_MAX][...]. */
+	/* One piece on its way through the losses, [SERM_LOSS_LIST_MAX][...]. */
 	SermReal *target;
 	SermReal *piece_grade;
 	SermReal *weight;
+	SermReal *rank;
+	SermReal *teacher;
+	SermReal *teacher_score;
+	SermReal *reference;
+	SermReal *margin;
 	SermReal *probability;
 	SermReal *score;
 	SermReal *d_score;
@@ -93,8 +93,25 @@ static bool
 allocate(Fitter *fitter, SermArena *arena)
 {
 	const SermFitProblem *problem = fitter->problem;
-	size_t n = SERM_FIT_LIST_MAX, grades = problem->grade_count, size = sizeof(SermReal);
+	size_t n = SERM_LOSS_LIST_MAX, grades = problem->grade_count, size = sizeof(SermReal);
 	size_t parameters = serm_network_layout(&fitter->network).count;
+	const struct {
+		SermReal **array;
+		size_t width;
+	} scratch[] = {
+	    {&fitter->target, grades},
+	    {&fitter->piece_grade, 1},
+	    {&fitter->weight, 1},
+	    {&fitter->rank, 1},
+	    {&fitter->teacher, grades},
+	    {&fitter->teacher_score, 1},
+	    {&fitter->reference, 1},
+	    {&fitter->margin, 1},
+	    {&fitter->probability, grades},
+	    {&fitter->score, 1},
+	    {&fitter->d_score, 1},
+	    {&fitter->d_logits, grades},
+	};
 
 	for (uint32_t h = 0; h < fitter->options->heads; h++) {
 		Head *head = &fitter->heads[h];
@@ -107,23 +124,20 @@ allocate(Fitter *fitter, SermArena *arena)
 	fitter->gradient = serm_arena_array(arena, parameters, size);
 	fitter->grade = serm_arena_array(arena, problem->example_count, size);
 	fitter->pieces = serm_arena_array(
-	    arena, problem->list_count + problem->example_count / SERM_FIT_LIST_MAX, sizeof(Piece));
+	    arena, problem->list_count + problem->example_count / SERM_LOSS_LIST_MAX, sizeof(Piece));
 	fitter->order = serm_arena_array(
-	    arena, problem->list_count + problem->example_count / SERM_FIT_LIST_MAX, sizeof(uint32_t));
+	    arena, problem->list_count + problem->example_count / SERM_LOSS_LIST_MAX, sizeof(uint32_t));
 	fitter->member = serm_arena_array(arena, problem->example_count, sizeof(uint32_t));
-	fitter->target = serm_arena_array(arena, n * grades, size);
-	fitter->piece_grade = serm_arena_array(arena, n, size);
-	fitter->weight = serm_arena_array(arena, n, size);
-	fitter->probability = serm_arena_array(arena, n * grades, size);
-	fitter->score = serm_arena_array(arena, n, size);
-	fitter->d_score = serm_arena_array(arena, n, size);
-	fitter->d_logits = serm_arena_array(arena, n * grades, size);
-	return fitter->gradient != NULL && fitter->grade != NULL && fitter->pieces != NULL &&
-	       fitter->order != NULL && fitter->member != NULL && fitter->target != NULL &&
-	       fitter->piece_grade != NULL && fitter->weight != NULL && fitter->probability != NULL &&
-	       fitter->score != NULL && fitter->d_score != NULL && fitter->d_logits != NULL &&
-	       serm_network_batch(
-	           &fitter->network, fitter->options->batch + SERM_FIT_LIST_MAX, arena, &fitter->batch);
+	if (fitter->gradient == NULL || fitter->grade == NULL || fitter->pieces == NULL ||
+	    fitter->order == NULL || fitter->member == NULL)
+		return false;
+	for (size_t i = 0; i < SERM_LENGTH(scratch); i++) {
+		*scratch[i].array = serm_arena_array(arena, n * scratch[i].width, size);
+		if (*scratch[i].array == NULL)
+			return false;
+	}
+	return serm_network_batch(
+	    &fitter->network, fitter->options->batch + SERM_LOSS_LIST_MAX, arena, &fitter->batch);
 }
 
 static void
@@ -140,7 +154,7 @@ prepare(Fitter *fitter)
 	for (uint32_t list = 0; list < problem->list_count; list++)
 		for (uint32_t at = problem->list_start[list]; at < problem->list_start[list + 1];) {
 			uint32_t left = problem->list_start[list + 1] - at;
-			uint32_t length = left < SERM_FIT_LIST_MAX ? left : SERM_FIT_LIST_MAX;
+			uint32_t length = left < SERM_LOSS_LIST_MAX ? left : SERM_LOSS_LIST_MAX;
 
 			fitter->pieces[fitter->piece_count++] = (Piece){at, length, list};
 			at += length;
@@ -162,7 +176,7 @@ shuffle(Fitter *fitter, Head *head)
 	for (uint32_t list = 0; list < problem->list_count; list++) {
 		uint32_t start = problem->list_start[list], length = problem->list_start[list + 1] - start;
 
-		if (length <= SERM_FIT_LIST_MAX)
+		if (length <= SERM_LOSS_LIST_MAX)
 			continue;
 		for (uint32_t i = 0; i < length; i++)
 			fitter->member[start + i] = start + i;
@@ -173,36 +187,70 @@ shuffle(Fitter *fitter, Head *head)
 	serm_rng_shuffle(&head->rng, fitter->order, fitter->piece_count);
 }
 
+/* The loaded piece as a loss of this kind of input sees it. */
+static SermLossList
+piece_list(const Fitter *fitter, SermLossInput input, const SermReal *logits, uint32_t n)
+{
+	const SermFitProblem *problem = fitter->problem;
+	bool wide = input == SERM_LOSS_LOGITS;
+	SermLossList list = {.n = n,
+	    .width = wide ? problem->grade_count : 1,
+	    .scores = wide ? logits : fitter->score,
+	    .targets = wide ? fitter->target : fitter->piece_grade,
+	    .weights = fitter->weight,
+	    .margin = problem->margin,
+	    .progress = fitter->progress};
+
+	if (problem->rank != NULL)
+		list.rank = fitter->rank;
+	if (problem->teacher != NULL)
+		list.teacher = wide ? fitter->teacher : fitter->teacher_score;
+	if (problem->reference != NULL)
+		list.reference = fitter->reference;
+	if (problem->margin.score != NULL)
+		list.margin.score = fitter->margin;
+	return list;
+}
+
 /*
- * The objective of one piece, whose logits start at `logits`: the sum of the
- * terms times `scale`. Writes the derivative by the logits.
+ * The objective of the loaded piece, whose logits start at `logits`: the sum
+ * of the terms times `scale`. Writes the derivative by the logits.
  */
 static double
-piece_loss(Fitter *fitter, const Piece *piece, const SermReal *logits, double scale, SermReal *derivative)
+piece_loss(Fitter *fitter, uint32_t n, const SermReal *logits, double scale, SermReal *derivative)
 {
-	uint32_t n = piece->length, grades = fitter->problem->grade_count;
+	uint32_t grades = fitter->problem->grade_count;
 	double loss = 0;
 
 	memset(derivative, 0, (size_t) n * grades * sizeof(*derivative));
-	for (uint32_t t = 0; t < fitter->term_count; t++) {
-		const Term *term = &fitter->terms[t];
+	serm_loss_expect(n, grades, logits, fitter->probability, fitter->score);
+	for (uint32_t t = 0; t < fitter->problem->term_count; t++) {
+		const SermLossTerm *term = &fitter->problem->terms[t];
 		SermReal factor = (SermReal) (term->coefficient * scale);
+		SermLossList list = piece_list(fitter, term->loss->input, logits, n);
 
 		if (term->loss->input == SERM_LOSS_LOGITS) {
-			SermLossList list = {n, grades, logits, fitter->target, fitter->weight};
-
-			loss += term->coefficient * term->loss->function(&list, &term->loss->defaults, fitter->d_logits);
+			loss += term->coefficient * term->loss->function(&list, &term->parameters, fitter->d_logits);
 			serm_axpy(factor, fitter->d_logits, derivative, (size_t) n * grades);
-		} else {
-			SermLossList list = {n, 1, fitter->score, fitter->piece_grade, fitter->weight};
-
-			serm_loss_expect(n, grades, logits, fitter->probability, fitter->score);
-			loss += term->coefficient * term->loss->function(&list, &term->loss->defaults, fitter->d_score);
-			serm_loss_expect_back(
-			    n, grades, fitter->probability, fitter->score, factor, fitter->d_score, derivative);
+			continue;
 		}
+		loss += term->coefficient * term->loss->function(&list, &term->parameters, fitter->d_score);
+		serm_loss_expect_back(
+		    n, grades, fitter->probability, fitter->score, factor, fitter->d_score, derivative);
 	}
 	return loss * scale;
+}
+
+/*
+ * Weights of a curriculum (MacAvaney et al., SIGIR 2020): easy documents first, all alike from epoch
+ * `curriculum` on.
+ */
+static SermReal
+curriculum_weight(const Fitter *fitter, uint32_t example)
+{
+	double share = (double) fitter->epoch / fitter->options->curriculum;
+
+	return (SermReal) (fitter->problem->easiness[example] * (1 - share) + share + CURRICULUM_FLOOR);
 }
 
 /* Bring the members of a piece into the fields that the losses read. */
@@ -219,6 +267,21 @@ load_piece(Fitter *fitter, const Piece *piece)
 		    grades * sizeof(SermReal));
 		fitter->piece_grade[i] = fitter->grade[example];
 		fitter->weight[i] = problem->weight[example];
+		if (problem->easiness != NULL && fitter->epoch < fitter->options->curriculum)
+			fitter->weight[i] *= curriculum_weight(fitter, example);
+		if (problem->rank != NULL)
+			fitter->rank[i] = problem->rank[example];
+		if (problem->reference != NULL)
+			fitter->reference[i] = problem->reference[example];
+		if (problem->margin.score != NULL)
+			fitter->margin[i] = problem->margin.score[example];
+		fitter->teacher_score[i] = 0;
+		for (uint32_t y = 0; problem->teacher != NULL && y < grades; y++) {
+			SermReal p = problem->teacher[(size_t) example * grades + y];
+
+			fitter->teacher[(size_t) i * grades + y] = p;
+			fitter->teacher_score[i] += (SermReal) y * p;
+		}
 	}
 }
 
@@ -259,7 +322,7 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 			for (uint32_t y = 0; y < grades; y++)
 				batch->logits[at + (size_t) i * grades + y] +=
 				    (SermReal) y * problem->guard[fitter->member[piece->start + i]];
-		loss += piece_loss(fitter, piece, batch->logits + at,
+		loss += piece_loss(fitter, piece->length, batch->logits + at,
 		    (double) head->bootstrap[piece->list] * piece->length / examples, batch->d_logits + at);
 		rows += piece->length;
 	}
@@ -277,9 +340,10 @@ run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *e
 	uint32_t total = fitter->problem->example_count, done = 0;
 	double sum = 0, seen = 0;
 
+	fitter->epoch = epoch;
 	shuffle(fitter, head);
 	for (uint32_t at = 0, pieces; at < fitter->piece_count; at += pieces) {
-		double progress = (epoch + (double) done / total) / options->epochs, rate;
+		double rate;
 		uint32_t examples = 0;
 
 		for (pieces = 0; at + pieces < fitter->piece_count && examples < options->batch; pieces++) {
@@ -290,7 +354,8 @@ run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *e
 		}
 		if (!fitter->host->keep_going(fitter->host->context))
 			return serm_train_canceled(error);
-		rate = options->learning_rate * serm_adamw_schedule(head->adamw.step, progress);
+		fitter->progress = (epoch + (double) done / total) / options->epochs;
+		rate = options->learning_rate * serm_adamw_schedule(head->adamw.step, fitter->progress);
 		sum += run_batch(fitter, head, fitter->order + at, pieces, examples, rate);
 		if (!isfinite(sum))
 			return serm_fail(
@@ -372,12 +437,10 @@ serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options, c
 	Fitter fitter = {.problem = problem, .options = options, .host = host};
 	SermStatus status;
 
-	SERM_ASSERT(problem->example_count > 0 && options->heads > 0 && options->epochs > 0);
+	SERM_ASSERT(problem->example_count > 0 && problem->term_count > 0);
+	SERM_ASSERT(options->heads > 0 && options->epochs > 0);
 	fitter.network = (SermNetwork){problem->input_count, problem->grade_count, options->dropout,
 	    host->gemm != NULL ? host->gemm : serm_gemm_builtin};
-	fitter.terms[fitter.term_count++] = (Term){serm_loss_find("cross_entropy"), 1};
-	if (options->pairwise > 0)
-		fitter.terms[fitter.term_count++] = (Term){serm_loss_find("ranknet"), options->pairwise};
 	fit->bootstrap = serm_arena_array(arena, (size_t) options->heads * problem->list_count, 1);
 	if (fit->bootstrap == NULL || !allocate(&fitter, arena))
 		return serm_train_out_of_memory(error);

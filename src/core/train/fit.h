@@ -8,12 +8,13 @@
 #define SERM_CORE_TRAIN_FIT_H
 
 #include "core/model/heads.h"
+#include "core/train/loss.h"
 #include "core/train/train.h"
 
-/* A longer list is cut at random into lists of at most this many documents, anew in each epoch. */
-#define SERM_FIT_LIST_MAX 512
-
-/* Scaled examples in canonical order; a list is the examples of one query. */
+/*
+ * Scaled examples in canonical order; a list is the examples of one query. One longer than SERM_LOSS_LIST_MAX
+ * is cut at random into lists of at most that many documents, anew in each epoch. What may be NULL is absent.
+ */
 typedef struct SermFitProblem {
 	uint32_t input_count;
 	uint32_t grade_count;
@@ -23,8 +24,15 @@ typedef struct SermFitProblem {
 	const SermReal *guard;      /* [example_count] */
 	const SermReal *target;     /* [example_count][grade_count], each sums to 1 */
 	const SermReal *weight;     /* [example_count], mean 1 */
+	const SermReal *easiness;   /* [example_count] in [0, 1] for the curriculum, or NULL */
+	const SermReal *rank;       /* [example_count] place at which it was shown, or NULL */
+	const SermReal *teacher;    /* [example_count][grade_count], each sums to 1, or NULL */
+	const SermReal *reference;  /* [example_count] score by a frozen version, or NULL */
+	SermLossMargin margin;      /* score [example_count] */
 	const uint32_t *list_start; /* [list_count + 1] */
 	const uint64_t *list_key;   /* [list_count] seeds the bootstrap */
+	const SermLossTerm *terms;  /* the objective: a sum of losses */
+	uint32_t term_count;
 } SermFitProblem;
 
 typedef struct SermFit {

@@ -144,6 +144,11 @@ compare_examples(const void *items, uint32_t a, uint32_t b)
 			order = x->target[g] < y->target[g] ? -1 : 1;
 	if (order == 0 && x->weight != y->weight)
 		order = x->weight < y->weight ? -1 : 1;
+	if (order == 0 && examples->set->rank != NULL && examples->set->rank[a] != examples->set->rank[b])
+		order = examples->set->rank[a] < examples->set->rank[b] ? -1 : 1;
+	if (order == 0 && examples->set->propensity != NULL &&
+	    examples->set->propensity[a] != examples->set->propensity[b])
+		order = examples->set->propensity[a] < examples->set->propensity[b] ? -1 : 1;
 	return order;
 }
 

@@ -11,24 +11,22 @@
 
 #include "core/base/hash.h"
 #include "core/model/interaction.h"
+#include "core/train/check.h"
 #include "core/train/failure.h"
 #include "core/train/fit.h"
 #include "core/train/order.h"
 #include "core/train/pretrain.h"
 #include "core/train/scaling.h"
+#include "core/train/temperature.h"
+#include "core/train/weights.h"
 
 #define SMALL_EXAMPLES 1000
 #define SMALL_QUERIES 100
 /* Half the full slope of the guard at this many queries; measured in doc/training.md. */
 #define GUARD_QUERIES 50
 #define GUARD_SLOPE 0.5
-#define EPOCHS_MAX 1000
-#define BATCH_MAX 4096
-#define TARGET_TOLERANCE 1e-3
-/* Less total weight than this is not a grade that occurs. */
-#define GRADE_MASS_MIN 1e-6
 #define PRETRAIN_STREAM UINT64_C(0x70726574)
-#define TENSORS_MAX 16
+#define TENSORS_MAX 18
 
 /* Heads and cut points are stored as they are computed: the double build tests them so. */
 #ifdef SERM_REAL_DOUBLE
@@ -54,8 +52,17 @@ typedef struct Trainer {
 	SermReal *input;        /* [example_count][SERM_FEATURES] */
 	SermReal *guard_value;  /* [example_count] */
 	SermReal *target;       /* [example_count][grade_count] */
-	SermReal *weight;       /* [example_count] */
+	SermReal *weight;       /* [example_count] of the judgments */
+	SermReal *product;      /* [example_count] weight times what the options ask for */
+	SermReal *easiness;     /* [example_count], or NULL */
+	SermReal *rank;         /* these as the set has them, in canonical order, or NULL */
+	SermReal *teacher;
+	SermReal *reference;
+	SermLossMargin margin;
+	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
+	uint32_t term_count;
 	SermFit fit;
+	SermTemperature temperature;
 
 	int8_t *embedding_rows; /* [SERM_EMBEDDING_ROWS][SERM_EMBEDDING_WIDTH] */
 	float *embedding_scale; /* [SERM_EMBEDDING_ROWS] */
@@ -74,88 +81,8 @@ serm_train_defaults(SermTrainOptions *options)
 	    .weight_decay = 1e-5,
 	    .dropout = 0.1,
 	    .pairwise = -1,
-	    .guard = -1};
-}
-
-static SermStatus
-check_options(const SermTrainOptions *options, SermError *error)
-{
-	if (options->heads < 1 || options->heads > SERM_HEADS_MAX)
-		return serm_fail(error, SERM_ERR_INVALID, "heads must be between 1 and %d", SERM_HEADS_MAX);
-	if (options->epochs > EPOCHS_MAX || options->pretrain_epochs > EPOCHS_MAX)
-		return serm_fail(error, SERM_ERR_INVALID, "epochs must be at most %d", EPOCHS_MAX);
-	if (options->batch > BATCH_MAX)
-		return serm_fail(error, SERM_ERR_INVALID, "batch must be at most %d", BATCH_MAX);
-	if (!(options->learning_rate > 0 && options->learning_rate <= 1))
-		return serm_fail(error, SERM_ERR_INVALID, "learning_rate must be above 0 and at most 1");
-	if (!(options->weight_decay >= 0 && options->weight_decay <= 1))
-		return serm_fail(error, SERM_ERR_INVALID, "weight_decay must be between 0 and 1");
-	if (!(options->dropout >= 0 && options->dropout <= 0.9))
-		return serm_fail(error, SERM_ERR_INVALID, "dropout must be between 0 and 0.9");
-	if (!(options->pairwise <= 100))
-		return serm_fail(error, SERM_ERR_INVALID, "pairwise must be at most 100");
-	if (!(options->guard <= 100))
-		return serm_fail(error, SERM_ERR_INVALID, "guard must be at most 100");
-	return SERM_OK;
-}
-
-static SermStatus
-check_example(const SermTrainingSet *set, size_t index, SermError *error)
-{
-	const SermExample *example = &set->examples[index];
-	double sum = 0;
-
-	if (example->query >= set->query_count)
-		return serm_fail(error, SERM_ERR_INVALID, "example %zu names query %u of %zu", index + 1,
-		    example->query, set->query_count);
-	if (!(example->weight > 0 && isfinite(example->weight)))
-		return serm_fail(
-		    error, SERM_ERR_INVALID, "the weight of example %zu is not a positive number", index + 1);
-	for (uint32_t y = 0; y < set->grade_count; y++) {
-		if (!(example->target[y] >= 0))
-			return serm_fail(error, SERM_ERR_INVALID,
-			    "the target of example %zu is negative or not a number at grade %u", index + 1, y);
-		sum += example->target[y];
-	}
-	if (!(fabs(sum - 1) <= TARGET_TOLERANCE))
-		return serm_fail(
-		    error, SERM_ERR_INVALID, "the target of example %zu sums to %g instead of 1", index + 1, sum);
-	return SERM_OK;
-}
-
-static SermStatus
-check_set(const SermTrainingSet *set, const SermTrainHost *host, SermError *error)
-{
-	double mass[SERM_GRADES_MAX] = {0};
-	uint32_t present = 0, last = 0;
-
-	if (set->grade_count < SERM_GRADES_MIN || set->grade_count > SERM_GRADES_MAX)
-		return serm_fail(error, SERM_ERR_INVALID, "a model has between %d and %d grades, not %u",
-		    SERM_GRADES_MIN, SERM_GRADES_MAX, set->grade_count);
-	if (set->example_count == 0)
-		return serm_fail(error, SERM_ERR_NO_DATA, "there are no graded examples to train on");
-	if (set->example_count >= UINT32_MAX || set->corpus_count >= UINT32_MAX)
-		return serm_fail(error, SERM_ERR_LIMIT, "too many examples or documents to train on");
-	for (size_t i = 0; i < set->example_count; i++) {
-		SermStatus status = check_example(set, i, error);
-
-		if (status != SERM_OK)
-			return status;
-		for (uint32_t y = 0; y < set->grade_count; y++)
-			mass[y] += set->examples[i].target[y];
-		if (i % 65536 == 0 && !host->keep_going(host->context))
-			return serm_train_canceled(error);
-	}
-	for (uint32_t y = 0; y < set->grade_count; y++)
-		if (mass[y] > GRADE_MASS_MIN) {
-			present++;
-			last = y;
-		}
-	if (present < 2)
-		return serm_fail(error, SERM_ERR_NO_DATA,
-		    "all %zu examples have grade %u: training needs at least two different grades",
-		    set->example_count, last);
-	return SERM_OK;
+	    .guard = -1,
+	    .propensity_clip = 0.1};
 }
 
 static void
@@ -181,6 +108,40 @@ resolve_options(Trainer *trainer)
 		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
 	if (options->guard < 0)
 		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
+}
+
+/*
+ * What the heads minimise, once `pairwise` is known. Losses of scores leave the scale of the logits open, so
+ * without one of logits a temperature is always looked for.
+ */
+static SermStatus
+choose_loss(Trainer *trainer, SermError *error)
+{
+	SermTrainOptions *options = &trainer->options;
+	uint32_t grades = trainer->set->grade_count;
+	uint32_t given = (trainer->set->teacher != NULL ? SERM_LOSS_TEACHER : 0) |
+	                 (trainer->set->reference != NULL ? SERM_LOSS_REFERENCE : 0);
+
+	if (options->loss != NULL) {
+		bool likely = false;
+		SermStatus status =
+		    serm_loss_parse(options->loss, grades, trainer->terms, &trainer->term_count, error);
+
+		if (status != SERM_OK)
+			return status;
+		for (uint32_t i = 0; i < trainer->term_count; i++)
+			likely |= trainer->terms[i].loss->input == SERM_LOSS_LOGITS;
+		options->calibrate |= !likely;
+		return serm_loss_require(trainer->terms, trainer->term_count, given, error);
+	}
+	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {.slope = 0}};
+	if (options->pairwise > 0) {
+		const SermLoss *ranknet = serm_loss_find("ranknet");
+
+		trainer->terms[trainer->term_count++] =
+		    (SermLossTerm){ranknet, options->pairwise, serm_loss_parameters(ranknet, grades)};
+	}
+	return SERM_OK;
 }
 
 /* Everything that stays, and what is as large as the examples, before any scratch. */
@@ -305,7 +266,7 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 static SermStatus
 compute_inputs(Trainer *trainer, SermError *error)
 {
-	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale};
+	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale, NULL};
 	uint32_t n = trainer->order.example_count;
 
 	for (uint32_t list = 0; list < trainer->order.list_count; list++) {
@@ -325,15 +286,103 @@ compute_inputs(Trainer *trainer, SermError *error)
 	return SERM_OK;
 }
 
+/* An optional array of the set, `width` per example, in canonical order; NULL when the set has none. */
+static SermStatus
+gather(const Trainer *trainer, const float *values, uint32_t width, SermReal **ordered, SermError *error)
+{
+	const SermExampleOrder *order = &trainer->order;
+
+	*ordered = NULL;
+	if (values == NULL)
+		return SERM_OK;
+	*ordered = serm_arena_array(trainer->arena, (size_t) order->example_count * width, sizeof(**ordered));
+	if (*ordered == NULL)
+		return serm_train_out_of_memory(error);
+	for (uint32_t i = 0; i < order->example_count; i++)
+		for (uint32_t k = 0; k < width; k++)
+			(*ordered)[(size_t) i * width + k] = values[(size_t) order->example[i] * width + k];
+	return SERM_OK;
+}
+
+/* The curriculum and the margins, both of which may need s0. */
+static SermStatus
+weigh_by_first_stage(Trainer *trainer, const SermWeighting *weighting, SermError *error)
+{
+	uint32_t n = trainer->order.example_count;
+	SermReal *score = serm_arena_array(trainer->arena, n, sizeof(*score));
+	float *s0 = serm_arena_array(trainer->arena, n, sizeof(*s0));
+
+	if (score == NULL || s0 == NULL)
+		return serm_train_out_of_memory(error);
+	for (uint32_t i = 0; i < n; i++) {
+		s0[i] = serm_interaction_s0(trainer->guard, &trainer->features[i]);
+		score[i] = trainer->reference != NULL ? trainer->reference[i] : s0[i];
+	}
+	if (trainer->options.curriculum > 0) {
+		trainer->easiness = serm_arena_array(trainer->arena, n, sizeof(SermReal));
+		if (trainer->easiness == NULL)
+			return serm_train_out_of_memory(error);
+		serm_weights_easiness(weighting, s0, trainer->easiness);
+	}
+	if (trainer->options.margin_cap > 0)
+		return serm_weights_margin(weighting, score, trainer->host, trainer->arena, &trainer->margin, error);
+	return SERM_OK;
+}
+
+static SermStatus
+weigh_examples(Trainer *trainer, SermError *error)
+{
+	const SermTrainingSet *set = trainer->set;
+	SermWeighting weighting = {set, &trainer->options, &trainer->order, trainer->target, trainer->weight};
+	SermStatus status = gather(trainer, set->rank, 1, &trainer->rank, error);
+
+	if (status == SERM_OK)
+		status = gather(trainer, set->teacher, set->grade_count, &trainer->teacher, error);
+	if (status == SERM_OK)
+		status = gather(trainer, set->reference, 1, &trainer->reference, error);
+	trainer->product = trainer->weight;
+	if (status == SERM_OK && serm_weights_wanted(set, &trainer->options)) {
+		trainer->product = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(SermReal));
+		if (trainer->product == NULL)
+			return serm_train_out_of_memory(error);
+		status = serm_weights_multiply(&weighting, trainer->host, trainer->arena, trainer->product, error);
+	}
+	if (status == SERM_OK && (trainer->options.curriculum > 0 || trainer->options.margin_cap > 0))
+		status = weigh_by_first_stage(trainer, &weighting, error);
+	return status;
+}
+
 static SermStatus
 fit_heads(Trainer *trainer, SermError *error)
 {
 	const SermExampleOrder *order = &trainer->order;
-	SermFitProblem problem = {SERM_FEATURES, trainer->set->grade_count, order->example_count,
-	    order->list_count, trainer->input, trainer->guard_value, trainer->target, trainer->weight,
-	    order->list_start, order->list_key};
+	SermFitProblem problem = {.input_count = SERM_FEATURES,
+	    .grade_count = trainer->set->grade_count,
+	    .example_count = order->example_count,
+	    .list_count = order->list_count,
+	    .input = trainer->input,
+	    .guard = trainer->guard_value,
+	    .target = trainer->target,
+	    .weight = trainer->product,
+	    .easiness = trainer->easiness,
+	    .rank = trainer->rank,
+	    .teacher = trainer->teacher,
+	    .reference = trainer->reference,
+	    .margin = trainer->margin,
+	    .list_start = order->list_start,
+	    .list_key = order->list_key,
+	    .terms = trainer->terms,
+	    .term_count = trainer->term_count};
+	SermStatus status =
+	    serm_fit_heads(&problem, &trainer->options, trainer->host, trainer->arena, &trainer->fit, error);
 
-	return serm_fit_heads(&problem, &trainer->options, trainer->host, trainer->arena, &trainer->fit, error);
+	trainer->temperature = (SermTemperature){.value = 1};
+	if (status == SERM_OK && trainer->options.calibrate)
+		status = serm_temperature_fit(&problem, trainer->weight, &trainer->fit, trainer->host, trainer->arena,
+		    &trainer->temperature, error);
+	if (trainer->temperature.value != 1)
+		trainer->fit.heads.temperature = trainer->temperature.value;
+	return status;
 }
 
 typedef struct Scores {
@@ -434,9 +483,10 @@ write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
 	uint64_t k = heads->head_count, grades = heads->grade_count, words = statistics->word_count;
 	TensorList list = {0};
 	double *counts = serm_arena_array(trainer->arena, SERM_STATISTICS_COUNT, sizeof(*counts));
+	float *temperature = serm_arena_alloc(trainer->arena, sizeof(*temperature));
 
 	list.tensors = serm_arena_array(trainer->arena, TENSORS_MAX, sizeof(*list.tensors));
-	if (counts == NULL || list.tensors == NULL)
+	if (counts == NULL || temperature == NULL || list.tensors == NULL)
 		return serm_train_out_of_memory(error);
 	counts[0] = statistics->document_count;
 	counts[1] = statistics->title_length;
@@ -460,6 +510,9 @@ write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
 	add_tensor(&list, SERM_TENSOR_HEADS_B3, DTYPE_REAL, heads->b3, 2, k, grades, 1);
 	add_tensor(&list, SERM_TENSOR_CUTS, DTYPE_REAL, trainer->cuts, 1, grades - 1, 0, 0);
 	add_tensor(&list, SERM_TENSOR_GUARD, SERM_DTYPE_F32, trainer->guard, 1, SERM_GUARD_COUNT, 0, 0);
+	*temperature = trainer->fit.heads.temperature;
+	if (*temperature > 0)
+		add_tensor(&list, SERM_TENSOR_TEMPERATURE, SERM_DTYPE_F32, temperature, 1, 1, 0, 0);
 	if (list.failed)
 		return serm_train_out_of_memory(error);
 	*tensors = (SermTensorSet){list.tensors, list.count};
@@ -476,6 +529,9 @@ prepare(Trainer *trainer, SermError *error)
 	if (status != SERM_OK)
 		return status;
 	resolve_options(trainer);
+	status = choose_loss(trainer, error);
+	if (status != SERM_OK)
+		return status;
 	load_targets(trainer);
 	status = load_corpus(trainer, error);
 	if (status == SERM_OK)
@@ -492,10 +548,10 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 {
 	Trainer trainer = {.set = set, .host = host, .options = *options, .arena = arena};
 	double started = host->clock != NULL ? host->clock(host->context) : 0;
-	SermStatus status = check_options(options, error);
+	SermStatus status = serm_train_check_options(options, error);
 
 	if (status == SERM_OK)
-		status = check_set(set, host, error);
+		status = serm_train_check_set(set, host, error);
 	if (status == SERM_OK)
 		status = prepare(&trainer, error);
 	if (status == SERM_OK)
@@ -504,8 +560,10 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 		status = compute_inputs(&trainer, error);
 	if (status == SERM_OK) {
 		report_phase(&trainer, "features", 1, 1);
-		status = fit_heads(&trainer, error);
+		status = weigh_examples(&trainer, error);
 	}
+	if (status == SERM_OK)
+		status = fit_heads(&trainer, error);
 	if (status == SERM_OK)
 		status = find_cuts(&trainer, error);
 	if (status == SERM_OK)
@@ -516,6 +574,8 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 		    .example_count = trainer.order.example_count,
 		    .query_count = trainer.order.list_count,
 		    .corpus_count = trainer.corpus_count,
-		    .epochs = trainer.options.epochs};
+		    .epochs = trainer.options.epochs,
+		    .temperature = trainer.temperature.value,
+		    .temperature_gain = trainer.temperature.gain};
 	return status;
 }

@@ -24,6 +24,11 @@ typedef struct SermTrainingSet {
 	size_t example_count;
 	const SermText *corpus; /* documents for statistics and embeddings; may repeat those of the examples */
 	size_t corpus_count;
+	/* What some losses and weights need, in the order of the examples; NULL when absent. */
+	const float *rank;       /* [example_count] >= 1: place at which the document was shown */
+	const float *propensity; /* [example_count] in (0, 1]: chance that it was examined */
+	const float *teacher;    /* [example_count][grade_count]: a teacher's probabilities, each sums to 1 */
+	const float *reference;  /* [example_count]: scores of a frozen version */
 } SermTrainingSet;
 
 typedef struct SermTrainOptions {
@@ -35,8 +40,15 @@ typedef struct SermTrainOptions {
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */
 	double dropout;           /* default .1 */
+	const char *loss;         /* a sum for serm_loss_parse(); NULL: cross-entropy + pairwise x RankNet */
 	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 100 queries */
 	double guard;             /* slope of s0 in the logits; < 0: .5 * 50 / (50 + queries) */
+	bool class_weights;       /* rare grades count more: 1 / sqrt(examples + 50) */
+	bool rank_weights;        /* the head of a list counts more: 1 + 1 / log2(rank + 1) */
+	uint32_t curriculum;      /* epochs until examples that s0 gets wrong count in full; 0: at once */
+	double margin_cap;      /* > 0: pairs that the reference, else s0, gets wrong count up to this; 0: off */
+	double propensity_clip; /* least propensity to divide by, default .1 */
+	bool calibrate;         /* fit a temperature on held-out queries; always with a loss of scores alone */
 } SermTrainOptions;
 
 typedef struct SermTrainProgress {
@@ -62,6 +74,8 @@ typedef struct SermTrainReport {
 	uint64_t query_count;
 	uint64_t corpus_count;
 	uint32_t epochs;
+	double temperature;      /* 1: none was fitted, or none helped */
+	double temperature_gain; /* nats by which it lowers the likelihood loss of held-out queries */
 } SermTrainReport;
 
 extern void serm_train_defaults(SermTrainOptions *options);

@@ -17,10 +17,10 @@ typedef struct AgentOptions {
 } AgentOptions;
 
 static const SermOption agent_options[] = {
-    {"name", SERM_OPTION_TEXT, offsetof(AgentOptions, name)},
-    {"weight", SERM_OPTION_REAL, offsetof(AgentOptions, weight), 0.001, 1000},
-    {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX},
-    {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1},
+    {"name", SERM_OPTION_TEXT, offsetof(AgentOptions, name), 0, 0, NULL},
+    {"weight", SERM_OPTION_REAL, offsetof(AgentOptions, weight), 0.001, 1000, NULL},
+    {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX, NULL},
+    {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1, NULL},
 };
 
 static AgentOptions

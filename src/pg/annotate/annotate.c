@@ -38,8 +38,8 @@ typedef struct AnnotateOptions {
 } AnnotateOptions;
 
 static const SermOption annotate_options[] = {
-    {"limit", SERM_OPTION_INT, offsetof(AnnotateOptions, limit), 1, INT_MAX},
-    {"retry_failed", SERM_OPTION_BOOL, offsetof(AnnotateOptions, retry_failed)},
+    {"limit", SERM_OPTION_INT, offsetof(AnnotateOptions, limit), 1, INT_MAX, NULL},
+    {"retry_failed", SERM_OPTION_BOOL, offsetof(AnnotateOptions, retry_failed), 0, 0, NULL},
 };
 
 /* The worker of one role, as far as this call started it. */

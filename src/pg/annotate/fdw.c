@@ -42,16 +42,16 @@ typedef struct Option {
 #define FIELD(field) offsetof(SermServerOptions, field)
 
 static const Option server_options[] = {
-    {"endpoint", OPTION_ENDPOINT, FIELD(endpoint)},
-    {"model", OPTION_TEXT, FIELD(model), 1, 200},
-    {"paths", OPTION_INT, FIELD(paths), 1, SERM_PATHS_MAX},
-    {"temperature", OPTION_REAL, FIELD(temperature), 0, 2},
-    {"max_tokens", OPTION_INT, FIELD(max_tokens), 1, 100000},
-    {"timeout_ms", OPTION_INT, FIELD(timeout_ms), 100, 600000},
-    {"connect_timeout_ms", OPTION_INT, FIELD(connect_timeout_ms), 100, 60000},
-    {"min_share", OPTION_REAL, FIELD(min_share), 0.01, 1},
-    {"max_attempts", OPTION_INT, FIELD(max_attempts), 1, 20},
-    {"json_mode", OPTION_BOOL, FIELD(json_mode)},
+    {"endpoint", OPTION_ENDPOINT, FIELD(endpoint), 0, 0, false},
+    {"model", OPTION_TEXT, FIELD(model), 1, 200, false},
+    {"paths", OPTION_INT, FIELD(paths), 1, SERM_PATHS_MAX, false},
+    {"temperature", OPTION_REAL, FIELD(temperature), 0, 2, false},
+    {"max_tokens", OPTION_INT, FIELD(max_tokens), 1, 100000, false},
+    {"timeout_ms", OPTION_INT, FIELD(timeout_ms), 100, 600000, false},
+    {"connect_timeout_ms", OPTION_INT, FIELD(connect_timeout_ms), 100, 60000, false},
+    {"min_share", OPTION_REAL, FIELD(min_share), 0.01, 1, false},
+    {"max_attempts", OPTION_INT, FIELD(max_attempts), 1, 20, false},
+    {"json_mode", OPTION_BOOL, FIELD(json_mode), 0, 0, false},
 };
 
 static const Option mapping_options[] = {
@@ -260,7 +260,7 @@ serm_server_read(Oid server, SermServerOptions *options)
 	foreach (cell, GetForeignServer(server)->options) {
 		DefElem *element = lfirst_node(DefElem, cell);
 
-		for (int i = 0; i < lengthof(server_options); i++)
+		for (int i = 0; i < (int) lengthof(server_options); i++)
 			if (strcmp(server_options[i].name, element->defname) == 0)
 				read_option(&server_options[i], element, options);
 	}

@@ -115,7 +115,8 @@ on_header(char *bytes, size_t size, size_t count, void *context)
 /* curl's own low-speed rule would also count the time in which a model thinks; this one starts with the
  * reply. */
 static int
-on_progress(void *context, curl_off_t total_down, curl_off_t down, curl_off_t total_up, curl_off_t up)
+on_progress(void *context, curl_off_t total_down pg_attribute_unused(), curl_off_t down,
+    curl_off_t total_up pg_attribute_unused(), curl_off_t up pg_attribute_unused())
 {
 	SermTransfer *transfer = context;
 	struct timespec now;

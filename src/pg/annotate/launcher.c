@@ -65,7 +65,7 @@ serm_allowed_range_count(void)
 }
 
 static bool
-check_allow_cidr(char **value, void **extra, GucSource source)
+check_allow_cidr(char **value, void **extra, GucSource source pg_attribute_unused())
 {
 	Ranges *ranges = calloc(1, sizeof(Ranges));
 	const char *at = *value;
@@ -89,7 +89,7 @@ check_allow_cidr(char **value, void **extra, GucSource source)
 }
 
 static void
-assign_allow_cidr(const char *value, void *extra)
+assign_allow_cidr(const char *value pg_attribute_unused(), void *extra)
 {
 	allowed = extra != NULL ? extra : &no_ranges;
 }
@@ -180,7 +180,7 @@ run_starter(Oid database)
 }
 
 void
-serm_annotate_launcher_main(Datum argument)
+serm_annotate_launcher_main(Datum argument pg_attribute_unused())
 {
 	MemoryContext turn;
 

@@ -14,7 +14,6 @@
 #include "pg/evolve/evolve.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #define FETCH_ROWS 256
@@ -68,17 +67,6 @@ arena_array(SermHost *host, size_t count, size_t size)
 	if (array == NULL)
 		out_of_memory();
 	return array;
-}
-
-static char *
-relation_name(Oid relation)
-{
-	char *name = get_rel_name(relation);
-
-	if (name == NULL)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
-		    errmsg("the documents of the model do not exist any more"));
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), name);
 }
 
 /* A text column as bytes in the arena; length 0 for NULL. */
@@ -267,6 +255,22 @@ is_agreed(const char *source, float4 grade)
 	return strcmp(source, "agents") != 0 || grade == floorf(grade);
 }
 
+const char *const serm_source_names[SERM_SOURCE_COUNT] = {
+    [SERM_SOURCE_HUMAN] = "human",
+    [SERM_SOURCE_AGENTS] = "agents",
+    [SERM_SOURCE_CLICKS] = "clicks",
+    [SERM_SOURCE_IMPORT] = "import",
+};
+
+static SermSource
+source_of(const char *name)
+{
+	for (int source = 0; source < SERM_SOURCE_COUNT; source++)
+		if (strcmp(serm_source_names[source], name) == 0)
+			return source;
+	ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a judgment has the unknown source \"%s\"", name));
+}
+
 static void
 read_pair(void *state, uint64 row)
 {
@@ -288,7 +292,7 @@ read_pair(void *state, uint64 row)
 	pair->doc = copy_model_text(reader->host, &reader->buffer, row, COLUMN_DOC);
 	pair->grade = DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null));
 	pair->weight = DatumGetFloat4(serm_spi_value(row, COLUMN_WEIGHT, &null));
-	pair->gold = strcmp(source, "human") == 0 || strcmp(source, "import") == 0;
+	pair->source = source_of(source);
 	read_target(reader, row, source, pair);
 	pfree(source);
 }
@@ -351,7 +355,7 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 	if (OidIsValid(row->documents))
 		appendStringInfo(&sql,
 		    "coalesce(j.doc, (SELECT d.doc FROM %s d WHERE d.doc_id = j.doc_id LIMIT 1), '')",
-		    relation_name(row->documents));
+		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 	else
 		appendStringInfoString(&sql, "coalesce(j.doc, '')");
 	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real FROM serm.judgment j"
@@ -360,9 +364,9 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 	finish_reader(&reader);
 }
 
-/* Drop the pairs that are not gold, and the queries that are left without one. */
+/* Keep the pairs of some sources, and the queries that are left with one. */
 static void
-compact(SermPairSet *set)
+keep_sources(SermPairSet *set, const bool *keep)
 {
 	size_t pairs = 0, queries = 0;
 	uint32 last = 0;
@@ -370,7 +374,7 @@ compact(SermPairSet *set)
 	for (size_t i = 0; i < set->pair_count; i++) {
 		SermPair pair = set->pairs[i];
 
-		if (!pair.gold)
+		if (!keep[pair.source])
 			continue;
 		if (queries == 0 || pair.query != last)
 			set->queries[queries++] = set->queries[pair.query];
@@ -385,14 +389,26 @@ compact(SermPairSet *set)
 bool
 serm_pairs_keep_gold(SermPairSet *set)
 {
-	size_t gold = 0;
+	static const bool gold[SERM_SOURCE_COUNT] = {[SERM_SOURCE_HUMAN] = true, [SERM_SOURCE_IMPORT] = true};
+	bool any = false;
 
 	for (size_t i = 0; i < set->pair_count; i++)
-		gold += set->pairs[i].gold ? 1 : 0;
-	if (gold == 0)
-		return false;
-	compact(set);
-	return true;
+		any |= gold[set->pairs[i].source];
+	if (any)
+		keep_sources(set, gold);
+	return any;
+}
+
+void
+serm_pairs_weigh_sources(SermPairSet *set, const double *weight)
+{
+	bool keep[SERM_SOURCE_COUNT];
+
+	for (int source = 0; source < SERM_SOURCE_COUNT; source++)
+		keep[source] = weight[source] > 0;
+	keep_sources(set, keep);
+	for (size_t i = 0; i < set->pair_count; i++)
+		set->pairs[i].weight *= (float) weight[set->pairs[i].source];
 }
 
 /* --- the corpus */
@@ -417,7 +433,7 @@ corpus_source(const SermModelRow *row, int *param_count)
 {
 	*param_count = OidIsValid(row->documents) ? 0 : 1;
 	if (OidIsValid(row->documents))
-		return psprintf("%s c", relation_name(row->documents));
+		return psprintf("%s c", serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 	return psprintf("(SELECT DISTINCT j.doc COLLATE \"C\" AS doc %s) c", serm_judgment_query(row));
 }
 

@@ -91,6 +91,7 @@ count_pair(const SermPredictions *predictions, size_t i, SermEvaluation *evaluat
 	field[0] += 1;
 	field[1] += confidence;
 	field[2] += accuracy;
+	evaluation->wrong[i] = fabs(predictions->score[i] - pair->grade) >= 1;
 	evaluation->nll_pair[i] = serm_calibration_nll(probability, pair->target, grade_count);
 	evaluation->nll[pair->query] += evaluation->nll_pair[i];
 	evaluation->pairs[pair->query] += 1;
@@ -105,6 +106,7 @@ serm_evaluate(SermHost *host, const SermPredictions *predictions, SermEvaluation
 	const SermPairSet *set = predictions->set;
 	size_t queries = set->query_count;
 	uint32 grade_count = predictions->grade_count;
+	SermError error = {0};
 
 	*evaluation = (SermEvaluation){.set = set, .grade_count = grade_count, .finite = predictions->finite};
 	for (int k = 0; k < SERM_NDCG_COUNT; k++) {
@@ -118,6 +120,9 @@ serm_evaluate(SermHost *host, const SermPredictions *predictions, SermEvaluation
 	evaluation->nll_pair = doubles(host, set->pair_count);
 	evaluation->confusion = doubles(host, queries * grade_count * grade_count);
 	evaluation->bins = doubles(host, queries * SERM_ECE_BINS * BIN_FIELDS);
+	evaluation->wrong = serm_arena_array(&host->arena, Max(set->pair_count, 1), sizeof(bool));
+	if (evaluation->wrong == NULL)
+		serm_check(SERM_ERR_MEMORY, &error);
 	/* Numbers that are not finite have no order and no likelihood; the gate refuses them by name. */
 	if (!predictions->finite)
 		return;
@@ -126,6 +131,12 @@ serm_evaluate(SermHost *host, const SermPredictions *predictions, SermEvaluation
 			count_pair(predictions, end, evaluation);
 		rank_query(host, predictions, first, end, evaluation);
 	}
+	serm_check(
+	    serm_roc_sort(predictions->entropy, set->pair_count, &host->arena, &evaluation->by_entropy, &error),
+	    &error);
+	serm_check(serm_roc_sort(predictions->disagreement, set->pair_count, &host->arena,
+	               &evaluation->by_disagreement, &error),
+	    &error);
 }
 
 /* --- statistics of totals, with intervals */
@@ -174,6 +185,17 @@ quantile(const double *sorted, size_t count, double p)
 	return sorted[low] + (at - (double) low) * (sorted[high] - sorted[low]);
 }
 
+/* The percentile interval, from the values of the draws that gave one; sorts them. */
+static void
+set_quantiles(double *values, size_t count, SermInterval *interval)
+{
+	if (count == 0 || !isfinite(interval->value))
+		return;
+	qsort(values, count, sizeof(double), compare_doubles);
+	interval->low = quantile(values, count, (1 - INTERVAL_CONFIDENCE) / 2);
+	interval->high = quantile(values, count, (1 + INTERVAL_CONFIDENCE) / 2);
+}
+
 /* The value of a statistic of sums, and its percentile interval over resampled queries. */
 static SermInterval
 statistic_interval(
@@ -203,11 +225,40 @@ statistic_interval(
 		values[count] = statistic(totals, width);
 		count += isfinite(values[count]) ? 1 : 0;
 	}
-	if (count > 0 && isfinite(interval.value)) {
-		qsort(values, count, sizeof(double), compare_doubles);
-		interval.low = quantile(values, count, (1 - INTERVAL_CONFIDENCE) / 2);
-		interval.high = quantile(values, count, (1 + INTERVAL_CONFIDENCE) / 2);
+	set_quantiles(values, count, &interval);
+	serm_arena_rewind(&host->arena, mark);
+	return interval;
+}
+
+/*
+ * How well a signal foretells scores that are off by a grade or more, with its percentile interval over
+ * resampled queries: a pair counts as often as its query was drawn.
+ */
+static SermInterval
+roc_interval(SermHost *host, const SermEvaluation *evaluation, const SermRoc *roc, uint32 draws)
+{
+	const SermPairSet *set = evaluation->set;
+	SermArenaMark mark = serm_arena_mark(&host->arena);
+	double *times = doubles(host, set->query_count);
+	double *weight = doubles(host, set->pair_count);
+	double *values = doubles(host, draws);
+	SermInterval interval = {NAN, NAN, NAN, set->query_count};
+	size_t count = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, INTERVAL_SEED);
+	interval.value = serm_roc_area(roc, evaluation->wrong, NULL);
+	for (uint32 draw = 0; draw < draws && isfinite(interval.value); draw++) {
+		CHECK_FOR_INTERRUPTS();
+		memset(times, 0, set->query_count * sizeof(double));
+		for (size_t q = 0; q < set->query_count; q++)
+			times[serm_rng_below(&rng, (uint32) set->query_count)] += 1;
+		for (size_t i = 0; i < set->pair_count; i++)
+			weight[i] = times[set->pairs[i].query];
+		values[count] = serm_roc_area(roc, evaluation->wrong, weight);
+		count += isfinite(values[count]) ? 1 : 0;
 	}
+	set_quantiles(values, count, &interval);
 	serm_arena_rewind(&host->arena, mark);
 	return interval;
 }
@@ -252,6 +303,9 @@ serm_evaluation_metrics(SermHost *host, const SermEvaluation *evaluation, uint32
 	*next++ = (SermMetric){"nll", mean_interval(host, evaluation->nll, evaluation->pairs, queries, draws)};
 	*next++ = (SermMetric){"ece",
 	    statistic_interval(host, evaluation->bins, queries, SERM_ECE_BINS * BIN_FIELDS, ece_of, draws)};
+	*next++ = (SermMetric){"auroc_entropy", roc_interval(host, evaluation, &evaluation->by_entropy, draws)};
+	*next++ = (SermMetric){
+	    "auroc_disagreement", roc_interval(host, evaluation, &evaluation->by_disagreement, draws)};
 	Assert(next - metrics == SERM_METRIC_COUNT);
 }
 

@@ -8,6 +8,7 @@
 #define SERM_PG_EVOLVE_EVOLVE_H
 
 #include "core/model/model.h"
+#include "core/stats/auroc.h"
 #include "core/stats/significance.h"
 #include "core/train/train.h"
 #include "lib/stringinfo.h"
@@ -56,6 +57,17 @@ typedef struct SermCopy {
 	SermText utf8;
 } SermCopy;
 
+/* Where a judgment comes from: serm.judgment.source. */
+typedef enum SermSource {
+	SERM_SOURCE_HUMAN,
+	SERM_SOURCE_AGENTS,
+	SERM_SOURCE_CLICKS,
+	SERM_SOURCE_IMPORT,
+	SERM_SOURCE_COUNT
+} SermSource;
+
+extern const char *const serm_source_names[SERM_SOURCE_COUNT];
+
 typedef struct SermPair {
 	uint32 query; /* index into SermPairSet.queries */
 	SermText doc_id;
@@ -63,7 +75,7 @@ typedef struct SermPair {
 	float grade;
 	float target[SERM_GRADES_MAX]; /* sums to 1 */
 	float weight;
-	bool gold; /* graded by people: source human or import */
+	uint8 source; /* SermSource */
 } SermPair;
 
 /* Ordered by query, then document, as bytes. */
@@ -92,17 +104,21 @@ extern void serm_corpus_read(
 extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
 /* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
 extern bool serm_pairs_keep_gold(SermPairSet *set);
+/* Multiply weights by those of the sources, weight [SERM_SOURCE_COUNT]; 0 leaves the pairs out. */
+extern void serm_pairs_weigh_sources(SermPairSet *set, const double *weight);
 
 /* --- predict.c: predictions for a set, from memory or from a stored version */
 
 typedef struct SermPredictions {
 	const SermPairSet *set;
 	uint32 grade_count;
-	float *score;       /* [pair] */
-	float *probability; /* [pair][grade_count] */
-	uint8 *grade;       /* [pair] by the cut points */
-	uint8 *argmax;      /* [pair] */
-	bool finite;        /* every number is */
+	float *score;        /* [pair] */
+	float *probability;  /* [pair][grade_count] */
+	uint8 *grade;        /* [pair] by the cut points */
+	uint8 *argmax;       /* [pair] */
+	float *entropy;      /* [pair] */
+	float *disagreement; /* [pair] */
+	bool finite;         /* every number is */
 } SermPredictions;
 
 extern void serm_predict_model(
@@ -118,7 +134,7 @@ extern uint32 serm_predictions_crc(const SermPredictions *predictions);
 #define SERM_ECE_BINS 10
 #define SERM_NDCG_COUNT 6 /* linear gain at 1, 4, 10, then exponential gain */
 #define SERM_NDCG_AT_4 1  /* index of linear NDCG@4, which the gate looks at */
-#define SERM_METRIC_COUNT (SERM_NDCG_COUNT + 4)
+#define SERM_METRIC_COUNT (SERM_NDCG_COUNT + 6)
 
 /* Sums per query: every metric is a function of their totals or a mean of its values over queries. */
 typedef struct SermEvaluation {
@@ -131,6 +147,9 @@ typedef struct SermEvaluation {
 	double *nll_pair;              /* [pair] nats */
 	double *confusion;             /* [query][grade][grade]: judged, predicted by the cut points */
 	double *bins;                  /* [query][SERM_ECE_BINS][pairs, confidence, accuracy] */
+	bool *wrong;                   /* [pair] the score is off by a grade or more */
+	SermRoc by_entropy;            /* of the pairs */
+	SermRoc by_disagreement;
 	bool finite;
 } SermEvaluation;
 
@@ -145,7 +164,7 @@ extern void serm_evaluation_metrics(
     SermHost *host, const SermEvaluation *evaluation, uint32 draws, SermMetric *metrics);
 extern Jsonb *serm_evaluation_json(SermHost *host, const SermEvaluation *evaluation, bool gold);
 
-/* --- train.c */
+/* --- train_options.c: what serm.train can be told */
 
 typedef struct SermTrainSettings {
 	int32 seed;
@@ -158,6 +177,14 @@ typedef struct SermTrainSettings {
 	double dropout;
 	double pairwise;
 	double guard;
+	char *loss;           /* NULL: the default */
+	char *source_weights; /* "human:1,agents:.5" or NULL */
+	bool class_weights;
+	bool rank_weights;
+	int32 curriculum;  /* epochs */
+	double margin_cap; /* 0: off */
+	bool calibrate;
+	int32 reference;    /* version; 0: the active one where a loss needs it */
 	int32 corpus;       /* documents at most */
 	bool promote;       /* whatever the gate would say */
 	bool promote_given; /* without: only the first version is promoted */
@@ -166,6 +193,14 @@ typedef struct SermTrainSettings {
 extern void serm_train_settings_defaults(SermTrainSettings *settings);
 extern void serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what);
 extern Jsonb *serm_train_settings_write(const SermTrainSettings *settings);
+/* For core; points into `settings`. */
+extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
+/* weight [SERM_SOURCE_COUNT] of the judgments by their source; 0 leaves them out. */
+extern void serm_train_settings_sources(const SermTrainSettings *settings, double *weight);
+/* Whether the version `reference` has to be scored: its number was given, or a loss cannot do without. */
+extern bool serm_train_settings_need_reference(const SermTrainSettings *settings);
+
+/* --- train.c */
 
 typedef struct SermTraining {
 	SermHost host; /* first: core hands this pointer to keep_going */
@@ -176,6 +211,7 @@ typedef struct SermTraining {
 	SermPairSet train;
 	SermPairSet test;
 	SermPairSet probe;
+	SermScorer *reference; /* NULL when nothing needs one */
 	SermText *corpus;
 	size_t corpus_count;
 	bool test_is_gold;

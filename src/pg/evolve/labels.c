@@ -79,7 +79,7 @@ serm_round_count_labels(SermRound *round, SermRoundLabels *labels)
 	    " AND pg_catalog.md5(coalesce(h.doc_id, h.doc)) = pg_catalog.md5(coalesce(j.doc_id, j.doc))))"
 	    " FROM serm.sample s WHERE s.model = $1 AND s.round = $2 AND s.agents <> '" SERM_GOLD_MARK "'",
 	    SPI_OK_SELECT, false, params, lengthof(params));
-	for (int i = 0; i < lengthof(fields); i++)
+	for (int i = 0; i < (int) lengthof(fields); i++)
 		*fields[i] = DatumGetInt64(serm_spi_value(0, i + 1, &null));
 }
 
@@ -185,7 +185,7 @@ read_votes(SermRound *round, Votes *votes)
 /* --- agreement between the agents, on the samples of this round */
 
 static void
-write_kappas(SermRound *round, const Votes *votes, StringInfo json)
+write_kappas(const Votes *votes, StringInfo json)
 {
 	uint32 grades = votes->grade_count;
 	double *counts = palloc(grades * grades * sizeof(double));
@@ -239,7 +239,7 @@ measure_agreement(SermRound *round, const Votes *votes)
 		    &error);
 	serm_json_number(json, "alpha", agreement.alpha);
 	serm_json_number(json, "share", agreement.share);
-	write_kappas(round, votes, json);
+	write_kappas(votes, json);
 	serm_json_jsonb(outer, "agreement", serm_json_end(json));
 	return serm_json_end(outer);
 }
@@ -337,7 +337,7 @@ weigh_judges(const Votes *votes, size_t sample, double *weight)
 }
 
 static void
-write_targets(SermRound *round, const Votes *votes, const Confusion *confusion)
+write_targets(const Votes *votes, const Confusion *confusion)
 {
 	uint32 grades = votes->grade_count;
 	double weight[JUDGES_MAX];
@@ -415,6 +415,6 @@ serm_round_settle_labels(SermRound *round)
 	predict_samples(round, scorer, &votes);
 	serm_scorer_close(scorer);
 	estimate_confusion(round, &votes, &confusion);
-	write_targets(round, &votes, &confusion);
+	write_targets(&votes, &confusion);
 	return serm_json_merge(agreement, describe_confusion(&votes, &confusion));
 }

@@ -25,8 +25,10 @@ make_room(SermHost *host, const SermPairSet *set, uint32 grade_count, SermPredic
 	predictions->probability = serm_arena_array(&host->arena, count * grade_count, sizeof(float));
 	predictions->grade = serm_arena_alloc(&host->arena, count);
 	predictions->argmax = serm_arena_alloc(&host->arena, count);
+	predictions->entropy = serm_arena_array(&host->arena, count, sizeof(float));
+	predictions->disagreement = serm_arena_array(&host->arena, count, sizeof(float));
 	if (predictions->score == NULL || predictions->probability == NULL || predictions->grade == NULL ||
-	    predictions->argmax == NULL)
+	    predictions->argmax == NULL || predictions->entropy == NULL || predictions->disagreement == NULL)
 		serm_check(SERM_ERR_MEMORY, &error);
 }
 
@@ -38,7 +40,10 @@ keep(SermPredictions *predictions, size_t pair, const SermPrediction *prediction
 	predictions->score[pair] = prediction->score;
 	predictions->grade[pair] = (uint8) prediction->grade;
 	predictions->argmax[pair] = (uint8) prediction->argmax;
-	predictions->finite &= isfinite(prediction->score);
+	predictions->entropy[pair] = prediction->entropy;
+	predictions->disagreement[pair] = prediction->disagreement;
+	predictions->finite &=
+	    isfinite(prediction->score) && isfinite(prediction->entropy) && isfinite(prediction->disagreement);
 	for (uint32 y = 0; y < grade_count; y++) {
 		predictions->probability[pair * grade_count + y] = prediction->probability[y];
 		predictions->finite &= isfinite(prediction->probability[y]);

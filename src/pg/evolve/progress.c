@@ -62,7 +62,7 @@ serm_progress_end(void)
 }
 
 double
-serm_progress_clock(void *context)
+serm_progress_clock(void *context pg_attribute_unused())
 {
 	instr_time now;
 

@@ -149,11 +149,11 @@ serm_round_options_lay(const Jsonb *stored, const Jsonb *given, const char *phas
 	Jsonb *new = DatumGetJsonbP(DirectFunctionCall1(jsonb_strip_nulls, JsonbPGetDatum(given)));
 	StringInfo json = serm_json_begin();
 
-	for (int i = 0; mined && i < lengthof(mining); i++)
+	for (int i = 0; mined && i < (int) lengthof(mining); i++)
 		new = serm_json_without(new, mining[i]);
 	if (trained)
 		new = serm_json_without(serm_json_without(new, "train"), "seed");
-	for (int i = 0; i < lengthof(parts); i++) {
+	for (int i = 0; i < (int) lengthof(parts); i++) {
 		Jsonb *before = serm_json_take_object(&old, parts[i], WHAT);
 		Jsonb *part = serm_json_take_object(&new, parts[i], WHAT);
 

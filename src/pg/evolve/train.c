@@ -13,57 +13,8 @@
 #include "pg/evolve/evolve.h"
 #include "pg/store/blas.h"
 
-#define EPOCHS_MAX 1000
-#define BATCH_MAX 4096
 /* How many pairs prove that training and serving agree. */
 #define PROBE_PAIRS 1000
-
-static const SermOption setting_table[] = {
-    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
-    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
-    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, BATCH_MAX, NULL},
-    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 1, NULL},
-    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
-    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), 0, .9, NULL},
-    {"pairwise", SERM_OPTION_REAL, offsetof(SermTrainSettings, pairwise), -1, 100, NULL},
-    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
-    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
-    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
-};
-
-void
-serm_train_settings_defaults(SermTrainSettings *settings)
-{
-	SermTrainOptions options;
-
-	serm_train_defaults(&options);
-	*settings = (SermTrainSettings){.seed = 1,
-	    .heads = (int32) options.heads,
-	    .epochs = (int32) options.epochs,
-	    .pretrain_epochs = (int32) options.pretrain_epochs,
-	    .batch = (int32) options.batch,
-	    .learning_rate = options.learning_rate,
-	    .weight_decay = options.weight_decay,
-	    .dropout = options.dropout,
-	    .pairwise = options.pairwise,
-	    .guard = options.guard,
-	    .corpus = 1000000};
-}
-
-void
-serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what)
-{
-	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
-	settings->promote_given |= options != NULL && serm_json_has(options, "promote");
-}
-
-Jsonb *
-serm_train_settings_write(const SermTrainSettings *settings)
-{
-	return serm_options_write(setting_table, lengthof(setting_table) - 1, settings);
-}
 
 /* --- callbacks of core: nothing may leave them by longjmp */
 
@@ -106,6 +57,13 @@ training_set(SermTraining *training)
 	SermText *queries = serm_arena_array(&training->host.arena, Max(pairs->query_count, 1), sizeof(SermText));
 	SermExample *examples =
 	    serm_arena_array(&training->host.arena, Max(pairs->pair_count, 1), sizeof(SermExample));
+	SermTrainingSet set = {.grade_count = (uint32) training->row->grade_count,
+	    .queries = queries,
+	    .query_count = pairs->query_count,
+	    .examples = examples,
+	    .example_count = pairs->pair_count,
+	    .corpus = training->corpus,
+	    .corpus_count = training->corpus_count};
 	SermError error = {0};
 
 	if (queries == NULL || examples == NULL)
@@ -118,23 +76,32 @@ training_set(SermTraining *training)
 		examples[i] = (SermExample){.query = pair->query, .doc = pair->doc.utf8, .weight = pair->weight};
 		memcpy(examples[i].target, pair->target, sizeof(pair->target));
 	}
-	return (SermTrainingSet){(uint32) training->row->grade_count, queries, pairs->query_count, examples,
-	    pairs->pair_count, training->corpus, training->corpus_count};
+	if (training->reference != NULL) {
+		SermPredictions predictions;
+
+		serm_predict_scorer(&training->host, training->reference, pairs, &predictions);
+		set.reference = predictions.score;
+		set.teacher = predictions.probability;
+	}
+	return set;
 }
 
-static SermTrainOptions
-core_options(const SermTrainSettings *settings)
+/* The version that losses compare with; it is scored once the transaction has ended. */
+static void
+open_reference(SermTraining *training)
 {
-	return (SermTrainOptions){.seed = (uint64) settings->seed,
-	    .heads = (uint32) settings->heads,
-	    .epochs = (uint32) settings->epochs,
-	    .pretrain_epochs = (uint32) settings->pretrain_epochs,
-	    .batch = (uint32) settings->batch,
-	    .learning_rate = settings->learning_rate,
-	    .weight_decay = settings->weight_decay,
-	    .dropout = settings->dropout,
-	    .pairwise = settings->pairwise,
-	    .guard = settings->guard};
+	const SermModelRow *row = training->row;
+
+	if (!serm_train_settings_need_reference(&training->settings))
+		return;
+	if (training->settings.reference == 0 && row->active == 0)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("loss \"%s\" needs a reference, and model \"%s\" has no active version",
+		        training->settings.loss, row->name),
+		    errhint("CALL serm.train('%s') without it first, or name a version in the option \"reference\".",
+		        row->name));
+	training->reference =
+	    serm_scorer_open(row->name, training->settings.reference, SERM_SEE_WRITES, training->host.context);
 }
 
 /* What a version says about its making; the checksums let serm.check_version compare. */
@@ -148,7 +115,11 @@ describe(const SermTraining *training, const SermPredictions *probe)
 	serm_json_number(json, "epochs", training->report.epochs);
 	serm_json_text(json, "gemm", training->gemm_name);
 	serm_json_number(json, "seconds", training->report.seconds);
-	serm_json_number(json, "loss", training->report.loss);
+	serm_json_number(json, "final_loss", training->report.loss);
+	serm_json_number(json, "temperature", training->report.temperature);
+	serm_json_number(json, "temperature_gain", training->report.temperature_gain);
+	serm_json_number(
+	    json, "reference", training->reference != NULL ? serm_scorer_version(training->reference) : NAN);
 	serm_json_number(json, "probe_pairs", (double) probe->set->pair_count);
 	serm_json_number(json, "probe_crc32c", serm_pairs_crc(probe->set));
 	serm_json_number(json, "score_crc32c", serm_predictions_crc(probe));
@@ -207,12 +178,22 @@ read_data(SermTraining *training)
 	SermHost *host = &training->host;
 	const SermModelRow *row = training->row;
 	bool agreed = strcmp(row->options.labels, "agreed") == 0;
+	double weight[SERM_SOURCE_COUNT];
+	size_t judged;
 
 	training->created = model_created(row->name, false);
 	serm_pairs_read(host, row, agreed, &training->train, &training->test);
+	judged = training->train.pair_count;
+	serm_train_settings_sources(&training->settings, weight);
+	serm_pairs_weigh_sources(&training->train, weight);
+	if (training->train.pair_count == 0 && judged > 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"source_weights\" leaves no judgment to train on"),
+		    errhint("Give the source of some judgments a weight above 0."));
 	training->test_is_gold = serm_pairs_keep_gold(&training->test);
 	serm_probe_read(host, row, PROBE_PAIRS, &training->probe);
 	serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
+	open_reference(training);
 }
 
 void
@@ -223,7 +204,7 @@ serm_training_run(SermTraining *training, MemoryContext context, const SermModel
 	    .progress = report_progress,
 	    .clock = serm_progress_clock,
 	    .context = training};
-	SermTrainOptions options = core_options(settings);
+	SermTrainOptions options = serm_train_settings_core(settings);
 	SermTrainingSet set;
 
 	if (strcmp(row->kind, "interaction") != 0)
@@ -339,9 +320,9 @@ serm_train(PG_FUNCTION_ARGS)
 	SermModelRow *row;
 	int level;
 
-	serm_require_nonatomic(fcinfo, "serm.train");
 	serm_train_settings_defaults(&settings);
 	serm_train_settings_read(options, &settings, "serm.train");
+	serm_require_nonatomic(fcinfo, "serm.train");
 	/* SPI's own context ends with SPI, that of a transaction with its commit; the portal outlives both. */
 	context = AllocSetContextCreate(PortalContext, "serm training", ALLOCSET_DEFAULT_SIZES);
 	level = serm_spi_begin(true);

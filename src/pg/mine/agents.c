@@ -46,7 +46,8 @@ fire_feedback(const SermMining *mining, const SermMinePair *pair, float *strengt
 }
 
 static bool
-worth_feedback(const SermMining *mining, uint64 impressions, uint64 clicks, int64 dwell_ms)
+worth_feedback(
+    const SermMining *mining, uint64 impressions pg_attribute_unused(), uint64 clicks, int64 dwell_ms)
 {
 	/* Where tau_u is left to the window it is not known yet, but never under the floor. */
 	return clicks > 0 ||
@@ -74,9 +75,10 @@ fire_clicks(const SermMining *mining, const SermMinePair *pair, float *strength,
 }
 
 static bool
-worth_clicks(const SermMining *mining, uint64 impressions, uint64 clicks, int64 dwell_ms)
+worth_clicks(const SermMining *mining, uint64 impressions, uint64 clicks pg_attribute_unused(),
+    int64 dwell_ms pg_attribute_unused())
 {
-	return impressions >= mining->options.min_impressions;
+	return impressions >= (uint64) mining->options.min_impressions;
 }
 
 /* The model's heads contradict each other: MD = max |f_i - f_j|. */
@@ -131,11 +133,11 @@ find_agent(const char *name)
 {
 	StringInfoData names;
 
-	for (int i = 0; i < lengthof(agents); i++)
+	for (int i = 0; i < (int) lengthof(agents); i++)
 		if (strcmp(agents[i].name, name) == 0)
 			return i;
 	initStringInfo(&names);
-	for (int i = 0; i < lengthof(agents); i++)
+	for (int i = 0; i < (int) lengthof(agents); i++)
 		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", agents[i].name);
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown mining agent \"%s\"", name),
 	    errhint("The agents are %s; several are separated by commas.", names.data));
@@ -164,7 +166,7 @@ serm_mine_agents_parse(const char *names)
 bool
 serm_mine_needs_clicks(const SermMining *mining)
 {
-	for (int i = 0; i < lengthof(agents); i++)
+	for (int i = 0; i < (int) lengthof(agents); i++)
 		if ((mining->agents & (UINT32_C(1) << i)) != 0 && agents[i].needs_clicks)
 			return true;
 	return false;
@@ -173,7 +175,7 @@ serm_mine_needs_clicks(const SermMining *mining)
 bool
 serm_mine_worth_scoring(const SermMining *mining, uint64 impressions, uint64 clicks, int64 dwell_ms)
 {
-	for (int i = 0; i < lengthof(agents); i++)
+	for (int i = 0; i < (int) lengthof(agents); i++)
 		if ((mining->agents & (UINT32_C(1) << i)) != 0 &&
 		    (agents[i].worth == NULL || agents[i].worth(mining, impressions, clicks, dwell_ms)))
 			return true;
@@ -250,7 +252,7 @@ fit_clicks(SermMining *mining)
 	        serm_host_keep_going, &mining->host, &fitted, &error),
 	    &error);
 	for (uint32 i = 0; i < mining->pair_count; i++)
-		if (mining->pairs[i].impressions >= mining->options.min_impressions)
+		if (mining->pairs[i].impressions >= (uint32) mining->options.min_impressions)
 			mining->pairs[i].attractiveness = (float) fitted.alpha[mining->pairs[i].stream];
 	serm_arena_rewind(&mining->host.arena, mark);
 }
@@ -289,7 +291,7 @@ serm_mine_fire(SermMining *mining)
 	strengths = floats(mining, room);
 	scratch = floats(mining, mul_size(room, 2));
 	ranks = floats(mining, room);
-	for (int i = 0; i < lengthof(agents); i++)
+	for (int i = 0; i < (int) lengthof(agents); i++)
 		if ((mining->agents & (UINT32_C(1) << i)) != 0)
 			fire_agent(mining, i, strengths, scratch, ranks);
 	pfree(strengths);

@@ -51,7 +51,7 @@ text_of(Datum datum)
 static bool
 same_text(StringInfo kept, SermText text)
 {
-	bool same = kept->len == text.length && memcmp(kept->data, text.bytes, text.length) == 0;
+	bool same = (size_t) kept->len == text.length && memcmp(kept->data, text.bytes, text.length) == 0;
 
 	if (!same) {
 		resetStringInfo(kept);
@@ -151,7 +151,7 @@ receive(TupleTableSlot *slot, DestReceiver *destination)
 
 	/* A document id that occurs twice in the documents: the first text stands. */
 	if (!duplicate) {
-		if (mining->stream_count >= serm_mine_pairs_max)
+		if (mining->stream_count >= (uint32) serm_mine_pairs_max)
 			ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			    errmsg("the search log has more than %d distinct pairs in this window", serm_mine_pairs_max),
 			    errhint("Narrow the window with since and until, or raise serm.mine_pairs_max."));
@@ -171,7 +171,8 @@ receive(TupleTableSlot *slot, DestReceiver *destination)
 }
 
 static void
-check_columns(DestReceiver *destination, int operation, TupleDesc description)
+check_columns(DestReceiver *destination pg_attribute_unused(), int operation pg_attribute_unused(),
+    TupleDesc description)
 {
 	static const Oid types[COLUMNS] = {TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, FLOAT4OID,
 	    TIMESTAMPTZOID, INT4ARRAYOID, BOOLOID};
@@ -184,7 +185,7 @@ check_columns(DestReceiver *destination, int operation, TupleDesc description)
 }
 
 static void
-finish(DestReceiver *destination)
+finish(DestReceiver *destination pg_attribute_unused())
 {
 }
 

@@ -32,7 +32,7 @@ static const Level levels[] = {
 static int
 find_level(const char *name)
 {
-	for (int i = 0; i < lengthof(levels); i++)
+	for (int i = 0; i < (int) lengthof(levels); i++)
 		if (strcmp(levels[i].name, name) == 0)
 			return i;
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown access level \"%s\"", name),

@@ -303,7 +303,7 @@ typedef struct Forgotten {
 static Forgotten *forgotten = NULL;
 
 static void
-forget_at_end(XactEvent event, void *unused)
+forget_at_end(XactEvent event, void *unused pg_attribute_unused())
 {
 	if (event == XACT_EVENT_COMMIT)
 		for (Forgotten *file = forgotten; file != NULL; file = file->next)

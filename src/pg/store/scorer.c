@@ -67,7 +67,7 @@ static Oid watched[3]; /* serm.model, serm.version, serm.tensor, as of the last 
 static uint64 generation = 1;
 
 static void
-relation_changed(Datum unused, Oid relation)
+relation_changed(Datum unused pg_attribute_unused(), Oid relation)
 {
 	if (relation == InvalidOid || relation == watched[0] || relation == watched[1] || relation == watched[2])
 		generation++;
@@ -84,7 +84,7 @@ watch_tables(void)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 		registered = true;
 	}
-	for (int i = 0; i < lengthof(watched); i++)
+	for (int i = 0; i < (int) lengthof(watched); i++)
 		watched[i] = get_relname_relid(names[i], schema);
 }
 

@@ -112,7 +112,7 @@ serm_source_name(Oid relation, SermSourceKind kind, const char *model)
 	    relkind != RELKIND_MATVIEW && relkind != RELKIND_FOREIGN_TABLE)
 		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
 		    errmsg("%s %s of model \"%s\" is not a table or view", contract->what, name, model));
-	for (int i = 0; i < lengthof(contract->column) && contract->column[i].name != NULL; i++)
+	for (int i = 0; i < (int) lengthof(contract->column) && contract->column[i].name != NULL; i++)
 		check_column(contract, &contract->column[i], relation, name, model);
 	return name;
 }

@@ -1,0 +1,26 @@
+/*
+ * Temperature scaling (Guo et al., ICML 2017): one number by which all logits
+ * are divided, fitted on predictions of the heads for queries that their
+ * bootstraps left out, so that neither the test split nor a second training is
+ * needed.
+ */
+#ifndef SERM_CORE_TRAIN_TEMPERATURE_H
+#define SERM_CORE_TRAIN_TEMPERATURE_H
+
+#include "core/train/fit.h"
+
+typedef struct SermTemperature {
+	float value;          /* 1 when a fitted one did not help, or there was too little to fit it on */
+	double gain;          /* nats per example by which it lowers the loss of queries it was not fitted on */
+	uint32_t query_count; /* held-out queries looked at */
+} SermTemperature;
+
+/*
+ * Fit on the queries that at least half of the heads did not see. Cross-fitted over two halves of the
+ * queries: only a temperature that lowers the likelihood loss of the other half is kept.
+ */
+extern SermStatus serm_temperature_fit(const SermFitProblem *problem, const SermReal *weight,
+    const SermFit *fit, const SermTrainHost *host, SermArena *arena, SermTemperature *temperature,
+    SermError *error);
+
+#endif

@@ -1,0 +1,201 @@
+/*
+ * The options of serm.train: their table, the texts among them that stand for
+ * more than one value, and what core makes of them.
+ */
+#include "pg/serm.h"
+
+#include <ctype.h>
+
+#include "core/train/loss.h"
+#include "pg/evolve/evolve.h"
+
+#define SOURCE_WEIGHT_MAX 1000
+#define EPOCHS_MAX 1000
+#define BATCH_MAX 4096
+static const SermOption setting_table[] = {
+    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
+    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, BATCH_MAX, NULL},
+    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 1, NULL},
+    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
+    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), 0, .9, NULL},
+    {"pairwise", SERM_OPTION_REAL, offsetof(SermTrainSettings, pairwise), -1, 100, NULL},
+    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
+    {"loss", SERM_OPTION_TEXT, offsetof(SermTrainSettings, loss), 0, 0, NULL},
+    {"source_weights", SERM_OPTION_TEXT, offsetof(SermTrainSettings, source_weights), 0, 0, NULL},
+    {"class_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, class_weights), 0, 1, NULL},
+    {"rank_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, rank_weights), 0, 1, NULL},
+    {"curriculum", SERM_OPTION_INT, offsetof(SermTrainSettings, curriculum), 0, EPOCHS_MAX, NULL},
+    {"margin_cap", SERM_OPTION_REAL, offsetof(SermTrainSettings, margin_cap), 0, 2, NULL},
+    {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
+    {"reference", SERM_OPTION_INT, offsetof(SermTrainSettings, reference), 0, PG_INT32_MAX, NULL},
+    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
+    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+};
+
+void
+serm_train_settings_defaults(SermTrainSettings *settings)
+{
+	SermTrainOptions options;
+
+	serm_train_defaults(&options);
+	*settings = (SermTrainSettings){.seed = 1,
+	    .heads = (int32) options.heads,
+	    .epochs = (int32) options.epochs,
+	    .pretrain_epochs = (int32) options.pretrain_epochs,
+	    .batch = (int32) options.batch,
+	    .learning_rate = options.learning_rate,
+	    .weight_decay = options.weight_decay,
+	    .dropout = options.dropout,
+	    .pairwise = options.pairwise,
+	    .guard = options.guard,
+	    .corpus = 1000000};
+}
+
+/* --- texts that stand for more than one value */
+
+static char *
+loss_names(void)
+{
+	StringInfoData names;
+	const SermLoss *loss;
+
+	initStringInfo(&names);
+	for (size_t i = 0; (loss = serm_loss_at(i)) != NULL; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", loss->name);
+	return names.data;
+}
+
+static void
+check_loss(const SermTrainSettings *settings, const char *what)
+{
+	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
+	SermError error = {0};
+	uint32 count;
+
+	if (settings->loss == NULL)
+		return;
+	/* The number of grades decides defaults only, not what can be read. */
+	if (serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of %s: %s", what, error.message),
+		    errhint("Write losses with coefficients, as in \"ce:1, ranknet:0.3\". Valid losses are: %s.",
+		        loss_names()));
+	if (settings->pairwise >= 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("options \"loss\" and \"pairwise\" of %s exclude each other", what),
+		    errhint("\"pairwise\" is the coefficient of ranknet in the default loss:"
+		            " write \"ce:1, ranknet:%g\" instead.",
+		        settings->pairwise));
+}
+
+static void
+pg_attribute_noreturn() bad_source(const char *item)
+{
+	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	    errmsg("option \"source_weights\" cannot read \"%s\"", item),
+	    errhint("Write sources with weights from 0 to 1000, as in \"human:1, agents:0.5\"."
+	            " Valid sources are: human, agents, clicks, import."));
+}
+
+static void
+read_source(char *item, double *weight)
+{
+	char *whole = pstrdup(item), *colon = strchr(item, ':'), *end;
+	double value;
+
+	if (colon == NULL)
+		bad_source(whole);
+	*colon = '\0';
+	value = strtod(colon + 1, &end);
+	while (isspace((unsigned char) *end))
+		end++;
+	if (end == colon + 1 || *end != '\0' || !(value >= 0 && value <= SOURCE_WEIGHT_MAX))
+		bad_source(whole);
+	while (isspace((unsigned char) *item))
+		item++;
+	while (colon > item && isspace((unsigned char) colon[-1]))
+		*--colon = '\0';
+	for (int source = 0; source < SERM_SOURCE_COUNT; source++)
+		if (strcmp(item, serm_source_names[source]) == 0) {
+			weight[source] = value;
+			return;
+		}
+	bad_source(whole);
+}
+
+void
+serm_train_settings_sources(const SermTrainSettings *settings, double *weight)
+{
+	char *rest = settings->source_weights != NULL ? pstrdup(settings->source_weights) : NULL;
+
+	for (int source = 0; source < SERM_SOURCE_COUNT; source++)
+		weight[source] = 1;
+	while (rest != NULL) {
+		char *item = rest, *comma = strchr(rest, ',');
+
+		rest = NULL;
+		if (comma != NULL) {
+			*comma = '\0';
+			rest = comma + 1;
+		}
+		read_source(item, weight);
+	}
+}
+
+bool
+serm_train_settings_need_reference(const SermTrainSettings *settings)
+{
+	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
+	SermError error;
+	uint32 count;
+
+	if (settings->reference > 0 || settings->loss == NULL)
+		return settings->reference > 0;
+	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
+	return serm_loss_require(terms, count, 0, &error) != SERM_OK;
+}
+
+void
+serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what)
+{
+	double sources[SERM_SOURCE_COUNT];
+
+	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
+	check_loss(settings, what);
+	serm_train_settings_sources(settings, sources);
+	settings->promote_given |= options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_train_settings_write(const SermTrainSettings *settings)
+{
+	return serm_options_write(setting_table, lengthof(setting_table) - 1, settings);
+}
+
+SermTrainOptions
+serm_train_settings_core(const SermTrainSettings *settings)
+{
+	SermTrainOptions options;
+
+	serm_train_defaults(&options);
+	return (SermTrainOptions){.seed = (uint64) settings->seed,
+	    .heads = (uint32) settings->heads,
+	    .epochs = (uint32) settings->epochs,
+	    .pretrain_epochs = (uint32) settings->pretrain_epochs,
+	    .batch = (uint32) settings->batch,
+	    .learning_rate = settings->learning_rate,
+	    .weight_decay = settings->weight_decay,
+	    .dropout = settings->dropout,
+	    .loss = settings->loss,
+	    .pairwise = settings->pairwise,
+	    .guard = settings->guard,
+	    .class_weights = settings->class_weights,
+	    .rank_weights = settings->rank_weights,
+	    .curriculum = (uint32) settings->curriculum,
+	    .margin_cap = settings->margin_cap,
+	    .propensity_clip = options.propensity_clip,
+	    .calibrate = settings->calibrate};
+}
