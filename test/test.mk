@@ -88,7 +88,7 @@ check-clang:
 		-isystem $(shell $(PG_CONFIG) --includedir-server) $(CORE_SOURCES) $(PG_SOURCES)
 
 # --- the front door: what a fresh machine lacks is installed first, then a make of its own sees it
-.PHONY: install-here demo-here test-here bench-quality-here
+.PHONY: install-here demo-here test-here bench-quality-here bench-speed bench-speed-here
 install-here: all
 	PG_CONFIG=$(PG_CONFIG) test/install.sh $(MAKE) PG_CONFIG=$(PG_CONFIG)
 
@@ -102,13 +102,20 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality
+bench: bench-quality bench-speed
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here
 	$(CLUSTER) test/bench/quality.sh $(or $(DATA),../shared/data)
 
-# The same question without a server, for work on the trainer: seconds of CPU instead of a cluster.
+bench-speed: deps-bench
+	@$(MAKE) --no-print-directory bench-speed-here
+bench-speed-here: install-here build/bench_heads
+	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
+build/bench_heads: test/bench/heads.c build/core.a
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+
+# The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
 build/quality_core: test/bench/quality_core.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
 bench-core: build/quality_core

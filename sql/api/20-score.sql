@@ -35,3 +35,43 @@ COMMENT ON FUNCTION serm.rank(text, text[], integer) IS 'the top_k documents of 
 CREATE OR REPLACE FUNCTION serm.rank(query text, docs text[], model text, top_k integer, OUT ordinal integer, OUT score real)
 RETURNS SETOF record STABLE STRICT PARALLEL SAFE COST 1000 ROWS 10 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_rank_top';
 COMMENT ON FUNCTION serm.rank(text, text[], text, integer) IS 'the top_k documents of an array by their score by a model, best first: place in the array and score';
+
+CREATE OR REPLACE FUNCTION serm.encode(doc text)
+RETURNS serm.doc IMMUTABLE STRICT PARALLEL SAFE COST 50 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_encode';
+COMMENT ON FUNCTION serm.encode(text) IS 'a document parsed for scoring, the same for every model: for a generated column, so that queries need not parse it';
+
+CREATE OR REPLACE FUNCTION serm.score(query text, doc serm.doc)
+RETURNS real STABLE STRICT PARALLEL SAFE COST 60 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_doc';
+COMMENT ON FUNCTION serm.score(text, serm.doc) IS 'the relevance of an encoded document for a query by the default model: the bits that its text gives';
+
+CREATE OR REPLACE FUNCTION serm.score(query text, doc serm.doc, model text)
+RETURNS real STABLE STRICT PARALLEL SAFE COST 60 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_doc';
+COMMENT ON FUNCTION serm.score(text, serm.doc, text) IS 'the relevance of an encoded document for a query: the bits that its text gives';
+
+CREATE OR REPLACE FUNCTION serm.score_version(query text, doc serm.doc, model text, version integer)
+RETURNS real IMMUTABLE STRICT PARALLEL SAFE COST 60 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_version_doc';
+COMMENT ON FUNCTION serm.score_version(text, serm.doc, text, integer) IS 'the relevance of an encoded document by one version, whichever is active';
+
+CREATE OR REPLACE FUNCTION serm.predict(query text, doc serm.doc)
+RETURNS serm.prediction STABLE STRICT PARALLEL SAFE COST 70 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_predict_doc';
+COMMENT ON FUNCTION serm.predict(text, serm.doc) IS 'all that the default model says of a query and an encoded document';
+
+CREATE OR REPLACE FUNCTION serm.predict(query text, doc serm.doc, model text)
+RETURNS serm.prediction STABLE STRICT PARALLEL SAFE COST 70 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_predict_doc';
+COMMENT ON FUNCTION serm.predict(text, serm.doc, text) IS 'all that a model says of a query and an encoded document';
+
+CREATE OR REPLACE FUNCTION serm.score_batch(query text, doc text)
+RETURNS real WINDOW STABLE PARALLEL SAFE COST 80 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_batch';
+COMMENT ON FUNCTION serm.score_batch(text, text) IS 'serm.score as a window function: the rows of a partition are scored together';
+
+CREATE OR REPLACE FUNCTION serm.score_batch(query text, doc text, model text)
+RETURNS real WINDOW STABLE PARALLEL SAFE COST 80 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_batch';
+COMMENT ON FUNCTION serm.score_batch(text, text, text) IS 'serm.score by a model as a window function: the rows of a partition are scored together';
+
+CREATE OR REPLACE FUNCTION serm.score_batch(query text, doc serm.doc)
+RETURNS real WINDOW STABLE PARALLEL SAFE COST 40 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_batch_doc';
+COMMENT ON FUNCTION serm.score_batch(text, serm.doc) IS 'serm.score of encoded documents as a window function: the rows of a partition are scored together';
+
+CREATE OR REPLACE FUNCTION serm.score_batch(query text, doc serm.doc, model text)
+RETURNS real WINDOW STABLE PARALLEL SAFE COST 40 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_batch_doc';
+COMMENT ON FUNCTION serm.score_batch(text, serm.doc, text) IS 'serm.score of encoded documents by a model as a window function: the rows of a partition are scored together';

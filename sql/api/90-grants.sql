@@ -2,7 +2,7 @@ CREATE OR REPLACE FUNCTION serm.grant_access(role regrole, level text) RETURNS v
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_grant_access';
 COMMENT ON FUNCTION serm.grant_access(regrole, text) IS 'give a role the rights of a level: score, analyse or operate';
 
--- PUBLIC gets the pure metric functions and the sight of the schema, nothing that reads a table.
+-- PUBLIC gets the pure functions, of metrics and of serm.doc, and the sight of the schema, nothing that reads a table.
 REVOKE ALL ON ALL ROUTINES IN SCHEMA serm FROM PUBLIC;
 GRANT USAGE ON SCHEMA serm TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
@@ -33,4 +33,9 @@ GRANT EXECUTE ON FUNCTION
 	serm.cohen_kappa(integer, integer),
 	serm.cohen_kappa(integer, integer, text),
 	serm.krippendorff_alpha(text, text, integer),
-	serm.krippendorff_alpha(text, text, integer, text) TO PUBLIC;
+	serm.krippendorff_alpha(text, text, integer, text),
+	serm.encode(text),
+	serm._doc_eq(serm.doc, serm.doc),
+	serm._doc_ne(serm.doc, serm.doc),
+	serm._doc_hash(serm.doc),
+	serm._doc_hash_extended(serm.doc, bigint) TO PUBLIC;

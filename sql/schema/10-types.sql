@@ -7,3 +7,66 @@ CREATE TYPE serm.prediction AS (
 	version integer
 );
 COMMENT ON TYPE serm.prediction IS 'what a model says of a pair: expected grade, most fitting grade name, probabilities of the grades, entropy in nats, largest difference between heads, version';
+
+CREATE TYPE serm.doc;
+
+CREATE FUNCTION serm._doc_in(cstring) RETURNS serm.doc
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_in';
+COMMENT ON FUNCTION serm._doc_in(cstring) IS 'I/O';
+
+CREATE FUNCTION serm._doc_out(serm.doc) RETURNS cstring
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_out';
+COMMENT ON FUNCTION serm._doc_out(serm.doc) IS 'I/O';
+
+CREATE FUNCTION serm._doc_recv(internal) RETURNS serm.doc
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_recv';
+COMMENT ON FUNCTION serm._doc_recv(internal) IS 'I/O';
+
+CREATE FUNCTION serm._doc_send(serm.doc) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_send';
+COMMENT ON FUNCTION serm._doc_send(serm.doc) IS 'I/O';
+
+CREATE TYPE serm.doc (
+	INPUT = serm._doc_in,
+	OUTPUT = serm._doc_out,
+	RECEIVE = serm._doc_recv,
+	SEND = serm._doc_send,
+	INTERNALLENGTH = variable,
+	STORAGE = extended
+);
+COMMENT ON TYPE serm.doc IS 'a document as serm.encode parsed it: scoring it needs no parsing, and gives the bits of its text';
+
+CREATE FUNCTION serm._doc_eq(serm.doc, serm.doc) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_eq';
+COMMENT ON FUNCTION serm._doc_eq(serm.doc, serm.doc) IS 'implementation of = operator';
+
+CREATE FUNCTION serm._doc_ne(serm.doc, serm.doc) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_ne';
+COMMENT ON FUNCTION serm._doc_ne(serm.doc, serm.doc) IS 'implementation of <> operator';
+
+CREATE FUNCTION serm._doc_hash(serm.doc) RETURNS integer
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_hash';
+COMMENT ON FUNCTION serm._doc_hash(serm.doc) IS 'hash';
+
+CREATE FUNCTION serm._doc_hash_extended(serm.doc, bigint) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_doc_hash_extended';
+COMMENT ON FUNCTION serm._doc_hash_extended(serm.doc, bigint) IS 'hash';
+
+CREATE OPERATOR serm.= (
+	LEFTARG = serm.doc, RIGHTARG = serm.doc, FUNCTION = serm._doc_eq,
+	COMMUTATOR = OPERATOR(serm.=), NEGATOR = OPERATOR(serm.<>),
+	RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel, HASHES
+);
+CREATE OPERATOR serm.<> (
+	LEFTARG = serm.doc, RIGHTARG = serm.doc, FUNCTION = serm._doc_ne,
+	COMMUTATOR = OPERATOR(serm.<>), NEGATOR = OPERATOR(serm.=),
+	RESTRICT = pg_catalog.neqsel, JOIN = pg_catalog.neqjoinsel
+);
+COMMENT ON OPERATOR serm.= (serm.doc, serm.doc) IS 'the same words';
+COMMENT ON OPERATOR serm.<> (serm.doc, serm.doc) IS 'other words';
+
+CREATE OPERATOR CLASS serm.doc_ops DEFAULT FOR TYPE serm.doc USING hash AS
+	OPERATOR 1 serm.=,
+	FUNCTION 1 serm._doc_hash(serm.doc),
+	FUNCTION 2 serm._doc_hash_extended(serm.doc, bigint);
+COMMENT ON OPERATOR CLASS serm.doc_ops USING hash IS 'equality of encoded documents';

@@ -20,8 +20,8 @@ SELECT is_empty($$SELECT proname FROM routine WHERE lanname IN ('sql', 'plpgsql'
 	AND NOT coalesce(array_to_string(proconfig, ','), '') ~ 'search_path'$$, 'every SQL body is parsed or pins its search_path');
 SELECT set_eq($$SELECT DISTINCT proname::text FROM routine WHERE has_function_privilege('public', oid, 'EXECUTE')$$,
 	ARRAY['dcg', 'ndcg', 'precision_at', 'recall_at', 'average_precision', 'reciprocal_rank', 'err', 'accuracy',
-		'cohen_kappa', 'krippendorff_alpha', 'pair_accuracy'],
-	'PUBLIC may execute the metrics and nothing else');
+		'cohen_kappa', 'krippendorff_alpha', 'pair_accuracy', 'encode', '_doc_eq', '_doc_ne', '_doc_hash', '_doc_hash_extended'],
+	'PUBLIC may execute the metrics and what compares documents, and nothing else');
 SELECT is_empty($$SELECT proname FROM routine WHERE prokind = 'f' AND 'internal'::regtype = ANY (proargtypes::oid[])
 	AND proname NOT LIKE '\_%'$$, 'functions that take internal state are internal themselves');
 SELECT is_empty($$SELECT relname FROM pg_class WHERE relnamespace = 'serm'::regnamespace AND relkind IN ('r', 'v')
@@ -46,7 +46,7 @@ CREATE FUNCTION pg_temp.may(who name) RETURNS text LANGUAGE sql AS $$
 	 WHERE has_function_privilege(who, oid, 'EXECUTE') AND NOT has_function_privilege('public', oid, 'EXECUTE')
 $$;
 SELECT is(pg_temp.may('tap_none'), NULL, 'a plain role may execute nothing');
-SELECT is(pg_temp.may('tap_score'), 'predict rank score score_version split_of', 'score: the scoring functions');
+SELECT is(pg_temp.may('tap_score'), 'predict rank score score_batch score_version split_of', 'score: the scoring functions');
 SELECT alike(pg_temp.may('tap_analyse'), '%evaluate%mine%mine_clicks%mine_disagreement%mine_feedback%settle%', 'analyse: mining and settling');
 SELECT unalike(pg_temp.may('tap_analyse'), '%promote%', 'analyse: no promotion');
 SELECT unalike(pg_temp.may('tap_analyse'), '%train%', 'analyse: no training');

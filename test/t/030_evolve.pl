@@ -272,7 +272,7 @@ is(sql(q{SELECT options @> '{"budget": 120, "mine": {"tau_c": 1.5}}' AND options
 # Gating: somebody locks the history of deployments, so the decision cannot be stored.
 my $holder = $node->background_psql('postgres');
 $holder->query_safe(q{BEGIN; LOCK TABLE serm.deployment IN EXCLUSIVE MODE});
-$session = start_sql(q{CALL serm.evolve('shop', '{"train": {"epochs": 3, "pretrain_epochs": 1}}')});
+$session = start_sql(q{CALL serm.evolve('shop', '{"train": {"epochs": 12, "pretrain_epochs": 1}}')});
 wait_until(q{count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CALL serm.evolve%'}, 'the decision', $session);
 is(sql(q{SELECT phase || candidate FROM serm.round}), 'gating2', 'a candidate waits for the decision');
 $pid = sql(q{SELECT pid FROM serm.progress WHERE phase = 'gating'});

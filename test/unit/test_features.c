@@ -615,7 +615,7 @@ test_memory(const SermEmbedding *embedding, SermArena *arena)
 
 	bad += serm_features_parse_query(&flat, embedding, text_of("blue pillows"), arena, &parsed, &error) !=
 	       SERM_OK;
-	for (size_t limit = 0; limit < 64 * 1024; limit += 512) {
+	for (size_t limit = 0; limit < 64 * 1024; limit += 128) {
 		SermArena small;
 		SermParsedQuery *other;
 		SermStatus status;

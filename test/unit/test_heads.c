@@ -133,6 +133,35 @@ test_cuts(Weights *weights)
 	}
 }
 
+/* Packed or not, alone or among others, with inputs that are 0 or without: the same bits. */
+static void
+test_rows(Weights *weights, SermArena *arena)
+{
+	SermHeads heads = random_heads(weights, 15), packed = heads;
+	SermReal x[SERM_HEADS_ROWS][INPUTS], guards[SERM_HEADS_ROWS];
+	SermPrediction alone, rows[SERM_HEADS_ROWS];
+	size_t different = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 16);
+	CHECK(serm_heads_pack(&packed, arena), "weights are packed");
+	for (uint32_t count = 1; count <= SERM_HEADS_ROWS; count++) {
+		for (uint32_t r = 0; r < count; r++) {
+			guards[r] = (SermReal) serm_rng_normal(&rng);
+			for (int i = 0; i < INPUTS; i++)
+				x[r][i] = i % 4 == 1 || (i + r) % 7 == 0 ? 0 : (SermReal) serm_rng_normal(&rng) / 4;
+		}
+		serm_heads_predict_rows(&packed, count, x[0], guards, rows);
+		for (uint32_t r = 0; r < count; r++) {
+			serm_heads_predict(&packed, x[r], guards[r], &alone);
+			different += memcmp(&alone, &rows[r], sizeof(alone)) != 0;
+			serm_heads_predict(&heads, x[r], guards[r], &alone);
+			different += memcmp(&alone, &rows[r], sizeof(alone)) != 0;
+		}
+	}
+	CHECK(different == 0, "rows have the same bits alone and together, packed and not");
+}
+
 int
 main(void)
 {
@@ -142,6 +171,7 @@ main(void)
 	test_definition(weights);
 	test_guard(weights);
 	test_cuts(weights);
+	test_rows(weights, &arena);
 	serm_arena_free(&arena);
 	DONE();
 }

@@ -363,6 +363,48 @@ test_predict(SermArena *arena)
 	serm_arena_free(&scratch);
 }
 
+/* Pairs of several queries in batches of any size: what predicting each alone gives. */
+static void
+test_batch(SermArena *arena)
+{
+	static const char *const texts[] = {"blue pillow", "Soft blue pillow\nfor a bed", "", "3.5 ft",
+	    "bed\nblue pillows, blue", "pillowcase for pillow", "no such thing"};
+	enum { TEXTS = sizeof(texts) / sizeof(texts[0]) };
+	Stored *stored = make_model(arena);
+	SermModel *model = NULL;
+	SermQuery *queries[TEXTS];
+	SermPrediction rows[SERM_BATCH_ROWS], alone[SERM_BATCH_ROWS], parsed;
+	SermArena scratch = unit_arena();
+	SermError error = {0};
+	SermBatch *batch;
+	size_t bad = 0, next = 0;
+
+	bad += serm_model_open("interaction", &stored->set, arena, &model, &error) != SERM_OK;
+	for (int i = 0; i < TEXTS; i++)
+		bad += serm_model_parse_query(model, text_of(texts[i]), arena, &queries[i], &error) != SERM_OK;
+	batch = serm_model_batch(model, arena);
+	for (uint32_t size = 0; size <= SERM_BATCH_ROWS && batch != NULL; size++) {
+		for (uint32_t r = 0; r < size; r++, next++) {
+			const SermQuery *query = queries[next % TEXTS];
+			SermText text = text_of(texts[next / TEXTS % TEXTS]);
+			SermDocument doc;
+
+			bad += serm_document_parse(text, arena, &doc, &error) != SERM_OK;
+			bad += serm_model_predict(model, query, text, &scratch, &alone[r], &error) != SERM_OK;
+			bad += serm_model_predict_parsed(model, query, &doc, &parsed, &error) != SERM_OK;
+			bad += memcmp(&alone[r], &parsed, sizeof(parsed)) != 0;
+			bad += serm_batch_add(batch, query, &doc, &error) != SERM_OK;
+		}
+		bad += serm_batch_count(batch) != size;
+		serm_batch_run(batch, rows);
+		bad += serm_batch_count(batch) != 0;
+		for (uint32_t r = 0; r < size; r++)
+			bad += memcmp(&alone[r], &rows[r], sizeof(rows[r])) != 0;
+	}
+	CHECK(bad == 0 && batch != NULL, "a batch gives each pair the bits it has alone");
+	serm_arena_free(&scratch);
+}
+
 /* The largest numbers that opening accepts still give finite predictions. */
 static void
 test_extremes(SermArena *arena)
@@ -413,6 +455,7 @@ main(void)
 	test_damaged_numbers(&arena);
 	test_scaling();
 	test_predict(&arena);
+	test_batch(&arena);
 	test_extremes(&arena);
 	serm_arena_free(&arena);
 	DONE();

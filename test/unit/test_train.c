@@ -503,7 +503,7 @@ test_residual(SermArena *arena)
 	SermReal target[N * 2], guard[N], weight[N];
 	uint32_t start[LISTS + 1];
 	uint64_t key[LISTS];
-	SermLossTerm ce = {serm_loss_find("ce"), 1, {.slope = 0}};
+	SermLossTerm likelihood = {serm_loss_find("ce"), 1, {0}};
 	SermFitProblem problem = {.input_count = INPUTS,
 	    .grade_count = 2,
 	    .example_count = N,
@@ -514,7 +514,7 @@ test_residual(SermArena *arena)
 	    .weight = weight,
 	    .list_start = start,
 	    .list_key = key,
-	    .terms = &ce,
+	    .terms = &likelihood,
 	    .term_count = 1};
 	Watch watch = {0};
 	SermTrainHost host = {keep_going, progress, NULL, NULL, &watch};
@@ -537,7 +537,6 @@ test_residual(SermArena *arena)
 	serm_train_defaults(&options);
 	options.epochs = 20;
 	options.batch = 32;
-	options.pairwise = 0;
 	CHECK(serm_fit_heads(&problem, &options, &host, arena, &fit, &error) == SERM_OK, "a residual trains");
 	serm_heads_predict(&fit.heads, input, 0, &prediction);
 	CHECK_NEAR(prediction.score, 0.5, 0.03, "the heads leave to the guard what the guard explains");

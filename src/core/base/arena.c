@@ -55,15 +55,13 @@ add_block(SermArena *arena, size_t size)
 	return block;
 }
 
-void *
-serm_arena_alloc(SermArena *arena, size_t size)
+/* `size` is a multiple of SERM_ARENA_ALIGN. */
+static void *
+take(SermArena *arena, size_t size)
 {
 	SermArenaBlock *block = arena->head;
 	void *memory;
 
-	if (size > SIZE_MAX - SERM_ARENA_ALIGN)
-		return NULL;
-	size = (size + SERM_ARENA_ALIGN - 1) & ~(SERM_ARENA_ALIGN - 1);
 	if (block == NULL || block->size - block->used < size) {
 		block = add_block(arena, size);
 		if (block == NULL)
@@ -71,7 +69,23 @@ serm_arena_alloc(SermArena *arena, size_t size)
 	}
 	memory = block->start + block->used;
 	block->used += size;
-	return memset(memory, 0, size);
+	return memory;
+}
+
+void *
+serm_arena_reserve(SermArena *arena, size_t size)
+{
+	if (size > SIZE_MAX - SERM_ARENA_ALIGN)
+		return NULL;
+	return take(arena, (size + SERM_ARENA_ALIGN - 1) & ~(SERM_ARENA_ALIGN - 1));
+}
+
+void *
+serm_arena_alloc(SermArena *arena, size_t size)
+{
+	void *memory = serm_arena_reserve(arena, size);
+
+	return memory != NULL ? memset(memory, 0, size) : NULL;
 }
 
 void *

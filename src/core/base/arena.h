@@ -3,7 +3,7 @@
  * core call needs is taken from one arena and released together: there is no
  * per-object free, so an unwinding caller cannot leak.
  *
- * Invariants: every allocation is zeroed and aligned to SERM_ARENA_ALIGN; the
+ * Invariants: every allocation is aligned to SERM_ARENA_ALIGN and, unless only reserved, zeroed; the
  * sum of block sizes never exceeds `limit`; a failed allocation returns NULL
  * and leaves the arena usable.
  */
@@ -38,6 +38,8 @@ typedef struct SermArenaMark {
 extern void serm_arena_init(SermArena *arena, SermAllocator allocator, size_t limit);
 /* `size` zeroed bytes, or NULL when the host or the limit refuses. */
 extern void *serm_arena_alloc(SermArena *arena, size_t size);
+/* `size` bytes that hold anything: for large tables of which little may ever be used. */
+extern void *serm_arena_reserve(SermArena *arena, size_t size);
 /* `count` zeroed elements; NULL also when the product overflows. */
 extern void *serm_arena_array(SermArena *arena, size_t count, size_t element_size);
 /* A NUL-terminated copy of `length` bytes. */

@@ -12,9 +12,6 @@
 #define TILE_ROWS ((size_t) 6)
 #define TILE_DEPTH ((size_t) 256)
 
-typedef SermReal Four
-    __attribute__((vector_size(4 * sizeof(SermReal)), aligned(sizeof(SermReal)), may_alias));
-
 /* 16 bytes is what every x86-64 and every 64-bit ARM has. */
 #define VECTOR_BYTES 16
 #define TARGET
@@ -63,18 +60,46 @@ serm_axpy(SermReal alpha, const SermReal *x, SermReal *y, size_t n)
 	CHOOSE(axpy, alpha, x, y, n);
 }
 
-void
-serm_affine(
-    const SermReal *w, const SermReal *b, const SermReal *x, size_t outputs, size_t inputs, SermReal *y)
+bool
+serm_affine_with(size_t vector_bytes, const SermAffine *jobs, size_t job_count, const uint16_t *index,
+    size_t count, size_t outputs, bool rectify)
 {
-	/* Rows of odd length straddle cache lines, which costs 64-byte loads more than their width gains. */
+	SERM_ASSERT(outputs % SERM_AFFINE_OUTPUTS == 0);
 #if defined(__x86_64__)
-	if (has_32()) {
-		affine_32(w, b, x, outputs, inputs, y);
-		return;
-	}
+	if (vector_bytes > 32 ? !has_64() : vector_bytes > 16 && !has_32())
+		return false;
+#else
+	if (vector_bytes > 16)
+		return false;
 #endif
-	affine_16(w, b, x, outputs, inputs, y);
+	for (size_t first = 0; first < job_count; first += 4) {
+		const SermAffine *four[4];
+
+		/* Past the end the last one is computed again. */
+		for (size_t j = 0; j < 4; j++)
+			four[j] = &jobs[first + j < job_count ? first + j : job_count - 1];
+#if defined(__x86_64__)
+		if (vector_bytes > 32)
+			affine_64(four, index, count, outputs, rectify);
+		else if (vector_bytes > 16)
+			affine_32(four, index, count, outputs, rectify);
+		else
+#endif
+			affine_16(four, index, count, outputs, rectify);
+	}
+	return true;
+}
+
+void
+serm_affine(const SermAffine *jobs, size_t job_count, const uint16_t *index, size_t count, size_t outputs,
+    bool rectify)
+{
+	size_t vector_bytes = 16;
+
+#if defined(__x86_64__)
+	vector_bytes = has_64() ? 64 : has_32() ? 32 : 16;
+#endif
+	(void) serm_affine_with(vector_bytes, jobs, job_count, index, count, outputs, rectify);
 }
 
 void

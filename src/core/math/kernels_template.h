@@ -13,6 +13,7 @@
 #define TILE_COLUMNS (2 * LANES)
 
 typedef SermReal VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(SermReal)), may_alias));
+typedef uint32_t NAMED(Bits) __attribute__((vector_size(VECTOR_BYTES), may_alias));
 
 /* The sum of the lanes: lane i is added to lane i + half, and again. */
 static inline __attribute__((always_inline)) TARGET SermReal
@@ -60,102 +61,81 @@ NAMED(axpy)(SermReal alpha, const SermReal *x, SermReal *y, size_t n)
 		y[i] += alpha * x[i];
 }
 
-/* serm_affine() never takes the widest vectors. */
-#if VECTOR_BYTES < 64
-#if VECTOR_BYTES >= 32 || !defined(SERM_REAL_DOUBLE)
-/* Halve until four lanes are left. */
-static inline __attribute__((always_inline)) TARGET Four
-NAMED(to_four)(const VECTOR *vector)
-{
-	const Four *quarter = (const Four *) vector;
-	Four sum = quarter[0];
-
-	if (LANES == 8)
-		sum = quarter[0] + quarter[1];
-	return sum;
-}
-#endif
-
-/* The sums of four vectors, each in the order of lane_sum. */
 static inline __attribute__((always_inline)) TARGET void
-NAMED(sum_four)(const VECTOR *s0, const VECTOR *s1, const VECTOR *s2, const VECTOR *s3, SermReal *sums)
+NAMED(affine_store)(const VECTOR *sum, bool rectify, SermReal *y)
 {
-#if VECTOR_BYTES >= 32 || !defined(SERM_REAL_DOUBLE)
-	Four q0 = NAMED(to_four)(s0), q1 = NAMED(to_four)(s1), q2 = NAMED(to_four)(s2), q3 = NAMED(to_four)(s3);
-	Four s01 = __builtin_shufflevector(q0, q1, 0, 4, 1, 5) + __builtin_shufflevector(q0, q1, 2, 6, 3, 7);
-	Four s23 = __builtin_shufflevector(q2, q3, 0, 4, 1, 5) + __builtin_shufflevector(q2, q3, 2, 6, 3, 7);
+	VECTOR result = *sum;
 
-	*(Four *) sums =
-	    __builtin_shufflevector(s01, s23, 0, 1, 4, 5) + __builtin_shufflevector(s01, s23, 2, 3, 6, 7);
-#else
-	sums[0] = NAMED(lane_sum)(s0);
-	sums[1] = NAMED(lane_sum)(s1);
-	sums[2] = NAMED(lane_sum)(s2);
-	sums[3] = NAMED(lane_sum)(s3);
-#endif
+	if (rectify)
+		result = (VECTOR) ((NAMED(Bits)) result & (NAMED(Bits))(result > 0));
+	*(VECTOR *) y = result;
 }
 
 /*
- * Four outputs at a time share the loads of x. What does not fill a vector is
- * read again from the end of the row, against a copy of x that is zero where
- * the vectors before have been.
+ * Two vectors of outputs of four products at once: eight sums hide the latency of the additions. Each
+ * takes the inputs in order, so it does not depend on what is computed beside it.
  */
+static inline __attribute__((always_inline)) TARGET void
+NAMED(affine_two)(const SermAffine *const jobs[4], const uint16_t *index, size_t count, size_t outputs,
+    size_t at, bool rectify)
+{
+	const SermReal *w0 = jobs[0]->w + at, *w1 = jobs[1]->w + at, *w2 = jobs[2]->w + at, *w3 = jobs[3]->w + at;
+	const SermReal *x0 = jobs[0]->x, *x1 = jobs[1]->x, *x2 = jobs[2]->x, *x3 = jobs[3]->x;
+	VECTOR a0 = LOAD(jobs[0]->b + at), b0 = LOAD(jobs[0]->b + at + LANES);
+	VECTOR a1 = LOAD(jobs[1]->b + at), b1 = LOAD(jobs[1]->b + at + LANES);
+	VECTOR a2 = LOAD(jobs[2]->b + at), b2 = LOAD(jobs[2]->b + at + LANES);
+	VECTOR a3 = LOAD(jobs[3]->b + at), b3 = LOAD(jobs[3]->b + at + LANES);
+
+	for (size_t n = 0; n < count; n++) {
+		size_t i = index[n], row = i * outputs;
+
+		a0 += LOAD(w0 + row) * x0[i], b0 += LOAD(w0 + row + LANES) * x0[i];
+		a1 += LOAD(w1 + row) * x1[i], b1 += LOAD(w1 + row + LANES) * x1[i];
+		a2 += LOAD(w2 + row) * x2[i], b2 += LOAD(w2 + row + LANES) * x2[i];
+		a3 += LOAD(w3 + row) * x3[i], b3 += LOAD(w3 + row + LANES) * x3[i];
+	}
+	NAMED(affine_store)
+	(&a0, rectify, jobs[0]->y + at), NAMED(affine_store)(&b0, rectify, jobs[0]->y + at + LANES);
+	NAMED(affine_store)
+	(&a1, rectify, jobs[1]->y + at), NAMED(affine_store)(&b1, rectify, jobs[1]->y + at + LANES);
+	NAMED(affine_store)
+	(&a2, rectify, jobs[2]->y + at), NAMED(affine_store)(&b2, rectify, jobs[2]->y + at + LANES);
+	NAMED(affine_store)
+	(&a3, rectify, jobs[3]->y + at), NAMED(affine_store)(&b3, rectify, jobs[3]->y + at + LANES);
+}
+
+/* The same with one vector. */
+static inline __attribute__((always_inline)) TARGET void
+NAMED(affine_one)(const SermAffine *const jobs[4], const uint16_t *index, size_t count, size_t outputs,
+    size_t at, bool rectify)
+{
+	const SermReal *w0 = jobs[0]->w + at, *w1 = jobs[1]->w + at, *w2 = jobs[2]->w + at, *w3 = jobs[3]->w + at;
+	VECTOR a0 = LOAD(jobs[0]->b + at), a1 = LOAD(jobs[1]->b + at);
+	VECTOR a2 = LOAD(jobs[2]->b + at), a3 = LOAD(jobs[3]->b + at);
+
+	for (size_t n = 0; n < count; n++) {
+		size_t i = index[n], row = i * outputs;
+
+		a0 += LOAD(w0 + row) * jobs[0]->x[i];
+		a1 += LOAD(w1 + row) * jobs[1]->x[i];
+		a2 += LOAD(w2 + row) * jobs[2]->x[i];
+		a3 += LOAD(w3 + row) * jobs[3]->x[i];
+	}
+	NAMED(affine_store)(&a0, rectify, jobs[0]->y + at), NAMED(affine_store)(&a1, rectify, jobs[1]->y + at);
+	NAMED(affine_store)(&a2, rectify, jobs[2]->y + at), NAMED(affine_store)(&a3, rectify, jobs[3]->y + at);
+}
+
 static TARGET void
 NAMED(affine)(
-    const SermReal *w, const SermReal *b, const SermReal *x, size_t outputs, size_t inputs, SermReal *y)
+    const SermAffine *const jobs[4], const uint16_t *index, size_t count, size_t outputs, bool rectify)
 {
-	size_t whole = inputs / LANES * LANES, rest = inputs - whole;
-	SermReal tail[LANES] = {0};
-	size_t o = 0;
+	size_t at = 0;
 
-	if (inputs < LANES) {
-		for (; o < outputs; o++) {
-			SermReal sum = b[o];
-
-			for (size_t i = 0; i < inputs; i++)
-				sum += w[o * inputs + i] * x[i];
-			y[o] = sum;
-		}
-		return;
-	}
-	for (size_t i = 0; i < rest; i++)
-		tail[LANES - rest + i] = x[whole + i];
-	for (; o + 4 <= outputs; o += 4) {
-		const SermReal *w0 = w + o * inputs, *w1 = w0 + inputs, *w2 = w1 + inputs, *w3 = w2 + inputs;
-		VECTOR s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-
-		for (size_t i = 0; i < whole; i += LANES) {
-			VECTOR v = LOAD(x + i);
-
-			s0 += LOAD(w0 + i) * v;
-			s1 += LOAD(w1 + i) * v;
-			s2 += LOAD(w2 + i) * v;
-			s3 += LOAD(w3 + i) * v;
-		}
-		if (rest > 0) {
-			size_t i = inputs - LANES;
-
-			s0 += LOAD(w0 + i) * LOAD(tail);
-			s1 += LOAD(w1 + i) * LOAD(tail);
-			s2 += LOAD(w2 + i) * LOAD(tail);
-			s3 += LOAD(w3 + i) * LOAD(tail);
-		}
-		NAMED(sum_four)(&s0, &s1, &s2, &s3, y + o);
-		for (size_t i = 0; i < 4; i++)
-			y[o + i] += b[o + i];
-	}
-	for (; o < outputs; o++) {
-		const SermReal *row = w + o * inputs;
-		VECTOR s0 = {0};
-
-		for (size_t i = 0; i < whole; i += LANES)
-			s0 += LOAD(row + i) * LOAD(x + i);
-		if (rest > 0)
-			s0 += LOAD(row + inputs - LANES) * LOAD(tail);
-		y[o] = NAMED(lane_sum)(&s0) + b[o];
-	}
+	for (; at + 2 * LANES <= outputs; at += 2 * LANES)
+		NAMED(affine_two)(jobs, index, count, outputs, at, rectify);
+	for (; at < outputs; at += LANES)
+		NAMED(affine_one)(jobs, index, count, outputs, at, rectify);
 }
-#endif
 
 /*
  * sums[6][TILE_COLUMNS] = sum over p < k of a[i][p * step] * packed[p][TILE_COLUMNS].

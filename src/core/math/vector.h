@@ -10,8 +10,27 @@
 #include "core/base/real.h"
 #include "core/base/status.h"
 
-/* y[o] = b[o] + sum over i of w[o][i] x[i]; w is [outputs][inputs], finite. */
-extern void serm_affine(
-    const SermReal *w, const SermReal *b, const SermReal *x, size_t outputs, size_t inputs, SermReal *y);
+/* Rows of weights are padded to a multiple of this. */
+#define SERM_AFFINE_OUTPUTS 16
+
+/* y[o] = b[o] + sum over i of x[i] w[i][o]; all finite. */
+typedef struct SermAffine {
+	const SermReal *w; /* [inputs][outputs] */
+	const SermReal *b; /* [outputs] */
+	const SermReal *x;
+	SermReal *y; /* [outputs] */
+} SermAffine;
+
+/*
+ * Some products of one shape. The sums run over the inputs that `index` names, `count` of them, in its
+ * order; leaving one out whose x is 0 changes no bit. `rectify` makes what is negative 0. A product has the
+ * same bits among others and alone.
+ */
+extern void serm_affine(const SermAffine *jobs, size_t job_count, const uint16_t *index, size_t count,
+    size_t outputs, bool rectify);
+
+/* The same with vectors of 16, 32 or 64 bytes, for tests; false when the processor has none so wide. */
+extern bool serm_affine_with(size_t vector_bytes, const SermAffine *jobs, size_t job_count,
+    const uint16_t *index, size_t count, size_t outputs, bool rectify);
 
 #endif

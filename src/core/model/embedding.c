@@ -22,6 +22,35 @@
 #define NGRAM_MIN 3
 #define NGRAM_MAX 5
 
+static_assert(NGRAM_MIN == 3 && NGRAM_MAX == 5, "hash_ngrams() knows these");
+
+/* Rows of the n-grams of a framed word; the constant n's are unrolled. */
+static inline __attribute__((always_inline)) uint32_t
+hash_ngrams_of(const uint32_t *framed, uint32_t size, uint32_t n, uint32_t *rows)
+{
+	for (uint32_t start = 0; start + n <= size; start++) {
+		uint32_t hash = serm_hash_begin(SEED_NGRAM + n);
+
+		hash = serm_hash_step(hash, framed[start]);
+		hash = serm_hash_step(hash, framed[start + 1]);
+		hash = serm_hash_step(hash, framed[start + 2]);
+		if (n > 3)
+			hash = serm_hash_step(hash, framed[start + 3]);
+		if (n > 4)
+			hash = serm_hash_step(hash, framed[start + 4]);
+		rows[start] = serm_hash_end(hash) & ROW_MASK;
+	}
+	return size - n + 1;
+}
+
+static uint32_t
+hash_ngrams(const uint32_t *framed, uint32_t size, uint32_t n, uint32_t *rows)
+{
+	return n == 3   ? hash_ngrams_of(framed, size, 3, rows)
+	       : n == 4 ? hash_ngrams_of(framed, size, 4, rows)
+	                : hash_ngrams_of(framed, size, 5, rows);
+}
+
 uint32_t
 serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows)
 {
@@ -32,13 +61,7 @@ serm_embedding_rows(const uint32_t *code_points, uint32_t length, uint32_t *rows
 	size = serm_word_frame(
 	    code_points, length < SERM_EMBEDDING_WORD_MAX ? length : SERM_EMBEDDING_WORD_MAX, framed);
 	for (uint32_t n = NGRAM_MIN; n <= NGRAM_MAX && n < size; n++)
-		for (uint32_t start = 0; start + n <= size; start++) {
-			uint32_t hash = serm_hash_begin(SEED_NGRAM + n);
-
-			for (uint32_t i = 0; i < n; i++)
-				hash = serm_hash_step(hash, framed[start + i]);
-			rows[count++] = serm_hash_end(hash) & ROW_MASK;
-		}
+		count += hash_ngrams(framed, size, n, rows + count);
 	SERM_ASSERT(count <= SERM_WORD_ROWS_MAX);
 	return count;
 }
@@ -143,57 +166,41 @@ serm_embedding_word(const SermEmbedding *embedding, const uint32_t *code_points,
 	serm_embedding_unit(embedding, rows, count, unit);
 }
 
+static bool
+table_init(SermWordTable *table, uint32_t entry_bits, SermArena *arena)
+{
+	table->bits = entry_bits - 1;
+	table->epoch = 1;
+	table->keys = serm_arena_array(arena, (size_t) 1 << entry_bits, sizeof(SermWordKey));
+	return table->keys != NULL;
+}
+
 SermWordCache *
 serm_word_cache_create(SermArena *arena)
 {
-	return serm_arena_alloc(arena, sizeof(SermWordCache));
-}
+	SermWordCache *cache = serm_arena_alloc(arena, sizeof(SermWordCache));
 
-/* The entry that `word` has or would have; NULL when it is not to be cached. */
-static SermCachedUnit *
-cache_entry(const SermEmbedding *embedding, const SermWord *word)
-{
-	if (embedding->cache == NULL || word->length > SERM_CACHE_WORD_MAX)
+	if (cache == NULL || !table_init(&cache->units, SERM_CACHE_UNITS_BITS, arena) ||
+	    !table_init(&cache->matches, SERM_CACHE_MATCHES_BITS, arena))
 		return NULL;
-	return &embedding->cache->units[word->id % SERM_CACHE_UNITS];
-}
-
-static bool
-cache_hit(const SermCachedUnit *entry, const uint32_t *code_points, uint32_t length)
-{
-	return entry != NULL && entry->length == length &&
-	       memcmp(entry->code_points, code_points, length * sizeof(uint32_t)) == 0;
+	cache->unit = serm_arena_reserve(arena, (sizeof(float) * WIDTH) << SERM_CACHE_UNITS_BITS);
+	cache->match = serm_arena_reserve(arena, SERM_CACHE_MATCH_BYTES);
+	return cache->unit != NULL && cache->match != NULL ? cache : NULL;
 }
 
 bool
 serm_embedding_words(
     const SermEmbedding *embedding, const SermWords *words, uint32_t count, SermArena *scratch, float *units)
 {
-	uint32_t missing = 0, used = 0, total = 0;
-	uint32_t *missed = serm_arena_array(scratch, count, sizeof(uint32_t));
+	uint32_t *rows = serm_arena_array(scratch, (size_t) count * SERM_WORD_ROWS_MAX, sizeof(uint32_t));
 	uint32_t *row_counts = serm_arena_array(scratch, count, sizeof(uint32_t));
-	uint32_t *rows;
+	uint32_t used = 0;
 
-	if (missed == NULL || row_counts == NULL)
-		return false;
-	for (uint32_t i = 0; i < count; i++) {
-		const SermWord *word = &words->words[i];
-		const SermCachedUnit *entry = cache_entry(embedding, word);
-
-		if (cache_hit(entry, words->code_points + word->start, word->length))
-			memcpy(units + (size_t) i * WIDTH, entry->unit, sizeof(entry->unit));
-		else {
-			missed[missing++] = i;
-			total +=
-			    1 + 3 * (word->length < SERM_EMBEDDING_WORD_MAX ? word->length : SERM_EMBEDDING_WORD_MAX);
-		}
-	}
-	rows = serm_arena_array(scratch, total, sizeof(uint32_t));
-	if (rows == NULL)
+	if (rows == NULL || row_counts == NULL)
 		return false;
 	/* All rows are asked for before the first is added: the table is larger than the near caches. */
-	for (uint32_t i = 0; i < missing; i++) {
-		const SermWord *word = &words->words[missed[i]];
+	for (uint32_t i = 0; i < count; i++) {
+		const SermWord *word = &words->words[i];
 
 		row_counts[i] = serm_embedding_rows(words->code_points + word->start, word->length, rows + used);
 		for (uint32_t r = 0; r < row_counts[i]; r++) {
@@ -202,18 +209,9 @@ serm_embedding_words(
 		}
 		used += row_counts[i];
 	}
-	for (uint32_t i = 0; i < missing; i++) {
-		const SermWord *word = &words->words[missed[i]];
-		SermCachedUnit *entry = cache_entry(embedding, word);
-		float *unit = units + (size_t) missed[i] * WIDTH;
-
-		serm_embedding_unit(embedding, rows, row_counts[i], unit);
+	for (uint32_t i = 0; i < count; i++) {
+		serm_embedding_unit(embedding, rows, row_counts[i], units + (size_t) i * WIDTH);
 		rows += row_counts[i];
-		if (entry != NULL) {
-			entry->length = word->length;
-			memcpy(entry->code_points, words->code_points + word->start, word->length * sizeof(uint32_t));
-			memcpy(entry->unit, unit, sizeof(entry->unit));
-		}
 	}
 	return true;
 }

@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "core/model/features_parts.h"
-#include "core/model/word_cache.h"
 
 #define TITLE 0
 #define BODY SERM_FIELD_FEATURES
@@ -24,12 +23,18 @@
 #define TITLE_DOT (BODY_KERNELS + SERM_KERNELS)
 #define BODY_DOT (TITLE_DOT + 1)
 
-/* What ordinary pairs need of the scratch arena; a multiple of SERM_ARENA_ALIGN. */
-#define SCRATCH_BYTES ((size_t) 192 * 1024)
+/* What any document needs of the scratch arena; a multiple of SERM_ARENA_ALIGN. */
+#define SCRATCH_BYTES ((size_t) SERM_DOCUMENT_BYTES_MAX)
 
 static_assert(GLOBAL + SERM_GLOBAL_FEATURES == SERM_LEXICAL_FEATURES, "the blocks fill the lexical part");
 static_assert(BODY_DOT + 1 == SERM_FEATURES, "the blocks fill the whole");
 static_assert(SERM_QUERY_WORDS_MAX <= 64, "terms are bits of a mask");
+static_assert(SERM_INTERACTION_TITLE_WORDS <= SERM_DOCUMENT_TITLE_SPELLED &&
+                  SERM_FUZZY_WORDS_MAX <= SERM_DOCUMENT_TITLE_SPELLED,
+    "what is compared by spelling is spelled");
+static_assert(SERM_INTERACTION_BODY_WORDS <= SERM_DOCUMENT_BODY_SPELLED &&
+                  SERM_FUZZY_WORDS_MAX <= SERM_DOCUMENT_BODY_SPELLED,
+    "what is compared by spelling is spelled");
 
 static SermStatus
 out_of_memory(SermError *error)
@@ -54,6 +59,7 @@ collect_terms(const SermStatistics *statistics, const SermWords *words, SermPars
 			while (query->slots[at] != SERM_TERM_NONE)
 				at = (at + 1) % SERM_TERM_SLOTS;
 			found = query->slots[at] = (uint8_t) query->term_count++;
+			query->present[at / 64] |= UINT64_C(1) << at % 64;
 			term = &query->terms[found];
 			term->id = word->id;
 			term->number = word->number;
@@ -117,42 +123,10 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 		return out_of_memory(error);
 	if (embedding->rows != NULL && !serm_pooling_parse(embedding, &words, arena, query))
 		return out_of_memory(error);
+	serm_match_layout(query);
+	if (embedding->cache != NULL)
+		query->serial = ++embedding->cache->query_count;
 	*parsed = query;
-	return SERM_OK;
-}
-
-static float
-word_idf(const SermStatistics *statistics, SermWordCache *cache, uint32_t id)
-{
-	SermCachedIdf *entry = cache != NULL ? &cache->idfs[id % SERM_CACHE_IDFS] : NULL;
-	float idf;
-
-	if (entry != NULL && entry->id == id && entry->idf > 0)
-		return entry->idf;
-	idf = (float) serm_statistics_idf(statistics, id);
-	if (entry != NULL)
-		*entry = (SermCachedIdf){id, idf};
-	return idf;
-}
-
-/* Segment a field and find the query's terms in it. */
-static SermStatus
-read_field(const SermStatistics *statistics, SermWordCache *cache, const SermParsedQuery *query,
-    SermText text, uint32_t words_max, SermArena *scratch, SermField *field, SermError *error)
-{
-	SermStatus status = serm_text_words(text, words_max, scratch, &field->words, error);
-
-	if (status != SERM_OK || field->words.count == 0)
-		return status;
-	field->idf = serm_arena_array(scratch, field->words.count, sizeof(float));
-	field->term = serm_arena_alloc(scratch, field->words.count);
-	if (field->idf == NULL || field->term == NULL)
-		return out_of_memory(error);
-	serm_field_match(query, field);
-	for (uint32_t i = 0; i < field->words.count; i++)
-		field->idf[i] = word_idf(statistics, cache, field->words.words[i].id);
-	if (query->term_count > 0 && !serm_field_compare(query, field, scratch))
-		return out_of_memory(error);
 	return SERM_OK;
 }
 
@@ -183,7 +157,7 @@ joined_features(const SermStatistics *statistics, const SermParsedQuery *query, 
 		missing[t] = 1 - best;
 		fuzzy += query->terms[t].idf * best;
 	}
-	bm25 = serm_bm25(query, tf, title->words.count + body->words.count, statistics->joined_length);
+	bm25 = serm_bm25(query, tf, title->count + body->count, statistics->joined_length);
 	coverage = serm_terms_weight(query, matched) / query->weight;
 	value[0] = value[1] = (float) (bm25 / query->weight);
 	value[2] = value[3] = (float) coverage;
@@ -198,10 +172,10 @@ joined_features(const SermStatistics *statistics, const SermParsedQuery *query, 
 static void
 global_features(const SermParsedQuery *query, const SermField *title, const SermField *body, float *value)
 {
-	double length = (double) title->words.count + body->words.count;
+	double length = (double) title->count + body->count;
 
-	value[6] = body->words.count > 0;
-	value[5] = title->words.count > 0;
+	value[6] = body->count > 0;
+	value[5] = title->count > 0;
 	value[7] = (float) (log(1 + length) / 6);
 	if (query->term_count == 0)
 		return;
@@ -214,40 +188,51 @@ global_features(const SermParsedQuery *query, const SermField *title, const Serm
 	value[9] = (float) (log(1 + query->weight) / 4);
 }
 
-static SermStatus
-compute(const SermStatistics *statistics, const SermEmbedding *embedding, const SermParsedQuery *query,
-    SermText doc, SermArena *scratch, SermFeatures *features, SermError *error)
+/* Nothing is known of a field yet; the arrays that are indexed by matches need no start. */
+static void
+start_field(const SermParsedQuery *query, double average_length, SermField *field)
 {
-	SermField title = {.average_length = statistics->title_length};
-	SermField body = {.average_length = statistics->body_length};
-	SermText title_text, body_text;
-	SermStatus status;
+	memset(field, 0, offsetof(SermField, place));
+	memset(field->tf, 0, query->term_count * sizeof(field->tf[0]));
+	memset(field->fuzzy, 0, query->term_count * sizeof(field->fuzzy[0]));
+	memset(field->kernels, 0, sizeof(field->kernels));
+	field->trigrams_common = field->trigrams_count = 0;
+	field->dot = 0;
+	field->average_length = average_length;
+}
+
+static void
+put_interactions(const SermField *field, float *kernels, float *dot)
+{
+	memcpy(kernels, field->kernels, sizeof(field->kernels));
+	*dot = field->dot;
+}
+
+void
+serm_features_of_document(const SermStatistics *statistics, const SermEmbedding *embedding,
+    const SermParsedQuery *query, const SermDocument *doc, SermFeatures *features)
+{
+	const SermPair pair = {statistics, embedding, query};
+	SermField title, body;
 	float *value = features->value;
 
-	serm_text_split_document(doc, &title_text, &body_text);
-	status = read_field(
-	    statistics, embedding->cache, query, title_text, SERM_TITLE_WORDS_MAX, scratch, &title, error);
-	if (status == SERM_OK)
-		status = read_field(
-		    statistics, embedding->cache, query, body_text, SERM_BODY_WORDS_MAX, scratch, &body, error);
-	if (status != SERM_OK)
-		return status;
-	if (title.words.count > 0)
+	*features = (SermFeatures){0};
+	start_field(query, statistics->title_length, &title);
+	start_field(query, statistics->body_length, &body);
+	if (doc->title.count > 0) {
+		serm_field_read(&pair, &doc->title, SERM_INTERACTION_TITLE_WORDS, &title);
 		serm_field_features(query, &title, value + TITLE);
-	if (body.words.count > 0)
+	}
+	if (doc->body.count > 0) {
+		serm_field_read(&pair, &doc->body, SERM_INTERACTION_BODY_WORDS, &body);
 		serm_field_features(query, &body, value + BODY);
+	}
 	if (query->term_count > 0)
 		joined_features(statistics, query, &title, &body, value + JOINED, &features->bm25);
 	global_features(query, &title, &body, value + GLOBAL);
-	if (query->lane_groups > 0) {
-		if (!serm_pooling_field(embedding, query, &title, SERM_INTERACTION_TITLE_WORDS, scratch,
-		        value + TITLE_KERNELS, value + TITLE_DOT) ||
-		    !serm_pooling_field(embedding, query, &body, SERM_INTERACTION_BODY_WORDS, scratch,
-		        value + BODY_KERNELS, value + BODY_DOT))
-			return out_of_memory(error);
-		features->dot = value[TITLE_DOT] + value[BODY_DOT];
-	}
-	return SERM_OK;
+	put_interactions(&title, value + TITLE_KERNELS, value + TITLE_DOT);
+	put_interactions(&body, value + BODY_KERNELS, value + BODY_DOT);
+	features->dot = value[TITLE_DOT] + value[BODY_DOT];
 }
 
 SermStatus
@@ -255,6 +240,7 @@ serm_features_compute(const SermStatistics *statistics, const SermEmbedding *emb
     const SermParsedQuery *query, SermText doc, SermArena *scratch, SermFeatures *features, SermError *error)
 {
 	SermArenaMark mark = serm_arena_mark(scratch);
+	SermDocument parsed;
 	SermStatus status;
 
 	/* A fresh arena gets its first block before the mark, so that rewinding keeps it for the next row. */
@@ -263,8 +249,9 @@ serm_features_compute(const SermStatistics *statistics, const SermEmbedding *emb
 		mark.used = 0;
 		serm_arena_rewind(scratch, mark);
 	}
-	*features = (SermFeatures){0};
-	status = compute(statistics, embedding, query, doc, scratch, features, error);
+	status = serm_document_parse(doc, scratch, &parsed, error);
+	if (status == SERM_OK)
+		serm_features_of_document(statistics, embedding, query, &parsed, features);
 	serm_arena_rewind(scratch, mark);
 	return status;
 }

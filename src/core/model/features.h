@@ -6,6 +6,7 @@
 #define SERM_CORE_MODEL_FEATURES_H
 
 #include "core/model/embedding.h"
+#include "core/text/document.h"
 
 #define SERM_LEXICAL_FEATURES 59
 #define SERM_INTERACTION_FEATURES 14
@@ -52,7 +53,11 @@ extern SermStatus serm_statistics_count(const SermText *docs, size_t doc_count, 
 extern SermStatus serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding *embedding,
     SermText query, SermArena *arena, SermParsedQuery **parsed, SermError *error);
 
-/* Features of one pair; `scratch` is used and rewound. Cost is linear in the length of the document. */
+/* Features of one pair. Cost is linear in the length of the document. */
+extern void serm_features_of_document(const SermStatistics *statistics, const SermEmbedding *embedding,
+    const SermParsedQuery *query, const SermDocument *doc, SermFeatures *features);
+
+/* The same from text; `scratch` is used and rewound. */
 extern SermStatus serm_features_compute(const SermStatistics *statistics, const SermEmbedding *embedding,
     const SermParsedQuery *query, SermText doc, SermArena *scratch, SermFeatures *features, SermError *error);
 

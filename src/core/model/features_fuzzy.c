@@ -2,142 +2,100 @@
  * Matches that are not identity (S6): words that share trigrams (Dice of
  * distinct trigram sets, as in pg_trgm's family), and words that are written
  * together on one side only.
- *
- * Work is bounded by constants: SERM_FUZZY_WORDS_MAX words of the field and
- * SERM_FUZZY_TERMS_MAX terms, and most comparisons end at the signatures.
  */
 #include "core/model/features_parts.h"
 #include "core/text/ngram.h"
 
-#define SEED_TRIGRAM 7
 /* Odd, so that it has an inverse modulo 2^64 and no power of it vanishes. */
 #define POLYNOMIAL_BASE UINT64_C(0x9e3779b97f4a7c15)
 
-/* Fill `trigrams`, whose hashes have room for SERM_TRIGRAMS_MAX or as many as the word has code points. */
-static void
-trigrams_of(const uint32_t *code_points, uint32_t length, SermTrigrams *trigrams)
+/* The trigrams of a word into `hashes` [SERM_TRIGRAMS_MAX]. */
+static SermTrigrams
+trigrams_of(const uint32_t *code_points, uint32_t length, uint32_t *hashes)
 {
-	uint32_t framed[SERM_TRIGRAMS_MAX + 2];
-	uint32_t size =
-	    serm_word_frame(code_points, length < SERM_TRIGRAMS_MAX ? length : SERM_TRIGRAMS_MAX, framed);
-	uint64_t signature = 0;
-	uint32_t count = 0;
+	SermTrigrams trigrams = {.hashes = hashes};
+	uint32_t first = SERM_WORD_BEGIN, second = code_points[0];
 
-	for (uint32_t i = 0; i + 3 <= size; i++) {
-		uint32_t hash = serm_hash_begin(SEED_TRIGRAM);
-		uint64_t bit;
+	if (length > SERM_TRIGRAMS_MAX)
+		length = SERM_TRIGRAMS_MAX;
+	for (uint32_t i = 1; i <= length; i++) {
+		uint32_t third = i < length ? code_points[i] : SERM_WORD_END;
+		uint32_t hash = serm_trigram(first, second, third);
+		uint64_t bit = UINT64_C(1) << (hash >> 26);
 		bool seen = false;
 
-		for (uint32_t j = i; j < i + 3; j++)
-			hash = serm_hash_step(hash, framed[j]);
-		hash = serm_hash_end(hash);
-		hash += hash == 0;
-		bit = UINT64_C(1) << (hash >> 26);
-		if ((signature & bit) != 0)
-			for (uint32_t j = 0; j < count && !seen; j++)
-				seen = trigrams->hashes[j] == hash;
+		if ((trigrams.signature & bit) != 0)
+			for (uint32_t j = 0; j < trigrams.count && !seen; j++)
+				seen = hashes[j] == hash;
 		if (!seen)
-			trigrams->hashes[count++] = hash;
-		signature |= bit;
+			hashes[trigrams.count++] = hash;
+		trigrams.signature |= bit;
+		first = second;
+		second = third;
 	}
-	trigrams->count = count;
-	trigrams->signature = signature;
+	return trigrams;
 }
 
-bool
-serm_trigrams_of_words(const SermWords *words, uint32_t count, SermArena *arena, SermTrigrams *trigrams)
-{
-	size_t total = 0;
-	uint32_t *hashes;
-
-	for (uint32_t i = 0; i < count; i++)
-		total += words->words[i].length;
-	hashes = serm_arena_array(arena, total, sizeof(uint32_t));
-	if (hashes == NULL)
-		return false;
-	for (uint32_t i = 0; i < count; i++) {
-		const SermWord *word = &words->words[i];
-
-		trigrams[i].hashes = hashes;
-		trigrams_of(words->code_points + word->start, word->length, &trigrams[i]);
-		hashes += trigrams[i].count;
-	}
-	return true;
-}
-
-static bool
-set_init(SermTrigramSet *set, uint32_t hashes_max, SermArena *arena)
-{
-	set->size = 16;
-	while (set->size < 2 * hashes_max)
-		set->size *= 2;
-	set->count = 0;
-	set->slots = serm_arena_array(arena, set->size, sizeof(uint32_t));
-	return set->slots != NULL;
-}
-
+/* Where `hash` is or would be. */
 static uint32_t
-set_find(const SermTrigramSet *set, uint32_t hash)
+index_find(const SermTrigramIndex *index, uint32_t hash)
 {
-	uint32_t at = hash & (set->size - 1);
+	uint32_t at = hash & (index->size - 1);
 
-	while (set->slots[at] != 0 && set->slots[at] != hash)
-		at = (at + 1) & (set->size - 1);
+	while (index->hashes[at] != 0 && index->hashes[at] != hash)
+		at = (at + 1) & (index->size - 1);
 	return at;
-}
-
-/* Is `hash` new to the set? */
-static bool
-set_insert(SermTrigramSet *set, uint32_t hash)
-{
-	uint32_t at = set_find(set, hash);
-
-	if (set->slots[at] == hash)
-		return false;
-	set->slots[at] = hash;
-	set->count++;
-	return true;
 }
 
 bool
 serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 {
-	SermTrigrams *trigrams = serm_arena_array(arena, words->count, sizeof(SermTrigrams));
+	SermTrigramIndex *index = &query->trigrams;
 	uint32_t total = 0;
 
-	if (trigrams == NULL || !serm_trigrams_of_words(words, words->count, arena, trigrams))
+	for (uint32_t i = 0; i < words->count; i++) {
+		SermTrigrams *trigrams = &query->terms[query->tokens[i]].trigrams;
+		uint32_t *hashes;
+
+		if (trigrams->count > 0)
+			continue;
+		hashes = serm_arena_array(arena, SERM_TRIGRAMS_MAX, sizeof(uint32_t));
+		if (hashes == NULL)
+			return false;
+		*trigrams = trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
+		total += trigrams->count;
+	}
+	index->size = 128;
+	while (index->size < 2 * total)
+		index->size *= 2;
+	index->hashes = serm_arena_array(arena, index->size, sizeof(uint32_t));
+	index->numbers = serm_arena_array(arena, index->size, sizeof(uint16_t));
+	if (index->hashes == NULL || index->numbers == NULL)
 		return false;
-	for (uint32_t i = 0; i < words->count; i++)
-		query->terms[query->tokens[i]].trigrams = trigrams[i];
 	for (uint32_t t = 0; t < query->term_count; t++)
-		total += query->terms[t].trigrams.count;
-	if (!set_init(&query->trigrams, total, arena))
-		return false;
-	for (uint32_t t = 0; t < query->term_count; t++)
-		for (uint32_t i = 0; i < query->terms[t].trigrams.count; i++)
-			set_insert(&query->trigrams, query->terms[t].trigrams.hashes[i]);
+		for (uint32_t i = 0; i < query->terms[t].trigrams.count; i++) {
+			uint32_t hash = query->terms[t].trigrams.hashes[i], at = index_find(index, hash);
+
+			if (index->hashes[at] == 0) {
+				index->hashes[at] = hash;
+				index->numbers[at] = (uint16_t) index->count++;
+			}
+		}
 	return true;
 }
 
 /* H(ab) = H(a) * base^|b| + H(b) modulo 2^64; `power` gets base^length. */
 static uint64_t
-polynomial(const SermWords *words, uint32_t word, uint64_t *power)
+polynomial(const uint32_t *code_points, uint32_t length, uint64_t *power)
 {
-	const uint32_t *code_points = words->code_points + words->words[word].start;
 	uint64_t hash = 0;
 
 	*power = 1;
-	for (uint32_t i = 0; i < words->words[word].length; i++) {
+	for (uint32_t i = 0; i < length; i++) {
 		hash = hash * POLYNOMIAL_BASE + code_points[i];
 		*power *= POLYNOMIAL_BASE;
 	}
 	return hash;
-}
-
-static uint64_t
-signature_bit(uint64_t hash)
-{
-	return UINT64_C(1) << (hash >> 58);
 }
 
 void
@@ -150,49 +108,27 @@ serm_compounds_of(SermParsedQuery *query, const SermWords *words)
 
 		if (term->number)
 			continue;
-		term->hash = polynomial(words, i, &term->power);
-		query->term_signature |= signature_bit(term->hash);
+		term->hash =
+		    polynomial(words->code_points + words->words[i].start, words->words[i].length, &term->power);
+		query->term_signature |= serm_compound_bit(term->hash);
 		if (before == NULL || before->number)
 			continue;
 		compound = &query->compounds[query->compound_count++];
 		compound->hash = before->hash * term->power + term->hash;
 		compound->terms = UINT64_C(1) << query->tokens[i - 1] | UINT64_C(1) << query->tokens[i];
-		query->compound_signature |= signature_bit(compound->hash);
+		query->compound_signature |= serm_compound_bit(compound->hash);
 	}
 }
 
-/* Terms that are matched by joining two adjacent words of the query or of the field; never numbers. */
-static uint64_t
-compound_matches(const SermParsedQuery *query, const SermField *field, uint32_t count)
+/* Inlined into code with a population count of its own where the processor has one. */
+#define INLINE static inline __attribute__((always_inline))
+
+/* Dice of two sets if it is at least SERM_FUZZY_DICE_MIN, else 0. */
+INLINE float
+dice_of(const SermTrigrams *a, const SermTrigrams *b)
 {
-	uint64_t found = 0, before = 0;
-
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t power, hash, joined;
-
-		if (field->words.words[i].number) {
-			before = 0;
-			continue;
-		}
-		hash = polynomial(&field->words, i, &power);
-		if ((query->compound_signature & signature_bit(hash)) != 0)
-			for (uint32_t c = 0; c < query->compound_count; c++)
-				if (query->compounds[c].hash == hash)
-					found |= query->compounds[c].terms;
-		joined = before * power + hash;
-		if (before != 0 && (query->term_signature & signature_bit(joined)) != 0)
-			for (uint32_t t = 0; t < query->term_count; t++)
-				if (!query->terms[t].number && query->terms[t].hash == joined)
-					found |= UINT64_C(1) << t;
-		before = hash;
-	}
-	return found;
-}
-
-/* Dice of two sets if it is more than `least`, else `least`. */
-static float
-dice_above(const SermTrigrams *a, const SermTrigrams *b, float least)
-{
+	/* Dice of sets this small takes no value between this and the minimum. */
+	const float below = SERM_FUZZY_DICE_MIN - 1e-3f;
 	/* A trigram whose bit the other set lacks is not in it. */
 	uint32_t most_a = a->count - (uint32_t) __builtin_popcountll(a->signature & ~b->signature);
 	uint32_t most_b = b->count - (uint32_t) __builtin_popcountll(b->signature & ~a->signature);
@@ -200,8 +136,8 @@ dice_above(const SermTrigrams *a, const SermTrigrams *b, float least)
 	float sum = (float) (a->count + b->count);
 	uint32_t common = 0;
 
-	if (2 * (float) most / sum <= least)
-		return least;
+	if (2 * (float) most <= below * sum)
+		return 0;
 	for (uint32_t i = 0; i < b->count; i++) {
 		bool found = false;
 
@@ -211,67 +147,83 @@ dice_above(const SermTrigrams *a, const SermTrigrams *b, float least)
 			found = a->hashes[j] == b->hashes[i];
 		common += found;
 	}
-	return 2 * (float) common / sum > least ? 2 * (float) common / sum : least;
+	return 2 * (float) common / sum > below ? 2 * (float) common / sum : 0;
 }
 
-static float
-fuzzy_match(const SermTerm *term, const SermField *field, uint32_t count)
+INLINE void
+match_spelling(
+    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
 {
-	/* Dice of sets this small takes no value between this and the minimum. */
-	const float below = SERM_FUZZY_DICE_MIN - 1e-3f;
-	float best = below;
+	uint32_t hashes[SERM_TRIGRAMS_MAX];
+	SermTrigrams trigrams = trigrams_of(code_points, length, hashes);
+	uint64_t *masks = serm_match_trigrams(match);
+	float *dice = serm_match_floats(match, query->match_dice);
 
-	for (uint32_t i = 0; i < count; i++)
-		if (!field->words.words[i].number)
-			best = dice_above(&term->trigrams, &field->trigrams[i], best);
-	return best > below ? best : 0;
+	match->hash = match->power = match->compounds = match->fuzzy = 0;
+	for (uint32_t m = 0; m < query->trigram_masks; m++)
+		masks[m] = 0;
+	if (query->term_count == 0)
+		return;
+	for (uint32_t i = 0; i < trigrams.count; i++) {
+		uint32_t at = index_find(&query->trigrams, trigrams.hashes[i]);
+		uint32_t number = query->trigrams.numbers[at];
+
+		if (query->trigrams.hashes[at] != 0)
+			masks[number / 64] |= UINT64_C(1) << number % 64;
+	}
+	/* Numbers match by identity only. */
+	if (match->number)
+		return;
+	match->hash = polynomial(code_points, length, &match->power);
+	if ((query->compound_signature & serm_compound_bit(match->hash)) != 0)
+		for (uint32_t c = 0; c < query->compound_count; c++)
+			if (query->compounds[c].hash == match->hash)
+				match->compounds |= query->compounds[c].terms;
+	for (uint32_t t = 0; t < query->term_count; t++) {
+		if (query->terms[t].number)
+			continue;
+		dice[t] = dice_of(&query->terms[t].trigrams, &trigrams);
+		if (dice[t] > 0)
+			match->fuzzy |= UINT64_C(1) << t;
+	}
 }
 
-static bool
-compare_sets(const SermParsedQuery *query, SermField *field, uint32_t count, SermArena *scratch)
+#if defined(__x86_64__)
+__attribute__((target("popcnt"))) static void
+match_spelling_popcnt(
+    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
 {
-	SermTrigramSet set;
-	uint32_t total = 0;
+	match_spelling(query, code_points, length, match);
+}
+#endif
 
-	for (uint32_t i = 0; i < count; i++)
-		total += field->trigrams[i].count;
-	if (!set_init(&set, total, scratch))
-		return false;
-	for (uint32_t i = 0; i < count; i++)
-		for (uint32_t j = 0; j < field->trigrams[i].count; j++) {
-			uint32_t hash = field->trigrams[i].hashes[j];
-
-			if (set_insert(&set, hash))
-				field->trigrams_common += query->trigrams.slots[set_find(&query->trigrams, hash)] == hash;
-		}
-	field->trigrams_count = set.count;
-	return true;
+void
+serm_match_spelling(
+    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("popcnt")) {
+		match_spelling_popcnt(query, code_points, length, match);
+		return;
+	}
+#endif
+	match_spelling(query, code_points, length, match);
 }
 
-bool
-serm_field_compare(const SermParsedQuery *query, SermField *field, SermArena *scratch)
+void
+serm_field_fuzzy(const SermParsedQuery *query, SermField *field, uint64_t compounds, const float *dice)
 {
-	uint32_t count = field->words.count < SERM_FUZZY_WORDS_MAX ? field->words.count : SERM_FUZZY_WORDS_MAX;
-	uint64_t all = query->term_count == 64 ? UINT64_MAX : (UINT64_C(1) << query->term_count) - 1;
-	uint64_t sure = field->matched;
+	uint64_t sure = field->matched | compounds;
 	uint32_t compared = 0;
 
-	field->trigrams = serm_arena_array(scratch, count, sizeof(SermTrigrams));
-	if (field->trigrams == NULL || !serm_trigrams_of_words(&field->words, count, scratch, field->trigrams))
-		return false;
-	if (!compare_sets(query, field, count, scratch))
-		return false;
-	if (sure != all)
-		sure |= compound_matches(query, field, count);
 	for (uint32_t t = 0; t < query->term_count; t++)
 		field->fuzzy[t] = (float) (sure >> t & 1);
 	for (uint32_t i = 0; i < query->term_count && compared < SERM_FUZZY_TERMS_MAX; i++) {
-		const SermTerm *term = &query->terms[query->by_idf[i]];
+		uint32_t term = query->by_idf[i];
 
-		if ((sure >> query->by_idf[i] & 1) != 0 || term->number)
+		if ((sure >> term & 1) != 0 || query->terms[term].number)
 			continue;
-		field->fuzzy[query->by_idf[i]] = fuzzy_match(term, field, count);
+		field->fuzzy[term] = dice[term];
 		compared++;
 	}
-	return true;
 }

@@ -1,7 +1,7 @@
 /*
  * Matches by identity within one field (S6): BM25 (Robertson and Zaragoza
  * 2009), coverage, order, proximity, phrases and the smallest window. Every
- * loop over the words of the field runs once; terms are bits of a mask.
+ * loop over the matches of the field runs once; terms are bits of a mask.
  */
 #include <math.h>
 
@@ -32,39 +32,25 @@ serm_terms_weight(const SermParsedQuery *query, uint64_t terms)
 	return sum;
 }
 
-void
-serm_field_match(const SermParsedQuery *query, SermField *field)
-{
-	for (uint32_t i = 0; i < field->words.count; i++) {
-		uint32_t term = serm_term_find(query, field->words.words[i].id);
-
-		field->term[i] = (uint8_t) term;
-		if (term == SERM_TERM_NONE)
-			continue;
-		field->tf[term]++;
-		field->matched |= UINT64_C(1) << term;
-	}
-}
-
 /* Shares of the query's pairs of adjacent words that are adjacent in order, or near in any order. */
 static void
 pair_shares(const SermParsedQuery *query, const SermField *field, double *adjacent, double *near)
 {
-	uint64_t after[SERM_QUERY_WORDS_MAX] = {0};  /* terms seen right after each term */
-	uint64_t around[SERM_QUERY_WORDS_MAX] = {0}; /* terms seen shortly before each term */
-	uint32_t adjacent_count = 0, near_count = 0;
+	uint64_t after[SERM_QUERY_WORDS_MAX];  /* terms seen right after each term */
+	uint64_t around[SERM_QUERY_WORDS_MAX]; /* terms seen shortly before each term */
+	uint32_t adjacent_count = 0, near_count = 0, first = 0;
 
-	for (uint32_t i = 0; i < field->words.count; i++) {
-		uint32_t term = field->term[i];
-		uint32_t first = i > NEAR_WORDS ? i - NEAR_WORDS : 0;
+	for (uint32_t t = 0; t < query->term_count; t++)
+		after[t] = around[t] = 0;
+	for (uint32_t i = 0; i < field->match_count; i++) {
+		uint32_t term = field->term[i], place = field->place[i];
 
-		if (term == SERM_TERM_NONE)
-			continue;
-		if (i > 0 && field->term[i - 1] != SERM_TERM_NONE)
+		if (i > 0 && field->place[i - 1] + 1u == place)
 			after[field->term[i - 1]] |= UINT64_C(1) << term;
+		while (field->place[first] + (uint32_t) NEAR_WORDS < place)
+			first++;
 		for (uint32_t j = first; j < i; j++)
-			if (field->term[j] != SERM_TERM_NONE)
-				around[term] |= UINT64_C(1) << field->term[j];
+			around[term] |= UINT64_C(1) << field->term[j];
 	}
 	for (uint32_t i = 1; i < query->token_count; i++) {
 		uint32_t left = query->tokens[i - 1], right = query->tokens[i];
@@ -83,7 +69,9 @@ contains_phrase(const SermParsedQuery *query, const SermField *field)
 {
 	uint32_t state = 0;
 
-	for (uint32_t i = 0; i < field->words.count; i++) {
+	for (uint32_t i = 0; i < field->match_count; i++) {
+		if (i > 0 && field->place[i - 1] + 1u != field->place[i])
+			state = 0;
 		while (state > 0 && query->tokens[state] != field->term[i])
 			state = query->failure[state - 1];
 		state += query->tokens[state] == field->term[i];
@@ -95,22 +83,21 @@ contains_phrase(const SermParsedQuery *query, const SermField *field)
 
 /* Words in the smallest window that holds every matched term; needs a match. */
 static uint32_t
-smallest_window(const SermField *field)
+smallest_window(const SermParsedQuery *query, const SermField *field)
 {
-	uint32_t seen[SERM_QUERY_WORDS_MAX] = {0};
+	uint32_t seen[SERM_QUERY_WORDS_MAX];
 	uint32_t wanted = (uint32_t) __builtin_popcountll(field->matched);
-	uint32_t held = 0, left = 0, smallest = field->words.count;
+	uint32_t held = 0, left = 0, smallest = field->count;
 
-	for (uint32_t right = 0; right < field->words.count; right++) {
-		if (field->term[right] == SERM_TERM_NONE)
-			continue;
+	for (uint32_t t = 0; t < query->term_count; t++)
+		seen[t] = 0;
+	for (uint32_t right = 0; right < field->match_count; right++) {
 		held += seen[field->term[right]]++ == 0;
-		while (held == wanted) {
-			if (right - left + 1 < smallest)
-				smallest = right - left + 1;
-			if (field->term[left] != SERM_TERM_NONE)
-				held -= --seen[field->term[left]] == 0;
-			left++;
+		for (; held == wanted; left++) {
+			uint32_t width = field->place[right] - field->place[left] + 1u;
+
+			smallest = width < smallest ? width : smallest;
+			held -= --seen[field->term[left]] == 0;
 		}
 	}
 	return smallest;
@@ -122,7 +109,7 @@ density(const SermParsedQuery *query, const SermField *field)
 	uint32_t matched = (uint32_t) __builtin_popcountll(field->matched);
 
 	if (matched >= 2)
-		return (double) matched / smallest_window(field);
+		return (double) matched / smallest_window(query, field);
 	return matched == 1 && query->term_count == 1 ? 1 : 0;
 }
 
@@ -130,24 +117,7 @@ density(const SermParsedQuery *query, const SermField *field)
 static double
 earliness(const SermField *field)
 {
-	for (uint32_t i = 0; i < field->words.count; i++)
-		if (field->term[i] != SERM_TERM_NONE)
-			return 1 / (1 + log2(1 + (double) i));
-	return 0;
-}
-
-/* Share of the field's idf that belongs to matched words. */
-static double
-matched_share(const SermField *field)
-{
-	double all = 0, matched = 0;
-
-	for (uint32_t i = 0; i < field->words.count; i++) {
-		all += field->idf[i];
-		if (field->term[i] != SERM_TERM_NONE)
-			matched += field->idf[i];
-	}
-	return all > 0 ? matched / all : 0;
+	return field->match_count > 0 ? 1 / (1 + log2(1 + (double) field->place[0])) : 0;
 }
 
 static double
@@ -163,7 +133,7 @@ number_share(const SermParsedQuery *query, const SermField *field)
 static void
 match_features(const SermParsedQuery *query, const SermField *field, float *value)
 {
-	double bm25 = serm_bm25(query, field->tf, field->words.count, field->average_length);
+	double bm25 = serm_bm25(query, field->tf, field->count, field->average_length);
 	double coverage = serm_terms_weight(query, field->matched) / query->weight;
 	uint32_t matched = (uint32_t) __builtin_popcountll(field->matched);
 	bool all = matched == query->term_count;
@@ -199,7 +169,7 @@ serm_field_features(const SermParsedQuery *query, const SermField *field, float 
 	if (query->term_count > 0)
 		match_features(query, field, value);
 	value[11] = (float) earliness(field);
-	value[15] = (float) matched_share(field);
+	value[15] = field->idf_all > 0 ? (float) (field->idf_matched / field->idf_all) : 0;
 	value[18] = (float) number_share(query, field);
-	value[19] = (float) (log(1 + (double) field->words.count) / 6);
+	value[19] = (float) (log(1 + (double) field->count) / 6);
 }

@@ -1,7 +1,7 @@
 /*
- * What the parts of feature computation share: the parsed query, and the state
- * of one field of one document while its features are taken. Private to
- * features*.c.
+ * What the parts of feature computation share: the parsed query, what one word
+ * of a document means to it, and the state of one field while its features are
+ * taken. Private to features*.c.
  *
  * A *term* is a distinct word of the query; sets of terms are 64-bit masks,
  * which is what SERM_QUERY_WORDS_MAX is for.
@@ -10,6 +10,7 @@
 #define SERM_CORE_MODEL_FEATURES_PARTS_H
 
 #include "core/model/features.h"
+#include "core/model/word_cache.h"
 
 #define SERM_BM25_K1 1.2
 #define SERM_BM25_B 0.75
@@ -19,39 +20,38 @@
 #define SERM_GLOBAL_FEATURES 10
 
 /* Fuzzy and compound matching and trigram sets see the first words of a field only (S6). */
-#define SERM_FUZZY_WORDS_MAX 32
+#define SERM_FUZZY_WORDS_MAX SERM_TRIGRAM_WORDS
 /* Of the unmatched terms, so many of highest idf are compared by trigrams. */
 #define SERM_FUZZY_TERMS_MAX 8
 #define SERM_FUZZY_DICE_MIN 0.4f
-/* A word is read to this many code points when trigrams are taken; it has as many trigrams at most. */
-#define SERM_TRIGRAMS_MAX 32
 
 #define SERM_TERM_NONE 0xff
 #define SERM_TERM_SLOTS 256
 
 #define SERM_KERNELS 6
 #define SERM_LANES 8
+#define SERM_LANE_GROUPS_MAX (SERM_INTERACTION_QUERY_WORDS / SERM_LANES)
 
-/* Distinct trigram hashes of `<word>`, none of them 0. */
+/* Distinct trigrams of `<word>`. */
 typedef struct SermTrigrams {
-	uint32_t *hashes;
 	uint32_t count;
 	uint64_t signature; /* bit h >> 26 of each */
+	const uint32_t *hashes;
 } SermTrigrams;
 
-/* Trigrams of many words as an open-addressing table; 0 is an empty slot. */
-typedef struct SermTrigramSet {
-	uint32_t *slots;
+/* The distinct trigrams of the query, numbered; open addressing, hash 0 is an empty slot. */
+typedef struct SermTrigramIndex {
 	uint32_t size; /* a power of two */
 	uint32_t count;
-} SermTrigramSet;
+	uint32_t *hashes;
+	uint16_t *numbers;
+} SermTrigramIndex;
 
 typedef struct SermTerm {
 	uint32_t id;
 	bool number;
 	double idf;
 	uint64_t hash;  /* polynomial, for compounds */
-	uint64_t next;  /* terms that follow this one in the query */
 	uint64_t power; /* of the base, to the length of the word */
 	SermTrigrams trigrams;
 } SermTerm;
@@ -63,76 +63,152 @@ typedef struct SermCompound {
 } SermCompound;
 
 struct SermParsedQuery {
+	uint64_t serial;      /* of the queries that were parsed with this cache */
 	uint32_t token_count; /* words in order, repeated ones too */
 	uint8_t tokens[SERM_QUERY_WORDS_MAX];
 	uint8_t failure[SERM_QUERY_WORDS_MAX]; /* Knuth-Morris-Pratt over `tokens` */
 	uint32_t term_count;
 	SermTerm terms[SERM_QUERY_WORDS_MAX];
-	uint8_t slots[SERM_TERM_SLOTS];       /* id to term: open addressing, SERM_TERM_NONE is empty */
-	uint8_t by_idf[SERM_QUERY_WORDS_MAX]; /* terms, highest idf first */
-	uint64_t numbers;                     /* the terms that are numbers */
-	uint32_t pair_count;                  /* adjacent tokens that differ */
-	uint32_t unseen_count;                /* terms that no document has */
-	double weight;                        /* sum of idf over the terms */
-	double idf_max;                       /* largest idf that the corpus allows */
+	uint64_t present[SERM_TERM_SLOTS / 64]; /* bit id % SERM_TERM_SLOTS of each term */
+	uint8_t slots[SERM_TERM_SLOTS];         /* id to term: open addressing, SERM_TERM_NONE is empty */
+	uint8_t by_idf[SERM_QUERY_WORDS_MAX];   /* terms, highest idf first */
+	uint64_t numbers;                       /* the terms that are numbers */
+	uint32_t pair_count;                    /* adjacent tokens that differ */
+	uint32_t unseen_count;                  /* terms that no document has */
+	double weight;                          /* sum of idf over the terms */
+	double idf_max;                         /* largest idf that the corpus allows */
 	uint32_t compound_count;
 	SermCompound compounds[SERM_QUERY_WORDS_MAX];
 	uint64_t compound_signature; /* bit hash >> 58 of each compound */
 	uint64_t term_signature;     /* and of each term that is not a number */
-	SermTrigramSet trigrams;
+	SermTrigramIndex trigrams;
 
 	/* Embeddings: tokens lie in lanes, so that one document word meets SERM_LANES of them at once. */
-	uint32_t lane_groups;                      /* 0 without embeddings */
-	float *lanes;                              /* [lane_groups][SERM_EMBEDDING_WIDTH][SERM_LANES] */
-	float share[SERM_INTERACTION_QUERY_WORDS]; /* of the idf, per token */
-	float mean[SERM_EMBEDDING_WIDTH];          /* sum of share * unit */
+	uint32_t lane_groups;             /* 0 without embeddings */
+	float *lanes;                     /* [lane_groups][SERM_EMBEDDING_WIDTH][SERM_LANES] */
+	float *share;                     /* of the idf, per token: [lane_groups][SERM_LANES] */
+	float mean[SERM_EMBEDDING_WIDTH]; /* sum of share * unit */
+
+	/* Where the parts of a SermWordMatch lie behind it, in bytes, and its whole size. */
+	uint32_t match_dice;
+	uint32_t match_cosines;
+	uint32_t match_size;
+	uint32_t trigram_masks; /* 64 trigrams of the query each */
 };
 
+/*
+ * What a word of a document means to a query. Behind it lie, at the places
+ * that the query tells: uint64 [trigram_masks], which trigrams of the query
+ * it has; float [term_count], its Dice coefficient with each term of `fuzzy`;
+ * float [lane_groups][SERM_LANES], its cosines with the words of the query.
+ */
+typedef struct SermWordMatch {
+	uint32_t id;
+	float idf;
+	float dot; /* with the mean of the query's units */
+	uint8_t term;
+	bool number;
+	uint64_t hash; /* polynomial; 0 for a number, like `power` and the rest */
+	uint64_t power;
+	uint64_t compounds; /* terms that are matched because two of them joined are this word */
+	uint64_t fuzzy;     /* terms that are no numbers and as similar as SERM_FUZZY_DICE_MIN */
+} SermWordMatch;
+
 typedef struct SermField {
-	SermWords words;
-	double average_length;             /* of this field in the corpus */
-	float *idf;                        /* per word */
-	uint8_t *term;                     /* per word: the term it is, or SERM_TERM_NONE */
-	SermTrigrams *trigrams;            /* of the first SERM_FUZZY_WORDS_MAX words */
-	uint64_t matched;                  /* terms that occur */
+	uint32_t count;                      /* words */
+	double average_length;               /* of this field in the corpus */
+	double idf_all;                      /* sum over the words */
+	double idf_matched;                  /* over those that are terms */
+	uint64_t matched;                    /* terms that occur */
+	uint32_t match_count;                /* words that are terms, in order: */
+	uint16_t place[SERM_BODY_WORDS_MAX]; /* index among all words */
+	uint8_t term[SERM_BODY_WORDS_MAX];
 	uint32_t tf[SERM_QUERY_WORDS_MAX]; /* per term */
-	float fuzzy[SERM_QUERY_WORDS_MAX]; /* fz per term */
+	float fuzzy[SERM_QUERY_WORDS_MAX]; /* strength per term */
 	uint32_t trigrams_common;          /* distinct trigrams that the query has too */
 	uint32_t trigrams_count;           /* distinct trigrams */
+	float kernels[SERM_KERNELS];
+	float dot;
 } SermField;
+
+/* What computing features of one pair needs everywhere. */
+typedef struct SermPair {
+	const SermStatistics *statistics;
+	const SermEmbedding *embedding;
+	const SermParsedQuery *query;
+} SermPair;
 
 static inline uint32_t
 serm_term_find(const SermParsedQuery *query, uint32_t id)
 {
 	uint32_t at = id % SERM_TERM_SLOTS;
 
+	if ((query->present[at / 64] >> at % 64 & 1) == 0)
+		return SERM_TERM_NONE;
 	while (query->slots[at] != SERM_TERM_NONE && query->terms[query->slots[at]].id != id)
 		at = (at + 1) % SERM_TERM_SLOTS;
 	return query->slots[at];
 }
 
+static inline void
+serm_field_add_match(SermField *field, uint32_t place, uint32_t term, float idf)
+{
+	field->place[field->match_count] = (uint16_t) place;
+	field->term[field->match_count++] = (uint8_t) term;
+	field->tf[term]++;
+	field->matched |= UINT64_C(1) << term;
+	field->idf_matched += idf;
+}
+
+static inline uint64_t
+serm_compound_bit(uint64_t hash)
+{
+	return UINT64_C(1) << (hash >> 58);
+}
+
+static inline uint64_t *
+serm_match_trigrams(const SermWordMatch *match)
+{
+	return (uint64_t *) (match + 1);
+}
+
+static inline float *
+serm_match_floats(const SermWordMatch *match, uint32_t place)
+{
+	return (float *) ((char *) match + place);
+}
+
 /* features_fuzzy.c. Functions that take an arena return false when it is exhausted. */
-extern bool serm_trigrams_of_words(
-    const SermWords *words, uint32_t count, SermArena *arena, SermTrigrams *trigrams);
 extern bool serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena *arena);
 extern void serm_compounds_of(SermParsedQuery *query, const SermWords *words);
-/* Fill fuzzy[], trigrams_common and trigrams_count of a field whose matches are known. */
-extern bool serm_field_compare(const SermParsedQuery *query, SermField *field, SermArena *scratch);
+/* Fill all of `match` that spelling decides: id, term and idf are known. */
+extern void serm_match_spelling(
+    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match);
+/* Fill fuzzy[] of a field: `compounds` are matched by joined words, `dice` is the best of the words per term.
+ */
+extern void serm_field_fuzzy(
+    const SermParsedQuery *query, SermField *field, uint64_t compounds, const float *dice);
 
 /* features_lexical.c */
 extern double serm_bm25(
     const SermParsedQuery *query, const uint32_t *tf, double length, double average_length);
 extern double serm_terms_weight(const SermParsedQuery *query, uint64_t terms);
-/* Find the terms in the words of a field: term[], tf[] and matched. */
-extern void serm_field_match(const SermParsedQuery *query, SermField *field);
 /* The features of one field that is not empty, [SERM_FIELD_FEATURES]. */
 extern void serm_field_features(const SermParsedQuery *query, const SermField *field, float *value);
 
 /* features_pooling.c */
 extern bool serm_pooling_parse(
     const SermEmbedding *embedding, const SermWords *words, SermArena *arena, SermParsedQuery *query);
-/* K_k of the first `window` words of a field, [SERM_KERNELS], and the dot product of the means. */
-extern bool serm_pooling_field(const SermEmbedding *embedding, const SermParsedQuery *query,
-    const SermField *field, uint32_t window, SermArena *scratch, float *kernels, float *dot);
+/* cosines[lane_groups][SERM_LANES] of one unit vector with the query's words, and its dot with their mean. */
+extern void serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot);
+/* K_k of the sums of kernels over the words of a field, [SERM_KERNELS]. */
+extern void serm_pooling_finish(const SermParsedQuery *query, const float *sums, float *kernels);
+
+/* features_words.c */
+extern void serm_match_layout(SermParsedQuery *query);
+/* Read a field that is not empty: matches, sums, fuzzy[], trigrams, kernels and dot of its first `window`
+ * words. */
+extern void serm_field_read(
+    const SermPair *pair, const SermDocumentField *words, uint32_t window, SermField *field);
 
 #endif

@@ -40,6 +40,14 @@ typedef struct InteractionQuery {
 	SermParsedQuery *parsed;
 } InteractionQuery;
 
+typedef struct InteractionBatch {
+	SermBatch batch;
+	SermReal input[SERM_BATCH_ROWS][SERM_FEATURES];
+	SermReal guard[SERM_BATCH_ROWS];
+} InteractionBatch;
+
+static_assert(SERM_BATCH_ROWS <= SERM_HEADS_ROWS, "the heads take a whole batch");
+
 static float
 clip(float z)
 {
@@ -301,7 +309,8 @@ interaction_open(const SermTensorSet *tensors, SermArena *arena, SermModel **mod
 		status = open_embedding(tensors, &opened->embedding, error);
 	if (status != SERM_OK)
 		return status;
-	/* Without memory for it the model is slower, not different. */
+	/* Without memory for these the model is slower, not different. */
+	(void) serm_heads_pack(&opened->heads, arena);
 	opened->embedding.cache = serm_word_cache_create(arena);
 	opened->model.grade_count = opened->heads.grade_count;
 	*model = &opened->model;
@@ -322,6 +331,14 @@ interaction_parse_query(
 	    &opened->statistics, &opened->embedding, text, arena, &query->parsed, error);
 }
 
+/* What the heads take of a pair. */
+static void
+to_input(const InteractionModel *opened, const SermFeatures *features, SermReal *input, SermReal *guard)
+{
+	serm_interaction_input(opened->mean, opened->inverse, features, input);
+	*guard = serm_interaction_guard(&opened->guard, features);
+}
+
 static SermStatus
 interaction_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
     SermPrediction *prediction, SermError *error)
@@ -329,15 +346,60 @@ interaction_predict(const SermModel *model, const SermQuery *query, SermText doc
 	const InteractionModel *opened = (const InteractionModel *) model;
 	const InteractionQuery *parsed = (const InteractionQuery *) query;
 	SermFeatures features;
-	SermReal input[SERM_FEATURES];
+	SermReal input[SERM_FEATURES], guard;
 	SermStatus status = serm_features_compute(
 	    &opened->statistics, &opened->embedding, parsed->parsed, doc, scratch, &features, error);
 
 	if (status != SERM_OK)
 		return status;
-	serm_interaction_input(opened->mean, opened->inverse, &features, input);
-	serm_heads_predict(&opened->heads, input, serm_interaction_guard(&opened->guard, &features), prediction);
+	to_input(opened, &features, input, &guard);
+	serm_heads_predict(&opened->heads, input, guard, prediction);
 	return SERM_OK;
+}
+
+static SermStatus
+interaction_predict_parsed(const SermModel *model, const SermQuery *query, const SermDocument *doc,
+    SermPrediction *prediction, SermError *error)
+{
+	const InteractionModel *opened = (const InteractionModel *) model;
+	SermFeatures features;
+	SermReal input[SERM_FEATURES], guard;
+
+	(void) error;
+	serm_features_of_document(
+	    &opened->statistics, &opened->embedding, ((const InteractionQuery *) query)->parsed, doc, &features);
+	to_input(opened, &features, input, &guard);
+	serm_heads_predict(&opened->heads, input, guard, prediction);
+	return SERM_OK;
+}
+
+static SermBatch *
+interaction_batch(SermArena *arena)
+{
+	return serm_arena_alloc(arena, sizeof(InteractionBatch));
+}
+
+static SermStatus
+interaction_batch_add(SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error)
+{
+	const InteractionModel *opened = (const InteractionModel *) batch->model;
+	InteractionBatch *rows = (InteractionBatch *) batch;
+	SermFeatures features;
+
+	(void) error;
+	serm_features_of_document(
+	    &opened->statistics, &opened->embedding, ((const InteractionQuery *) query)->parsed, doc, &features);
+	to_input(opened, &features, rows->input[batch->count], &rows->guard[batch->count]);
+	return SERM_OK;
+}
+
+static void
+interaction_batch_run(const SermBatch *batch, SermPrediction *predictions)
+{
+	const InteractionBatch *rows = (const InteractionBatch *) batch;
+
+	serm_heads_predict_rows(&((const InteractionModel *) batch->model)->heads, batch->count, rows->input[0],
+	    rows->guard, predictions);
 }
 
 const SermModelKind serm_kind_interaction = {
@@ -345,4 +407,8 @@ const SermModelKind serm_kind_interaction = {
     .open = interaction_open,
     .parse_query = interaction_parse_query,
     .predict = interaction_predict,
+    .predict_parsed = interaction_predict_parsed,
+    .batch = interaction_batch,
+    .batch_add = interaction_batch_add,
+    .batch_run = interaction_batch_run,
 };

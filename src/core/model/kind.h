@@ -1,7 +1,7 @@
 /*
  * A kind of model is one entry of the table in model.c. Its model struct
- * begins with a SermModel and its query struct with a SermQuery, which the
- * kind's own functions cast back.
+ * begins with a SermModel, its query struct with a SermQuery and its batch
+ * struct with a SermBatch, which the kind's own functions cast back.
  */
 #ifndef SERM_CORE_MODEL_KIND_H
 #define SERM_CORE_MODEL_KIND_H
@@ -16,6 +16,13 @@ typedef struct SermModelKind {
 	    const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error);
 	SermStatus (*predict)(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
 	    SermPrediction *prediction, SermError *error);
+	SermStatus (*predict_parsed)(const SermModel *model, const SermQuery *query, const SermDocument *doc,
+	    SermPrediction *prediction, SermError *error);
+	/* The caller fills in `model` and keeps `count`. */
+	SermBatch *(*batch)(SermArena *arena);
+	SermStatus (*batch_add)(
+	    SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error);
+	void (*batch_run)(const SermBatch *batch, SermPrediction *predictions);
 } SermModelKind;
 
 struct SermModel {
@@ -25,6 +32,11 @@ struct SermModel {
 
 struct SermQuery {
 	const SermModel *model; /* the one that parsed it */
+};
+
+struct SermBatch {
+	const SermModel *model;
+	uint32_t count;
 };
 
 extern const SermModelKind serm_kind_interaction;

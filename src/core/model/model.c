@@ -55,11 +55,74 @@ serm_model_parse_query(
 	return status;
 }
 
+static SermStatus
+check_query(const SermModel *model, const SermQuery *query, SermError *error)
+{
+	if (query->model != model)
+		return serm_fail(error, SERM_ERR_INVALID, "the query was parsed for another model");
+	return SERM_OK;
+}
+
 SermStatus
 serm_model_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
     SermPrediction *prediction, SermError *error)
 {
-	if (query->model != model)
-		return serm_fail(error, SERM_ERR_INVALID, "the query was parsed for another model");
+	SermStatus status = check_query(model, query, error);
+
+	if (status != SERM_OK)
+		return status;
 	return model->kind->predict(model, query, doc, scratch, prediction, error);
+}
+
+SermStatus
+serm_model_predict_parsed(const SermModel *model, const SermQuery *query, const SermDocument *doc,
+    SermPrediction *prediction, SermError *error)
+{
+	SermStatus status = check_query(model, query, error);
+
+	if (status != SERM_OK)
+		return status;
+	return model->kind->predict_parsed(model, query, doc, prediction, error);
+}
+
+SermBatch *
+serm_model_batch(const SermModel *model, SermArena *arena)
+{
+	SermBatch *batch = model->kind->batch(arena);
+
+	if (batch != NULL)
+		*batch = (SermBatch){model, 0};
+	return batch;
+}
+
+SermStatus
+serm_batch_add(SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error)
+{
+	SermStatus status = check_query(batch->model, query, error);
+
+	SERM_ASSERT(batch->count < SERM_BATCH_ROWS);
+	if (status == SERM_OK)
+		status = batch->model->kind->batch_add(batch, query, doc, error);
+	batch->count += status == SERM_OK;
+	return status;
+}
+
+void
+serm_batch_clear(SermBatch *batch)
+{
+	batch->count = 0;
+}
+
+uint32_t
+serm_batch_count(const SermBatch *batch)
+{
+	return batch->count;
+}
+
+void
+serm_batch_run(SermBatch *batch, SermPrediction *predictions)
+{
+	if (batch->count > 0)
+		batch->model->kind->batch_run(batch, predictions);
+	batch->count = 0;
 }

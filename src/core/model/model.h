@@ -6,7 +6,7 @@
 #define SERM_CORE_MODEL_MODEL_H
 
 #include "core/model/tensor.h"
-#include "core/text/text.h"
+#include "core/text/document.h"
 
 #define SERM_GRADES_MIN 2
 #define SERM_GRADES_MAX 10
@@ -48,5 +48,26 @@ extern SermStatus serm_model_parse_query(
  */
 extern SermStatus serm_model_predict(const SermModel *model, const SermQuery *query, SermText doc,
     SermArena *scratch, SermPrediction *prediction, SermError *error);
+
+/* The same for a document that was parsed or read before (core/text/document.h). */
+extern SermStatus serm_model_predict_parsed(const SermModel *model, const SermQuery *query,
+    const SermDocument *doc, SermPrediction *prediction, SermError *error);
+
+/*
+ * Pairs that are scored together: what can be is computed as matrix products. The bits are those of
+ * serm_model_predict().
+ */
+#define SERM_BATCH_ROWS 16
+typedef struct SermBatch SermBatch;
+
+/* An empty batch in `arena`; NULL when the arena refuses. */
+extern SermBatch *serm_model_batch(const SermModel *model, SermArena *arena);
+/* Add a pair to a batch of fewer than SERM_BATCH_ROWS; query and document are not needed afterwards. */
+extern SermStatus serm_batch_add(
+    SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error);
+extern void serm_batch_clear(SermBatch *batch);
+extern uint32_t serm_batch_count(const SermBatch *batch);
+/* Score the pairs in the order in which they came, predictions[serm_batch_count()], and empty the batch. */
+extern void serm_batch_run(SermBatch *batch, SermPrediction *predictions);
 
 #endif

@@ -1,23 +1,39 @@
 /*
- * What was computed for words lately, direct-mapped by word id. An entry holds
- * its whole key, so a hit is exact and a miss only costs time: no result
- * depends on what the cache holds. Private to core/model.
+ * What was computed for words lately. An entry holds its whole key, so a hit
+ * is exact and a miss only costs time: no result depends on what the cache
+ * holds. Private to core/model.
+ *
+ * A spelled word is found by its bytes: up to SERM_CACHED_WORD_MAX of them,
+ * padded with zeros, which no word contains. Longer words are rare and are
+ * computed each time. Tables have sets of two entries, of which the one used
+ * last stays.
  */
 #ifndef SERM_CORE_MODEL_WORD_CACHE_H
 #define SERM_CORE_MODEL_WORD_CACHE_H
 
 #include "core/model/embedding.h"
 
-#define SERM_CACHE_UNITS UINT32_C(2048)
-#define SERM_CACHE_IDFS UINT32_C(4096)
-/* Code points; longer words are rare and are composed each time. */
-#define SERM_CACHE_WORD_MAX 14
+#define SERM_CACHED_WORD_MAX 23
+#define SERM_CACHE_IDFS_BITS 15
+/* Entries, as powers of two. */
+#define SERM_CACHE_UNITS_BITS 13
+#define SERM_CACHE_MATCHES_BITS 13
+/* For the matches of one query; a query with large matches keeps fewer. */
+#define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
-typedef struct SermCachedUnit {
-	uint32_t length; /* 0: empty */
-	uint32_t code_points[SERM_CACHE_WORD_MAX];
-	float unit[SERM_EMBEDDING_WIDTH];
-} SermCachedUnit;
+/* The bytes of a word; the last of them is 0, or 1 for a number. */
+typedef struct SermWordKey {
+	uint64_t part[3];
+	uint32_t epoch; /* of the table when the entry was made; 0 is an empty entry */
+	uint32_t used;  /* the time when it was used last; not a part of the key */
+} SermWordKey;
+
+typedef struct SermWordTable {
+	uint32_t bits;     /* sets, as a power of two */
+	uint32_t epoch;    /* entries of earlier ones are empty; from 1 */
+	uint32_t now;      /* counts whatever the owner calls a time */
+	SermWordKey *keys; /* [sets][2] */
+} SermWordTable;
 
 typedef struct SermCachedIdf {
 	uint32_t id;
@@ -25,8 +41,62 @@ typedef struct SermCachedIdf {
 } SermCachedIdf;
 
 struct SermWordCache {
-	SermCachedUnit units[SERM_CACHE_UNITS];
-	SermCachedIdf idfs[SERM_CACHE_IDFS];
+	SermWordTable units;
+	float *unit; /* per entry, [SERM_EMBEDDING_WIDTH] */
+	/* The matches belong to one query at a time. */
+	SermWordTable matches;
+	unsigned char *match; /* SERM_CACHE_MATCH_BYTES */
+	uint64_t query_count; /* queries parsed */
+	uint64_t query;       /* serial of the one that the matches belong to */
+	SermCachedIdf idfs[1 << SERM_CACHE_IDFS_BITS];
 };
+
+/* The set of a word. */
+static inline uint32_t
+serm_word_table_set(const SermWordTable *table, const SermWordKey *key)
+{
+	uint64_t hash = (key->part[0] ^ key->part[1] * UINT64_C(0x9e3779b97f4a7c15) ^
+	                    (key->part[2] << 17 | key->part[2] >> 47)) *
+	                UINT64_C(0xd6e8feb86659fd93);
+
+	return (uint32_t) (((hash ^ hash >> 32) * UINT64_C(0x9fb21c651e98df25)) >> (64 - table->bits));
+}
+
+static inline bool
+serm_word_key_same(const SermWordKey *a, const SermWordKey *b)
+{
+	return ((a->part[0] ^ b->part[0]) | (a->part[1] ^ b->part[1]) | (a->part[2] ^ b->part[2]) |
+	           (a->epoch ^ b->epoch)) == 0;
+}
+
+#define SERM_WORD_ABSENT UINT32_MAX
+
+/* The entry of `key` in its set, marked as used; or SERM_WORD_ABSENT. */
+static inline uint32_t
+serm_word_table_find(SermWordTable *table, uint32_t set, const SermWordKey *key)
+{
+	for (uint32_t entry = 2 * set; entry < 2 * set + 2; entry++)
+		if (serm_word_key_same(&table->keys[entry], key)) {
+			table->keys[entry].used = table->now;
+			return entry;
+		}
+	return SERM_WORD_ABSENT;
+}
+
+/* Give the older entry of the set to `key`, which is absent; SERM_WORD_ABSENT when both are in use now. */
+static inline uint32_t
+serm_word_table_add(SermWordTable *table, uint32_t set, const SermWordKey *key)
+{
+	SermWordKey *keys = &table->keys[2 * (size_t) set];
+	uint32_t age0 = keys[0].epoch != table->epoch ? UINT32_MAX : table->now - keys[0].used;
+	uint32_t age1 = keys[1].epoch != table->epoch ? UINT32_MAX : table->now - keys[1].used;
+	uint32_t way = age1 > age0;
+
+	if ((way == 0 ? age0 : age1) == 0)
+		return SERM_WORD_ABSENT;
+	keys[way] = *key;
+	keys[way].used = table->now;
+	return 2 * set + way;
+}
 
 #endif

@@ -40,6 +40,19 @@ serm_hash_end(uint32_t hash)
 	return hash ^ (hash >> 12);
 }
 
+/*
+ * The identity of a trigram, never 0: a multiplicative hash, because trigrams are only compared
+ * with each other and far too many to spend an avalanche on each.
+ */
+static inline uint32_t
+serm_trigram(uint32_t first, uint32_t second, uint32_t third)
+{
+	uint64_t packed = (uint64_t) first | (uint64_t) second << 21 | (uint64_t) third << 42;
+	uint32_t hash = (uint32_t) ((packed * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
+
+	return hash + (hash == 0);
+}
+
 /* Copy `<word>` of the first `length` code points to `out` (room for length + 2); returns its length. */
 static inline uint32_t
 serm_word_frame(const uint32_t *code_points, uint32_t length, uint32_t *out)

@@ -8,6 +8,8 @@
  */
 #include "core/text/reader.h"
 
+#include <string.h>
+
 #include <utf8proc.h>
 
 #include "core/base/utf8.h"
@@ -171,6 +173,63 @@ serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room)
 		out[count] = bytes[count] | 0x20;
 	reader->at += count;
 	return count;
+}
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+/* How many of the eight bytes at `bytes`, from the first, are ASCII letters. */
+static uint32_t
+letters_of_eight(const unsigned char *bytes)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t word, low, letters;
+
+	memcpy(&word, bytes, sizeof(word));
+	low = (word | 0x20 * ones) & 0x7f * ones;
+	/* The high bit of each byte: at least 'a', not above 'z', not beyond ASCII. */
+	letters = (low + (0x80 - 'a') * ones) & ~(low + (0x7f - 'z') * ones) & ~word & 0x80 * ones;
+	return letters == 0x80 * ones ? 8 : (uint32_t) __builtin_ctzll(~letters & 0x80 * ones) / 8;
+}
+#else
+static uint32_t
+letters_of_eight(const unsigned char *bytes)
+{
+	uint32_t count = 0;
+
+	while (count < 8 && (unsigned) (bytes[count] | 0x20) - 'a' < 26)
+		count++;
+	return count;
+}
+#endif
+
+/* Classes that do nothing where no run has begun. */
+#define BETWEEN_WORDS (1u << SERM_TEXT_OTHER | 1u << SERM_TEXT_APOSTROPHE | 1u << SERM_TEXT_POINT)
+
+uint32_t
+serm_reader_plain_word(SermReader *reader)
+{
+	const unsigned char *bytes = reader->bytes;
+	size_t at = reader->at, length = reader->length, start;
+
+	if (reader->pending_next < reader->pending_count)
+		return 0;
+	while (at < length && bytes[at] < 128 && (1u << ascii_class[bytes[at]] & BETWEEN_WORDS) != 0)
+		at++;
+	reader->at = start = at;
+	for (;;) {
+		uint32_t letters = 0;
+
+		if (at + 8 <= length)
+			letters = letters_of_eight(bytes + at);
+		else
+			while (at + letters < length && (unsigned) (bytes[at + letters] | 0x20) - 'a' < 26)
+				letters++;
+		at += letters;
+		if (letters < 8 || at - start > SERM_PLAIN_WORD_MAX)
+			break;
+	}
+	if (at - start > SERM_PLAIN_WORD_MAX || (at < length && (bytes[at] >= 128 || bytes[at] == '\'')))
+		return 0;
+	return (uint32_t) (at - start);
 }
 
 /* Marks in canonical order: a stable insertion sort of each run of non-zero combining classes. */

@@ -11,6 +11,9 @@
 /* The longest compatibility decomposition of Unicode is 18 code points (U+FDFA). */
 #define SERM_DECOMPOSITION_MAX 32
 
+/* Longer words are left to serm_reader_next(). */
+#define SERM_PLAIN_WORD_MAX 24
+
 typedef enum SermTextClass {
 	SERM_TEXT_OTHER = 0, /* separates words */
 	SERM_TEXT_LETTER,
@@ -36,6 +39,12 @@ extern void serm_reader_init(SermReader *reader, SermText text);
 extern SermTextClass serm_reader_next(SermReader *reader, uint32_t *code_point);
 /* Copy the ASCII letters that come next, lower-case, at most `room`; returns how many there were. */
 extern uint32_t serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room);
+/*
+ * Skip ASCII separators; when an ASCII word of letters follows, and ASCII other than an apostrophe or the
+ * end behind it, return its length. Else 0: the next code point is for serm_reader_next(). For the gap
+ * between words.
+ */
+extern uint32_t serm_reader_plain_word(SermReader *reader);
 /* Canonical order and composition (NFC) of decomposed code points in place; returns the new length. */
 extern uint32_t serm_reader_compose(uint32_t *code_points, uint32_t length);
 

@@ -3,8 +3,8 @@
  * normalised code points; a run of letters or digits is written straight into
  * the result and composed when it ends.
  *
- * Bounds: a word keeps its first WORD_LENGTH_MAX code points and skips the rest
- * of its run; no more than WORD_BYTES_MAX bytes per wanted word are read. So an
+ * Bounds: a word keeps its first SERM_WORD_LENGTH_MAX code points and skips the rest
+ * of its run; no more than SERM_WORD_BYTES_MAX bytes per wanted word are read. So an
  * endless word, or a megabyte of blanks, costs no more than ordinary text.
  */
 #include "core/text/text.h"
@@ -15,33 +15,9 @@
 #include "core/base/utf8.h"
 #include "core/text/ngram.h"
 #include "core/text/reader.h"
+#include "core/text/segmenter.h"
 
-#define WORD_LENGTH_MAX 64
-#define WORD_BYTES_MAX ((size_t) WORD_LENGTH_MAX * SERM_UTF8_MAX_BYTES)
-/* A single line of more words than this is a text, not a title. */
-#define SINGLE_LINE_TITLE_MAX 24
 #define QUERY_KEY_SEED UINT64_C(0x7365726d2d717279)
-
-typedef enum Run { RUN_NONE = 0, RUN_WORD, RUN_NUMBER, RUN_IDEOGRAPH } Run;
-
-typedef struct Segmenter {
-	SermArena *arena;
-	uint32_t words_max;
-	uint32_t *code_points;
-	size_t code_points_size;
-	uint32_t used; /* code points of complete words */
-	SermWord *words;
-	uint32_t words_size;
-	uint32_t count;
-	bool out_of_memory;
-
-	Run run;
-	uint32_t length;   /* code points of the run so far, at `used` */
-	bool compose;      /* the run has code points beyond ASCII */
-	uint32_t held;     /* apostrophe or point that the next code point decides on; 0: none */
-	uint32_t previous; /* of a run of ideographs: the last two code points, 0: none */
-	uint32_t current;
-} Segmenter;
 
 uint32_t
 serm_text_hash(const uint32_t *code_points, size_t length, uint32_t seed)
@@ -55,10 +31,10 @@ serm_text_hash(const uint32_t *code_points, size_t length, uint32_t seed)
 
 /* Make room for one word of the longest size; the arrays move only while they are smaller than the limit. */
 static bool
-reserve(Segmenter *segmenter)
+reserve(SermSegmenter *segmenter)
 {
-	if (segmenter->used + WORD_LENGTH_MAX > segmenter->code_points_size) {
-		size_t size = 2 * segmenter->code_points_size + WORD_LENGTH_MAX;
+	if (segmenter->used + SERM_WORD_LENGTH_MAX > segmenter->code_points_size) {
+		size_t size = 2 * segmenter->code_points_size + SERM_WORD_LENGTH_MAX;
 		uint32_t *grown = serm_arena_array(segmenter->arena, size, sizeof(uint32_t));
 
 		if (grown == NULL)
@@ -82,12 +58,17 @@ reserve(Segmenter *segmenter)
 
 /* The `length` code points at `used` become a word. */
 static void
-emit(Segmenter *segmenter, uint32_t length, bool number)
+emit(SermSegmenter *segmenter, uint32_t length, bool number)
 {
 	SermWord *word;
 
 	if (segmenter->count == segmenter->words_max || segmenter->out_of_memory)
 		return;
+	if (segmenter->writer != NULL) {
+		serm_field_writer_add(segmenter->writer, segmenter->code_points, length, number);
+		segmenter->count++;
+		return;
+	}
 	word = &segmenter->words[segmenter->count++];
 	word->id = serm_text_hash(segmenter->code_points + segmenter->used, length, 0);
 	word->start = segmenter->used;
@@ -100,7 +81,7 @@ emit(Segmenter *segmenter, uint32_t length, bool number)
 
 /* The last two ideographs of a run, or its only one. */
 static void
-emit_ideographs(Segmenter *segmenter)
+emit_ideographs(SermSegmenter *segmenter)
 {
 	uint32_t *out = segmenter->code_points + segmenter->used;
 	uint32_t length = 0;
@@ -114,31 +95,31 @@ emit_ideographs(Segmenter *segmenter)
 }
 
 static void
-finish_run(Segmenter *segmenter)
+finish_run(SermSegmenter *segmenter)
 {
 	switch (segmenter->run) {
-		case RUN_NONE:
+		case SERM_RUN_NONE:
 			break;
-		case RUN_WORD:
-		case RUN_NUMBER:
+		case SERM_RUN_WORD:
+		case SERM_RUN_NUMBER:
 			if (segmenter->compose)
 				segmenter->length =
 				    serm_reader_compose(segmenter->code_points + segmenter->used, segmenter->length);
-			emit(segmenter, segmenter->length, segmenter->run == RUN_NUMBER);
+			emit(segmenter, segmenter->length, segmenter->run == SERM_RUN_NUMBER);
 			break;
-		case RUN_IDEOGRAPH:
+		case SERM_RUN_IDEOGRAPH:
 			emit_ideographs(segmenter);
 			break;
 	}
-	segmenter->run = RUN_NONE;
+	segmenter->run = SERM_RUN_NONE;
 	segmenter->held = 0;
 }
 
 static void
-append(Segmenter *segmenter, uint32_t c)
+append(SermSegmenter *segmenter, uint32_t c)
 {
 	/* The second bound is met only by the run that begins after the last wanted word. */
-	if (segmenter->length == WORD_LENGTH_MAX ||
+	if (segmenter->length == SERM_WORD_LENGTH_MAX ||
 	    segmenter->used + segmenter->length == segmenter->code_points_size)
 		return;
 	segmenter->code_points[segmenter->used + segmenter->length++] = c;
@@ -146,7 +127,7 @@ append(Segmenter *segmenter, uint32_t c)
 }
 
 static void
-begin_run(Segmenter *segmenter, Run run)
+begin_run(SermSegmenter *segmenter, SermRun run)
 {
 	if (segmenter->run == run)
 		return;
@@ -159,9 +140,9 @@ begin_run(Segmenter *segmenter, Run run)
 }
 
 static void
-push_ideograph(Segmenter *segmenter, uint32_t c)
+push_ideograph(SermSegmenter *segmenter, uint32_t c)
 {
-	begin_run(segmenter, RUN_IDEOGRAPH);
+	begin_run(segmenter, SERM_RUN_IDEOGRAPH);
 	segmenter->held = 0;
 	if ((c == 0x3099 || c == 0x309a) && segmenter->current != 0) {
 		uint32_t pair[2] = {segmenter->current, c};
@@ -178,19 +159,19 @@ push_ideograph(Segmenter *segmenter, uint32_t c)
 }
 
 static void
-push(Segmenter *segmenter, SermTextClass class, uint32_t c)
+push(SermSegmenter *segmenter, SermTextClass class, uint32_t c)
 {
 	/* A held point joins digits only; a held apostrophe is dropped between any two word characters. */
 	bool point_held = segmenter->held == '.' || segmenter->held == ',';
 
 	switch (class) {
 		case SERM_TEXT_LETTER:
-			begin_run(segmenter, RUN_WORD);
+			begin_run(segmenter, SERM_RUN_WORD);
 			segmenter->held = 0;
 			append(segmenter, c);
 			break;
 		case SERM_TEXT_DIGIT:
-			begin_run(segmenter, RUN_NUMBER);
+			begin_run(segmenter, SERM_RUN_NUMBER);
 			if (point_held && segmenter->held != 0)
 				append(segmenter, segmenter->held);
 			segmenter->held = 0;
@@ -200,15 +181,15 @@ push(Segmenter *segmenter, SermTextClass class, uint32_t c)
 			push_ideograph(segmenter, c);
 			break;
 		case SERM_TEXT_MARK:
-			if (segmenter->run == RUN_WORD && segmenter->held == 0)
+			if (segmenter->run == SERM_RUN_WORD && segmenter->held == 0)
 				append(segmenter, c);
 			else
 				finish_run(segmenter);
 			break;
 		case SERM_TEXT_APOSTROPHE:
 		case SERM_TEXT_POINT:
-			if (segmenter->held == 0 && segmenter->run != RUN_NONE &&
-			    (class == SERM_TEXT_APOSTROPHE || segmenter->run == RUN_NUMBER))
+			if (segmenter->held == 0 && segmenter->run != SERM_RUN_NONE &&
+			    (class == SERM_TEXT_APOSTROPHE || segmenter->run == SERM_RUN_NUMBER))
 				segmenter->held = c;
 			else
 				finish_run(segmenter);
@@ -220,25 +201,50 @@ push(Segmenter *segmenter, SermTextClass class, uint32_t c)
 	}
 }
 
-/* Fill the segmenter's arrays, whose first sizes the caller has set. */
+/*
+ * Words of ASCII letters between ASCII separators, which are most of most texts, go to the writer as
+ * they are. Stops before anything else, with no run begun.
+ */
 static void
-segment(Segmenter *segmenter, SermText text)
+take_plain_words(SermSegmenter *segmenter, SermReader *reader)
+{
+	while (segmenter->count < segmenter->words_max) {
+		uint32_t length = serm_reader_plain_word(reader);
+
+		if (length == 0)
+			return;
+		serm_field_writer_add_plain(
+		    segmenter->writer, reader->bytes + reader->at, length, reader->length - reader->at);
+		segmenter->count++;
+		reader->at += length;
+	}
+}
+
+void
+serm_segmenter_run(SermSegmenter *segmenter, SermText text)
 {
 	SermReader reader;
 	SermTextClass class;
 
-	text.length = serm_utf8_clip(text.bytes, text.length, segmenter->words_max * WORD_BYTES_MAX);
+	text.length = serm_utf8_clip(text.bytes, text.length, segmenter->words_max * SERM_WORD_BYTES_MAX);
 	serm_reader_init(&reader, text);
 	do {
 		uint32_t c = 0;
 
 		/* Most text is ASCII letters: a run that begins with them is taken whole. */
-		if (segmenter->run == RUN_NONE) {
-			uint32_t letters =
-			    serm_reader_letters(&reader, segmenter->code_points + segmenter->used, WORD_LENGTH_MAX);
+		if (segmenter->run == SERM_RUN_NONE) {
+			uint32_t letters;
+
+			if (segmenter->writer != NULL) {
+				take_plain_words(segmenter, &reader);
+				if (segmenter->count == segmenter->words_max)
+					return;
+			}
+			letters =
+			    serm_reader_letters(&reader, segmenter->code_points + segmenter->used, SERM_WORD_LENGTH_MAX);
 
 			if (letters > 0) {
-				begin_run(segmenter, RUN_WORD);
+				begin_run(segmenter, SERM_RUN_WORD);
 				segmenter->length = letters;
 			}
 		}
@@ -250,20 +256,20 @@ segment(Segmenter *segmenter, SermText text)
 SermStatus
 serm_text_words(SermText text, uint32_t words_max, SermArena *arena, SermWords *words, SermError *error)
 {
-	Segmenter segmenter = {.arena = arena, .words_max = words_max};
+	SermSegmenter segmenter = {.arena = arena, .words_max = words_max};
 
 	*words = (SermWords){NULL, NULL, 0};
 	if (text.length == 0 || words_max == 0)
 		return SERM_OK;
 	/* Ordinary text has no more code points than bytes, and a separator after each word. */
 	segmenter.code_points_size = text.length < (size_t) words_max * 8 ? text.length : (size_t) words_max * 8;
-	segmenter.code_points_size += WORD_LENGTH_MAX;
+	segmenter.code_points_size += SERM_WORD_LENGTH_MAX;
 	segmenter.words_size = text.length / 2 + 1 < words_max ? (uint32_t) (text.length / 2 + 1) : words_max;
 	segmenter.code_points = serm_arena_array(arena, segmenter.code_points_size, sizeof(uint32_t));
 	segmenter.words = serm_arena_array(arena, segmenter.words_size, sizeof(SermWord));
 	if (segmenter.code_points == NULL || segmenter.words == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while segmenting a text");
-	segment(&segmenter, text);
+	serm_segmenter_run(&segmenter, text);
 	if (segmenter.out_of_memory)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while segmenting a text");
 	*words = (SermWords){segmenter.code_points, segmenter.words, segmenter.count};
@@ -274,16 +280,16 @@ serm_text_words(SermText text, uint32_t words_max, SermArena *arena, SermWords *
 static bool
 longer_than_title(SermText text)
 {
-	uint32_t code_points[(SINGLE_LINE_TITLE_MAX + 1) * WORD_LENGTH_MAX];
-	SermWord words[SINGLE_LINE_TITLE_MAX + 1];
-	Segmenter segmenter = {.words_max = SINGLE_LINE_TITLE_MAX + 1,
+	uint32_t code_points[(SERM_SINGLE_LINE_TITLE_MAX + 1) * SERM_WORD_LENGTH_MAX];
+	SermWord words[SERM_SINGLE_LINE_TITLE_MAX + 1];
+	SermSegmenter segmenter = {.words_max = SERM_SINGLE_LINE_TITLE_MAX + 1,
 	    .code_points = code_points,
 	    .code_points_size = SERM_LENGTH(code_points),
 	    .words = words,
 	    .words_size = SERM_LENGTH(words)};
 
-	segment(&segmenter, text);
-	return segmenter.count > SINGLE_LINE_TITLE_MAX;
+	serm_segmenter_run(&segmenter, text);
+	return segmenter.count > SERM_SINGLE_LINE_TITLE_MAX;
 }
 
 void

@@ -425,7 +425,7 @@ finish(const Fitter *fitter, SermArena *arena, SermHeads *heads, SermError *erro
 	    .w3 = collect(fitter, at.w3, at.b3, arena),
 	    .b3 = collect(fitter, at.b3, at.count, arena)};
 	if (heads->w1 == NULL || heads->b1 == NULL || heads->w2 == NULL || heads->b2 == NULL ||
-	    heads->w3 == NULL || heads->b3 == NULL)
+	    heads->w3 == NULL || heads->b3 == NULL || !serm_heads_pack(heads, arena))
 		return serm_train_out_of_memory(error);
 	return SERM_OK;
 }

@@ -1,5 +1,6 @@
 /*
- * Losses that look at one document at a time.
+ * Losses that look at one document at a time, and the way from logits to the
+ * scores that the other losses look at.
  */
 #include "core/train/loss_parts.h"
 
@@ -8,6 +9,34 @@
 #else
 #define REAL_EXP expf
 #endif
+
+void
+serm_loss_expect(uint32_t n, uint32_t grades, const SermReal *logits, SermReal *probability, SermReal *score)
+{
+	for (uint32_t i = 0; i < n; i++, logits += grades) {
+		SermReal *p = probability + (size_t) i * grades, largest = logits[0], sum = 0, f = 0;
+
+		for (uint32_t y = 1; y < grades; y++)
+			largest = logits[y] > largest ? logits[y] : largest;
+		for (uint32_t y = 0; y < grades; y++)
+			sum += p[y] = REAL_EXP(logits[y] - largest);
+		for (uint32_t y = 0; y < grades; y++) {
+			p[y] /= sum;
+			f += (SermReal) y * p[y];
+		}
+		score[i] = f;
+	}
+}
+
+void
+serm_loss_expect_back(uint32_t n, uint32_t grades, const SermReal *probability, const SermReal *score,
+    SermReal factor, const SermReal *d_score, SermReal *d_logits)
+{
+	for (uint32_t i = 0; i < n; i++)
+		for (uint32_t y = 0; y < grades; y++)
+			d_logits[(size_t) i * grades + y] +=
+			    factor * d_score[i] * probability[(size_t) i * grades + y] * ((SermReal) y - score[i]);
+}
 
 /* mean of w_i * sum over grades of -t_y ln P(y); targets are distributions. */
 double
@@ -126,32 +155,4 @@ serm_loss_tcm(const SermLossList *list, const SermLossParameters *parameters, Se
 		}
 	}
 	return loss;
-}
-
-void
-serm_loss_expect(uint32_t n, uint32_t grades, const SermReal *logits, SermReal *probability, SermReal *score)
-{
-	for (uint32_t i = 0; i < n; i++, logits += grades) {
-		SermReal *p = probability + (size_t) i * grades, largest = logits[0], sum = 0, f = 0;
-
-		for (uint32_t y = 1; y < grades; y++)
-			largest = logits[y] > largest ? logits[y] : largest;
-		for (uint32_t y = 0; y < grades; y++)
-			sum += p[y] = REAL_EXP(logits[y] - largest);
-		for (uint32_t y = 0; y < grades; y++) {
-			p[y] /= sum;
-			f += (SermReal) y * p[y];
-		}
-		score[i] = f;
-	}
-}
-
-void
-serm_loss_expect_back(uint32_t n, uint32_t grades, const SermReal *probability, const SermReal *score,
-    SermReal factor, const SermReal *d_score, SermReal *d_logits)
-{
-	for (uint32_t i = 0; i < n; i++)
-		for (uint32_t y = 0; y < grades; y++)
-			d_logits[(size_t) i * grades + y] +=
-			    factor * d_score[i] * probability[(size_t) i * grades + y] * ((SermReal) y - score[i]);
 }

@@ -266,7 +266,9 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 static SermStatus
 compute_inputs(Trainer *trainer, SermError *error)
 {
-	SermEmbedding embedding = {trainer->embedding_rows, trainer->embedding_scale, NULL};
+	SermArenaMark mark = serm_arena_mark(trainer->arena);
+	SermEmbedding embedding = {
+	    trainer->embedding_rows, trainer->embedding_scale, serm_word_cache_create(trainer->arena)};
 	uint32_t n = trainer->order.example_count;
 
 	for (uint32_t list = 0; list < trainer->order.list_count; list++) {
@@ -275,6 +277,7 @@ compute_inputs(Trainer *trainer, SermError *error)
 		if (status != SERM_OK)
 			return status;
 	}
+	serm_arena_rewind(trainer->arena, mark);
 	serm_scaling_fit(trainer->features, n, trainer->scale_mean, trainer->scale_inverse);
 	serm_scaling_guard(
 	    trainer->features, n, trainer->statistics.document_count, trainer->options.guard, trainer->guard);

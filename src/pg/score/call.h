@@ -13,4 +13,7 @@
  */
 extern SermScorer *serm_call_scorer(FunctionCallInfo fcinfo, int model_argument, int version);
 
+/* The same with the model given; NULL: the default one. For callers whose arguments are not in `fcinfo`. */
+extern SermScorer *serm_call_scorer_named(FunctionCallInfo fcinfo, const text *model, int version);
+
 #endif

@@ -25,6 +25,17 @@ compare_ranked(const void *left, const void *right)
 	return a->ordinal < b->ordinal ? -1 : 1;
 }
 
+/* Score the batch: the last elements of `ranked`. */
+static void
+run_batch(SermScorer *scorer, Ranked *ranked, int count)
+{
+	SermPrediction predictions[SERM_BATCH_ROWS];
+	int rows = serm_scorer_batch_run(scorer, predictions);
+
+	for (int i = 0; i < rows; i++)
+		ranked[count - rows + i].score = predictions[i].score;
+}
+
 /* Score every element that is not NULL; an ordinal is its place in the array, from 1, as unnest() counts. */
 static int
 score_elements(SermScorer *scorer, SermText query, ArrayType *docs, Ranked *ranked)
@@ -34,8 +45,8 @@ score_elements(SermScorer *scorer, SermText query, ArrayType *docs, Ranked *rank
 	bool null;
 	Datum element;
 
+	serm_scorer_batch_start(scorer);
 	for (int32 ordinal = 1; array_iterate(iterator, &element, &null); ordinal++) {
-		SermPrediction prediction;
 		SermText doc;
 		void *copy;
 
@@ -43,11 +54,14 @@ score_elements(SermScorer *scorer, SermText query, ArrayType *docs, Ranked *rank
 		if (null)
 			continue;
 		doc = serm_text_detoast(element, &copy);
-		serm_scorer_predict(scorer, query, doc, &prediction);
+		serm_scorer_batch_add(scorer, query, (SermDocBytes){doc, false});
 		if (copy != NULL)
 			pfree(copy);
-		ranked[count++] = (Ranked){ordinal, prediction.score};
+		ranked[count++].ordinal = ordinal;
+		if (serm_scorer_batch_count(scorer) == SERM_BATCH_ROWS)
+			run_batch(scorer, ranked, count);
 	}
+	run_batch(scorer, ranked, count);
 	array_free_iterator(iterator);
 	return count;
 }

@@ -74,54 +74,74 @@ find_scorer(FunctionCallInfo fcinfo, const char *model, size_t length, int versi
 }
 
 SermScorer *
+serm_call_scorer_named(FunctionCallInfo fcinfo, const text *model, int version)
+{
+	if (model == NULL) {
+		const char *name = serm_default_model != NULL ? serm_default_model : "";
+
+		return find_scorer(fcinfo, name, strlen(name), version);
+	}
+	if (VARSIZE_ANY_EXHDR(model) == 0)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("model \"\" does not exist"),
+		    errhint("Leave the argument out for the default model."));
+	return find_scorer(fcinfo, VARDATA_ANY(model), VARSIZE_ANY_EXHDR(model), version);
+}
+
+SermScorer *
 serm_call_scorer(FunctionCallInfo fcinfo, int model_argument, int version)
 {
 	SermScorer *scorer;
 	text *model;
 
-	if (model_argument < 0) {
-		const char *name = serm_default_model != NULL ? serm_default_model : "";
-
-		return find_scorer(fcinfo, name, strlen(name), version);
-	}
+	if (model_argument < 0)
+		return serm_call_scorer_named(fcinfo, NULL, version);
 	model = PG_GETARG_TEXT_PP(model_argument);
-	if (VARSIZE_ANY_EXHDR(model) == 0)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("model \"\" does not exist"),
-		    errhint("Leave the argument out for the default model."));
-	scorer = find_scorer(fcinfo, VARDATA_ANY(model), VARSIZE_ANY_EXHDR(model), version);
+	scorer = serm_call_scorer_named(fcinfo, model, version);
 	PG_FREE_IF_COPY(model, model_argument);
 	return scorer;
 }
 
-/* Score the texts of arguments 0 and 1. */
+/* Score the query of argument 0 and the text or serm.doc of argument 1. */
 static void
-predict_arguments(FunctionCallInfo fcinfo, SermScorer *scorer, SermPrediction *prediction)
+predict_arguments(FunctionCallInfo fcinfo, SermScorer *scorer, bool encoded, SermPrediction *prediction)
 {
 	void *query_copy, *doc_copy;
 	SermText query = serm_text_detoast(PG_GETARG_DATUM(0), &query_copy);
 	SermText doc = serm_text_detoast(PG_GETARG_DATUM(1), &doc_copy);
 
-	serm_scorer_predict(scorer, query, doc, prediction);
+	serm_scorer_predict_bytes(scorer, query, (SermDocBytes){doc, encoded}, prediction);
 	if (query_copy != NULL)
 		pfree(query_copy);
 	if (doc_copy != NULL)
 		pfree(doc_copy);
 }
 
-SERM_FUNCTION(serm_score);
-Datum
-serm_score(PG_FUNCTION_ARGS)
+static Datum
+score(FunctionCallInfo fcinfo, bool encoded)
 {
 	SermScorer *scorer = serm_call_scorer(fcinfo, PG_NARGS() > 2 ? 2 : -1, 0);
 	SermPrediction prediction;
 
-	predict_arguments(fcinfo, scorer, &prediction);
-	PG_RETURN_FLOAT4(prediction.score);
+	predict_arguments(fcinfo, scorer, encoded, &prediction);
+	return Float4GetDatum(prediction.score);
 }
 
-SERM_FUNCTION(serm_score_version);
+SERM_FUNCTION(serm_score);
 Datum
-serm_score_version(PG_FUNCTION_ARGS)
+serm_score(PG_FUNCTION_ARGS)
+{
+	return score(fcinfo, false);
+}
+
+SERM_FUNCTION(serm_score_doc);
+Datum
+serm_score_doc(PG_FUNCTION_ARGS)
+{
+	return score(fcinfo, true);
+}
+
+static Datum
+score_version(FunctionCallInfo fcinfo, bool encoded)
 {
 	int version = PG_GETARG_INT32(3);
 	SermPrediction prediction;
@@ -129,8 +149,22 @@ serm_score_version(PG_FUNCTION_ARGS)
 	if (version < 1)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
 		    errmsg("there is no version %d: versions count from 1", version));
-	predict_arguments(fcinfo, serm_call_scorer(fcinfo, 2, version), &prediction);
-	PG_RETURN_FLOAT4(prediction.score);
+	predict_arguments(fcinfo, serm_call_scorer(fcinfo, 2, version), encoded, &prediction);
+	return Float4GetDatum(prediction.score);
+}
+
+SERM_FUNCTION(serm_score_version);
+Datum
+serm_score_version(PG_FUNCTION_ARGS)
+{
+	return score_version(fcinfo, false);
+}
+
+SERM_FUNCTION(serm_score_version_doc);
+Datum
+serm_score_version_doc(PG_FUNCTION_ARGS)
+{
+	return score_version(fcinfo, true);
 }
 
 static Datum
@@ -144,9 +178,8 @@ probabilities(const SermPrediction *prediction)
 	    values, (int) prediction->grade_count, FLOAT4OID, sizeof(float4), true, TYPALIGN_INT));
 }
 
-SERM_FUNCTION(serm_predict);
-Datum
-serm_predict(PG_FUNCTION_ARGS)
+static Datum
+predict(FunctionCallInfo fcinfo, bool encoded)
 {
 	CallSite *site = call_site(fcinfo);
 	SermScorer *scorer = serm_call_scorer(fcinfo, PG_NARGS() > 2 ? 2 : -1, 0);
@@ -166,7 +199,7 @@ serm_predict(PG_FUNCTION_ARGS)
 		site->prediction = BlessTupleDesc(description);
 		MemoryContextSwitchTo(previous);
 	}
-	predict_arguments(fcinfo, scorer, &prediction);
+	predict_arguments(fcinfo, scorer, encoded, &prediction);
 	values[0] = Float4GetDatum(prediction.score);
 	values[1] = CStringGetTextDatum(serm_scorer_row(scorer)->grades[prediction.grade]);
 	values[2] = probabilities(&prediction);
@@ -174,4 +207,18 @@ serm_predict(PG_FUNCTION_ARGS)
 	values[4] = Float4GetDatum(prediction.disagreement);
 	values[5] = Int32GetDatum(serm_scorer_version(scorer));
 	return HeapTupleGetDatum(heap_form_tuple(site->prediction, values, nulls));
+}
+
+SERM_FUNCTION(serm_predict);
+Datum
+serm_predict(PG_FUNCTION_ARGS)
+{
+	return predict(fcinfo, false);
+}
+
+SERM_FUNCTION(serm_predict_doc);
+Datum
+serm_predict_doc(PG_FUNCTION_ARGS)
+{
+	return predict(fcinfo, true);
 }

@@ -50,6 +50,9 @@ struct SermScorer {
 	SermText query_text;
 	SermQuery *query;
 	SermArena scratch;
+	SermArenaMark scratch_start;
+	SermArena batch_arena;
+	SermBatch *batch; /* NULL until one is started */
 	SermTextBuffer query_buffer;
 	SermTextBuffer doc_buffer;
 };
@@ -268,7 +271,7 @@ serm_scorer_open(const char *model, int version, SermSight sight, MemoryContext 
 	open_version(scorer, model, version, sight);
 	evict_idle();
 	scorer->query_start = start_arena(&scorer->query_arena, context);
-	(void) start_arena(&scorer->scratch, context);
+	scorer->scratch_start = start_arena(&scorer->scratch, context);
 	scorer->query_buffer.context = context;
 	scorer->doc_buffer.context = context;
 	MemoryContextSetParent(context, owner);
@@ -327,6 +330,38 @@ prepare_query(SermScorer *scorer, SermText text)
 	serm_check(status, &error);
 }
 
+static void
+check_finite(const SermScorer *scorer, const SermPrediction *prediction)
+{
+	if (!isfinite(prediction->score))
+		ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+		    errmsg("model \"%s\" version %d gave a score that is not finite", scorer->row->name,
+		        scorer->version));
+}
+
+/* Parse or read a document into the scratch arena. */
+static SermDocument
+open_document(SermScorer *scorer, SermDocBytes source)
+{
+	SermDocument doc;
+	SermError error = {SERM_OK, ""};
+	SermStatus status;
+
+	if (!source.encoded)
+		serm_check(serm_document_parse(
+		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &scorer->scratch, &doc, &error),
+		    &error);
+	else {
+		status = serm_document_read(
+		    (const unsigned char *) source.bytes.bytes, source.bytes.length, &scorer->scratch, &doc, &error);
+		if (status == SERM_ERR_CORRUPT)
+			ereport(
+			    ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a serm.doc is damaged: %s", error.message));
+		serm_check(status, &error);
+	}
+	return doc;
+}
+
 void
 serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPrediction *prediction)
 {
@@ -336,8 +371,65 @@ serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPredic
 	serm_check(serm_model_predict(scorer->weights->model, scorer->query,
 	               serm_text_utf8(doc, &scorer->doc_buffer), &scorer->scratch, prediction, &error),
 	    &error);
-	if (!isfinite(prediction->score))
-		ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-		    errmsg("model \"%s\" version %d gave a score that is not finite", scorer->row->name,
-		        scorer->version));
+	check_finite(scorer, prediction);
+}
+
+void
+serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes source, SermPrediction *prediction)
+{
+	SermError error = {SERM_OK, ""};
+	SermDocument doc;
+
+	if (!source.encoded) {
+		serm_scorer_predict(scorer, query, source.bytes, prediction);
+		return;
+	}
+	prepare_query(scorer, query);
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	doc = open_document(scorer, source);
+	serm_check(
+	    serm_model_predict_parsed(scorer->weights->model, scorer->query, &doc, prediction, &error), &error);
+	check_finite(scorer, prediction);
+}
+
+void
+serm_scorer_batch_start(SermScorer *scorer)
+{
+	if (scorer->batch == NULL) {
+		(void) start_arena(&scorer->batch_arena, scorer->context);
+		scorer->batch = serm_model_batch(scorer->weights->model, &scorer->batch_arena);
+		if (scorer->batch == NULL)
+			ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+	}
+	/* What an error left. */
+	serm_batch_clear(scorer->batch);
+}
+
+void
+serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes source)
+{
+	SermError error = {SERM_OK, ""};
+	SermDocument doc;
+
+	prepare_query(scorer, query);
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	doc = open_document(scorer, source);
+	serm_check(serm_batch_add(scorer->batch, scorer->query, &doc, &error), &error);
+}
+
+int
+serm_scorer_batch_count(const SermScorer *scorer)
+{
+	return (int) serm_batch_count(scorer->batch);
+}
+
+int
+serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions)
+{
+	int count = serm_scorer_batch_count(scorer);
+
+	serm_batch_run(scorer->batch, predictions);
+	for (int i = 0; i < count; i++)
+		check_finite(scorer, &predictions[i]);
+	return count;
 }

@@ -87,6 +87,24 @@ extern void serm_scorer_close(SermScorer *scorer);
  */
 extern void serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPrediction *prediction);
 
+/* A document: a text in the server's encoding, or the content of a serm.doc. */
+typedef struct SermDocBytes {
+	SermText bytes;
+	bool encoded;
+} SermDocBytes;
+
+/* The same for a document of either kind. Error XX001: damaged serm.doc. */
+extern void serm_scorer_predict_bytes(
+    SermScorer *scorer, SermText query, SermDocBytes doc, SermPrediction *prediction);
+/*
+ * Pairs whose scores are computed together, with the bits of serm_scorer_predict(): start, add at most
+ * SERM_BATCH_ROWS, run (which empties the batch and returns how many there were), add again.
+ */
+extern void serm_scorer_batch_start(SermScorer *scorer);
+extern void serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes doc);
+extern int serm_scorer_batch_count(const SermScorer *scorer);
+extern int serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions);
+
 /* --- texts as models read them: the same in scoring and in training, so that both see the same bytes */
 
 /* A model reads this much of a query or a document, counted in UTF-8. */

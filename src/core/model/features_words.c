@@ -1,0 +1,476 @@
+/*
+ * Reading the words of a field (S6, S9): for each word what it means to the
+ * query, summed up over the field. A query is met by many documents and most
+ * of their words by each of them, so the meanings are kept in the word cache
+ * (as Ji et al. 2019 precompute term interactions of K-NRM): a word met before
+ * costs a look-up and its kernels.
+ *
+ * The loop exists twice, for AVX2 and for any processor, with the same
+ * operations in the same order: the bits are the same.
+ */
+#include <string.h>
+
+#include "core/model/features_lanes.h"
+
+#define TRIGRAM_MASKS_MAX (SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX / 64)
+#define SUMS_MAX (SERM_LANE_GROUPS_MAX * SERM_KERNELS * SERM_LANES)
+#define LANE_BYTES (SERM_LANES * sizeof(float))
+#define MATCH_SIZE_MAX                                                                                       \
+	((sizeof(SermWordMatch) + TRIGRAM_MASKS_MAX * sizeof(uint64_t) + SERM_QUERY_WORDS_MAX * sizeof(float) +  \
+	     LANE_BYTES + SERM_LANE_GROUPS_MAX * LANE_BYTES + 63) /                                              \
+	    64 * 64)
+#define WORDS_MAX SERM_DOCUMENT_BODY_SPELLED
+/* Room for the rows of some 60 ordinary words; those of more are found when they are needed. */
+#define ROWS_AHEAD_MAX 1536
+
+static_assert(SERM_DOCUMENT_TITLE_SPELLED <= WORDS_MAX, "every field fits");
+
+/* A spelled word, and what is known of it. */
+typedef struct Word {
+	const unsigned char *bytes;
+	uint32_t length;
+	bool number;
+	bool keyed; /* short enough to be cached */
+	uint32_t match_set;
+	uint16_t row_start;
+	uint16_t row_count; /* 0: not found yet */
+	SermWordKey key;
+} Word;
+
+/* The spelled words of a field while it is read. */
+typedef struct Reading {
+	const SermPair *pair;
+	SermWordCache *cache; /* NULL: not to be used */
+	uint32_t count;
+	Word word[WORDS_MAX];
+	const SermWordMatch *match[WORDS_MAX];
+	uint32_t missing_count;
+	uint8_t missing[WORDS_MAX];
+	uint32_t rows_used;
+	uint32_t rows[ROWS_AHEAD_MAX];
+	unsigned char spare[WORDS_MAX][MATCH_SIZE_MAX] __attribute__((aligned(64))); /* for what is not cached */
+} Reading;
+
+/* What is summed over the spelled words of a field. */
+typedef struct Sums {
+	uint64_t trigrams[TRIGRAM_MASKS_MAX];
+	uint64_t compounds;
+	float dice[SERM_QUERY_WORDS_MAX]; /* best so far, per term */
+	float kernels[SUMS_MAX];
+	float weight; /* idf of the words of the window */
+	float dot;    /* idf times dot of them */
+} Sums;
+
+void
+serm_match_layout(SermParsedQuery *query)
+{
+	uint32_t place = sizeof(SermWordMatch);
+
+	query->trigram_masks = (query->trigrams.count + 63) / 64;
+	place += query->trigram_masks * (uint32_t) sizeof(uint64_t);
+	query->match_dice = place;
+	place += query->term_count * (uint32_t) sizeof(float);
+	query->match_cosines = (place + LANE_BYTES - 1) / LANE_BYTES * LANE_BYTES;
+	place = query->match_cosines + query->lane_groups * LANE_BYTES;
+	query->match_size = (place + 63) / 64 * 64;
+	SERM_ASSERT(query->match_size <= MATCH_SIZE_MAX);
+}
+
+/* --- the cache */
+
+static inline const SermCachedIdf *
+idf_entry(const SermWordCache *cache, uint32_t id)
+{
+	return &cache->idfs[id >> (32 - SERM_CACHE_IDFS_BITS)];
+}
+
+static inline float
+word_idf(const SermPair *pair, uint32_t id)
+{
+	SermWordCache *cache = pair->embedding->cache;
+	SermCachedIdf *entry;
+
+	if (cache == NULL)
+		return (float) serm_statistics_idf(pair->statistics, id);
+	entry = &cache->idfs[id >> (32 - SERM_CACHE_IDFS_BITS)];
+	if (entry->id != id || entry->idf == 0)
+		*entry = (SermCachedIdf){id, (float) serm_statistics_idf(pair->statistics, id)};
+	return entry->idf;
+}
+
+/* The cache, with its matches given to this query; NULL when there is none to use. */
+static SermWordCache *
+claim_cache(const SermPair *pair)
+{
+	SermWordCache *cache = pair->embedding->cache;
+	const SermParsedQuery *query = pair->query;
+
+	if (cache == NULL || query->serial == 0)
+		return NULL;
+	if (query->serial != cache->query) {
+		cache->query = query->serial;
+		cache->matches.bits = SERM_CACHE_MATCHES_BITS - 1;
+		while (((size_t) query->match_size << (cache->matches.bits + 1)) > SERM_CACHE_MATCH_BYTES)
+			cache->matches.bits--;
+		/* After four thousand million queries an old entry might look new. */
+		if (++cache->matches.epoch == 0) {
+			memset(cache->matches.keys, 0, sizeof(SermWordKey) << SERM_CACHE_MATCHES_BITS);
+			cache->matches.epoch = 1;
+		}
+	}
+	cache->matches.now++;
+	return cache;
+}
+
+/* `word` has SERM_DOCUMENT_PAD readable bytes behind it, and at most SERM_CACHED_WORD_MAX of its own. */
+static inline __attribute__((always_inline)) void
+make_key(const unsigned char *word, uint32_t length, bool number, uint32_t epoch, SermWordKey *key)
+{
+	static const unsigned char ones[48] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+	    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	const int last_byte = 0;
+#else
+	const int last_byte = 56;
+#endif
+	uint64_t mask[3];
+
+	memcpy(key->part, word, sizeof(key->part));
+	memcpy(mask, ones + sizeof(mask) - length, sizeof(mask));
+	key->part[0] &= mask[0];
+	key->part[1] &= mask[1];
+	key->part[2] = (key->part[2] & mask[2]) | (uint64_t) number << last_byte;
+	key->epoch = epoch;
+	key->used = 0;
+}
+
+static SermWordMatch *
+match_at(const Reading *reading, uint32_t entry)
+{
+	return (SermWordMatch *) (reading->cache->match + entry * (size_t) reading->pair->query->match_size);
+}
+
+/* --- first pass: the words, and their keys */
+
+static inline __attribute__((always_inline)) void
+make_words(const SermDocumentField *field, Reading *reading)
+{
+	const unsigned char *bytes = field->text;
+	SermWordCache *cache = reading->cache;
+
+	for (uint32_t i = 0; i < field->spelled; i++) {
+		Word *word = &reading->word[i];
+
+		word->bytes = bytes;
+		word->length = field->lengths[i] + 1u;
+		word->number = serm_document_is_number(field, i);
+		word->row_count = 0;
+		word->keyed = cache != NULL && word->length <= SERM_CACHED_WORD_MAX;
+		if (word->keyed) {
+			make_key(bytes, word->length, word->number, cache->matches.epoch, &word->key);
+			word->match_set = serm_word_table_set(&cache->matches, &word->key);
+			__builtin_prefetch(&cache->matches.keys[2 * (size_t) word->match_set]);
+		}
+		bytes += word->length;
+	}
+	reading->count = field->spelled;
+}
+
+/* --- second pass: which are known */
+
+static inline __attribute__((always_inline)) void
+find_words(Reading *reading)
+{
+	uint32_t size = reading->pair->query->match_size;
+
+	reading->missing_count = 0;
+	for (uint32_t i = 0; i < reading->count; i++) {
+		Word *word = &reading->word[i];
+		uint32_t entry = SERM_WORD_ABSENT;
+
+		if (word->keyed)
+			entry = serm_word_table_find(&reading->cache->matches, word->match_set, &word->key);
+		if (entry == SERM_WORD_ABSENT) {
+			reading->missing[reading->missing_count++] = (uint8_t) i;
+			continue;
+		}
+		reading->match[i] = match_at(reading, entry);
+		for (uint32_t line = 0; line < size; line += 64)
+			__builtin_prefetch((const char *) reading->match[i] + line);
+	}
+}
+
+/* --- third pass: the others */
+
+/* Ask for the rows of a word whose unit vector is not cached: the table is larger than the near caches. */
+static void
+fetch_rows(Reading *reading, Word *word)
+{
+	const SermEmbedding *embedding = reading->pair->embedding;
+	uint32_t spelling[SERM_CACHED_WORD_MAX], *row = reading->rows + reading->rows_used;
+	uint32_t count;
+
+	if (reading->rows_used + SERM_WORD_ROWS_MAX > ROWS_AHEAD_MAX)
+		return;
+	count = serm_embedding_rows(spelling, serm_document_spell(word->bytes, word->length, spelling), row);
+	for (uint32_t r = 0; r < count; r++) {
+		__builtin_prefetch(embedding->rows + (size_t) row[r] * SERM_EMBEDDING_WIDTH);
+		__builtin_prefetch(embedding->scale + row[r]);
+	}
+	word->row_start = (uint16_t) reading->rows_used;
+	word->row_count = (uint16_t) count;
+	reading->rows_used += count;
+}
+
+static void
+fetch_missing(Reading *reading)
+{
+	SermWordCache *cache = reading->cache;
+
+	reading->rows_used = 0;
+	for (uint32_t m = 0; m < reading->missing_count; m++) {
+		Word *word = &reading->word[reading->missing[m]];
+
+		if (word->keyed)
+			__builtin_prefetch(
+			    &cache->units.keys[2 * (size_t) serm_word_table_set(&cache->units, &word->key)]);
+	}
+	for (uint32_t m = 0; m < reading->missing_count; m++) {
+		Word *word = &reading->word[reading->missing[m]];
+		SermWordKey key = word->key;
+
+		key.epoch = 1;
+		if (word->keyed && serm_word_table_find(&cache->units, serm_word_table_set(&cache->units, &key),
+		                       &key) == SERM_WORD_ABSENT)
+			fetch_rows(reading, word);
+	}
+}
+
+/* The unit vector of a word, from the cache or through it; `own` is used when it cannot be cached. */
+static const float *
+word_unit(const Reading *reading, const Word *word, const uint32_t *spelling, uint32_t length, float *own)
+{
+	const SermEmbedding *embedding = reading->pair->embedding;
+
+	if (word->keyed) {
+		SermWordTable *table = &reading->cache->units;
+		uint32_t set = serm_word_table_set(table, &word->key), entry;
+		SermWordKey key = word->key;
+
+		key.epoch = table->epoch;
+		table->now++;
+		entry = serm_word_table_find(table, set, &key);
+		if (entry != SERM_WORD_ABSENT)
+			return reading->cache->unit + (size_t) entry * SERM_EMBEDDING_WIDTH;
+		own = reading->cache->unit + (size_t) serm_word_table_add(table, set, &key) * SERM_EMBEDDING_WIDTH;
+	}
+	if (word->row_count > 0)
+		serm_embedding_unit(embedding, reading->rows + word->row_start, word->row_count, own);
+	else
+		serm_embedding_word(embedding, spelling, length, own);
+	return own;
+}
+
+static void
+fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
+{
+	const SermParsedQuery *query = reading->pair->query;
+	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
+	uint32_t count = serm_document_spell(word->bytes, word->length, spelling);
+	float unit[SERM_EMBEDDING_WIDTH];
+
+	match->id = serm_text_hash(spelling, count, 0);
+	match->term = (uint8_t) serm_term_find(query, match->id);
+	match->number = word->number;
+	match->idf = word_idf(reading->pair, match->id);
+	match->dot = 0;
+	serm_match_spelling(query, spelling, count, match);
+	if (query->lane_groups > 0)
+		serm_pooling_word(query, word_unit(reading, word, spelling, count, unit),
+		    serm_match_floats(match, query->match_cosines), &match->dot);
+}
+
+/* Fill in the missing matches; entries that this field uses already are not taken from it. */
+static __attribute__((noinline)) void
+fill_missing(Reading *reading)
+{
+	if (reading->cache != NULL && reading->pair->query->lane_groups > 0)
+		fetch_missing(reading);
+	for (uint32_t m = 0; m < reading->missing_count; m++) {
+		uint32_t i = reading->missing[m], entry = SERM_WORD_ABSENT;
+		const Word *word = &reading->word[i];
+		SermWordMatch *match = (SermWordMatch *) reading->spare[i];
+
+		if (word->keyed) {
+			SermWordTable *table = &reading->cache->matches;
+
+			/* The word may have come before in this field. */
+			entry = serm_word_table_find(table, word->match_set, &word->key);
+			if (entry != SERM_WORD_ABSENT) {
+				reading->match[i] = match_at(reading, entry);
+				continue;
+			}
+			entry = serm_word_table_add(table, word->match_set, &word->key);
+			if (entry != SERM_WORD_ABSENT)
+				match = match_at(reading, entry);
+		}
+		fill_match(reading, word, match);
+		reading->match[i] = match;
+	}
+}
+
+/* --- last pass: sums over the words */
+
+/* Terms that this word and the one before it are, written as one. */
+static uint64_t
+joined_terms(const SermParsedQuery *query, uint64_t hash)
+{
+	uint64_t found = 0;
+
+	for (uint32_t t = 0; t < query->term_count; t++)
+		if (!query->terms[t].number && query->terms[t].hash == hash)
+			found |= UINT64_C(1) << t;
+	return found;
+}
+
+/* The first SERM_FUZZY_WORDS_MAX words: trigrams, similarity, compounds. */
+static inline __attribute__((always_inline)) void
+compare_words(const SermParsedQuery *query, const Reading *reading, Sums *sums)
+{
+	uint32_t count = reading->count < SERM_FUZZY_WORDS_MAX ? reading->count : SERM_FUZZY_WORDS_MAX;
+	uint64_t before = 0, compounds = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		const SermWordMatch *match = reading->match[i];
+		const uint64_t *trigrams = serm_match_trigrams(match);
+		uint64_t joined = before * match->power + match->hash;
+
+		for (uint32_t m = 0; m < query->trigram_masks; m++)
+			sums->trigrams[m] |= trigrams[m];
+		compounds |= match->compounds;
+		if ((query->term_signature & serm_compound_bit(joined)) != 0 && before != 0 && match->hash != 0)
+			compounds |= joined_terms(query, joined);
+		before = match->hash;
+		for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
+			int term = __builtin_ctzll(left);
+			float dice = serm_match_floats(match, query->match_dice)[term];
+
+			sums->dice[term] = dice > sums->dice[term] ? dice : sums->dice[term];
+		}
+	}
+	sums->compounds = compounds;
+}
+
+/* Kernels and dot of the words of the window. */
+static inline __attribute__((always_inline)) void
+pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, uint32_t groups, Sums *sums)
+{
+	float weight = 0, dot = 0;
+
+	if (window > reading->count)
+		window = reading->count;
+	for (uint32_t i = 0; i < window; i++) {
+		const SermWordMatch *match = reading->match[i];
+
+		weight += match->idf;
+		dot += match->idf * match->dot;
+	}
+	for (uint32_t g = 0; g < groups; g++) {
+		SermLanes sum[SERM_KERNELS] = {{0}};
+
+		for (uint32_t i = 0; i < window; i++)
+			serm_lanes_add_kernels(
+			    (const SermLanes *) serm_match_floats(reading->match[i], query->match_cosines) + g, sum);
+		memcpy(sums->kernels + g * SERM_KERNELS * SERM_LANES, sum, sizeof(sum));
+	}
+	sums->weight = weight;
+	sums->dot = dot;
+}
+
+static inline __attribute__((always_inline)) void
+read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+{
+	const SermParsedQuery *query = reading->pair->query;
+	double idf = 0;
+
+	make_words(words, reading);
+	find_words(reading);
+	if (reading->missing_count > 0)
+		fill_missing(reading);
+	for (uint32_t i = 0; i < reading->count; i++) {
+		const SermWordMatch *match = reading->match[i];
+
+		idf += match->idf;
+		if (match->term != SERM_TERM_NONE)
+			serm_field_add_match(field, i, match->term, match->idf);
+	}
+	field->idf_all = idf;
+	compare_words(query, reading, sums);
+	pool_words(query, reading, window, query->lane_groups, sums);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void
+read_spelled_avx2(
+    const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+{
+	read_spelled(words, window, reading, field, sums);
+}
+#endif
+
+static void
+read_spelled_portable(
+    const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+{
+	read_spelled(words, window, reading, field, sums);
+}
+
+/* The words behind the spelled ones count by identity only. */
+static void
+read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
+{
+	const SermWordCache *cache = pair->embedding->cache;
+	double idf = 0;
+
+	for (uint32_t i = words->spelled; cache != NULL && i < words->count; i++)
+		__builtin_prefetch(idf_entry(cache, serm_document_id(words, i - words->spelled)));
+	for (uint32_t i = words->spelled; i < words->count; i++) {
+		uint32_t id = serm_document_id(words, i - words->spelled);
+		uint32_t term = serm_term_find(pair->query, id);
+		float word = word_idf(pair, id);
+
+		idf += word;
+		if (term != SERM_TERM_NONE)
+			serm_field_add_match(field, i, term, word);
+	}
+	field->idf_all += idf;
+}
+
+void
+serm_field_read(const SermPair *pair, const SermDocumentField *words, uint32_t window, SermField *field)
+{
+	const SermParsedQuery *query = pair->query;
+	Reading reading;
+	Sums sums;
+
+	memset(sums.trigrams, 0, query->trigram_masks * sizeof(sums.trigrams[0]));
+	memset(sums.dice, 0, query->term_count * sizeof(sums.dice[0]));
+	reading.pair = pair;
+	reading.cache = claim_cache(pair);
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		read_spelled_avx2(words, window, &reading, field, &sums);
+	else
+#endif
+		read_spelled_portable(words, window, &reading, field, &sums);
+	read_ids(pair, words, field);
+	field->count = words->count;
+	field->trigrams_count = words->trigrams;
+	for (uint32_t m = 0; m < query->trigram_masks; m++)
+		field->trigrams_common += (uint32_t) __builtin_popcountll(sums.trigrams[m]);
+	serm_field_fuzzy(query, field, sums.compounds, sums.dice);
+	if (query->lane_groups > 0) {
+		serm_pooling_finish(query, sums.kernels, field->kernels);
+		field->dot = sums.weight > 0 ? sums.dot / sums.weight : 0;
+	}
+}
