@@ -84,37 +84,37 @@ serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena
 	return true;
 }
 
-/* H(ab) = H(a) * base^|b| + H(b) modulo 2^64; `power` gets base^length. */
+/* H(ab) = H(a) * base^|b| + H(b) modulo 2^64. */
 static uint64_t
-polynomial(const uint32_t *code_points, uint32_t length, uint64_t *power)
+polynomial(const uint32_t *code_points, uint32_t length)
 {
 	uint64_t hash = 0;
 
-	*power = 1;
-	for (uint32_t i = 0; i < length; i++) {
+	for (uint32_t i = 0; i < length; i++)
 		hash = hash * POLYNOMIAL_BASE + code_points[i];
-		*power *= POLYNOMIAL_BASE;
-	}
 	return hash;
 }
 
 void
 serm_compounds_of(SermParsedQuery *query, const SermWords *words)
 {
+	query->powers[0] = 1;
+	for (uint32_t i = 1; i < SERM_POWERS; i++)
+		query->powers[i] = query->powers[i - 1] * POLYNOMIAL_BASE;
 	for (uint32_t i = 0; i < query->token_count; i++) {
 		SermTerm *term = &query->terms[query->tokens[i]];
 		const SermTerm *before = i > 0 ? &query->terms[query->tokens[i - 1]] : NULL;
+		uint32_t length = words->words[i].length;
 		SermCompound *compound;
 
 		if (term->number)
 			continue;
-		term->hash =
-		    polynomial(words->code_points + words->words[i].start, words->words[i].length, &term->power);
+		term->hash = polynomial(words->code_points + words->words[i].start, length);
 		query->term_signature |= serm_compound_bit(term->hash);
 		if (before == NULL || before->number)
 			continue;
 		compound = &query->compounds[query->compound_count++];
-		compound->hash = before->hash * term->power + term->hash;
+		compound->hash = before->hash * query->powers[length] + term->hash;
 		compound->terms = UINT64_C(1) << query->tokens[i - 1] | UINT64_C(1) << query->tokens[i];
 		query->compound_signature |= serm_compound_bit(compound->hash);
 	}
@@ -151,63 +151,61 @@ dice_of(const SermTrigrams *a, const SermTrigrams *b)
 }
 
 INLINE void
-match_spelling(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+spell_word(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, bool number,
+    SermSpelling *spelling)
 {
 	uint32_t hashes[SERM_TRIGRAMS_MAX];
 	SermTrigrams trigrams = trigrams_of(code_points, length, hashes);
-	uint64_t *masks = serm_match_trigrams(match);
-	float *dice = serm_match_floats(match, query->match_dice);
 
-	match->hash = match->power = match->compounds = match->fuzzy = 0;
+	spelling->hash = spelling->compounds = spelling->similar = 0;
 	for (uint32_t m = 0; m < query->trigram_masks; m++)
-		masks[m] = 0;
+		spelling->trigrams[m] = 0;
 	if (query->term_count == 0)
 		return;
 	for (uint32_t i = 0; i < trigrams.count; i++) {
 		uint32_t at = index_find(&query->trigrams, trigrams.hashes[i]);
-		uint32_t number = query->trigrams.numbers[at];
+		uint32_t place = query->trigrams.numbers[at];
 
 		if (query->trigrams.hashes[at] != 0)
-			masks[number / 64] |= UINT64_C(1) << number % 64;
+			spelling->trigrams[place / 64] |= UINT64_C(1) << place % 64;
 	}
 	/* Numbers match by identity only. */
-	if (match->number)
+	if (number)
 		return;
-	match->hash = polynomial(code_points, length, &match->power);
-	if ((query->compound_signature & serm_compound_bit(match->hash)) != 0)
+	spelling->hash = polynomial(code_points, length);
+	if ((query->compound_signature & serm_compound_bit(spelling->hash)) != 0)
 		for (uint32_t c = 0; c < query->compound_count; c++)
-			if (query->compounds[c].hash == match->hash)
-				match->compounds |= query->compounds[c].terms;
+			if (query->compounds[c].hash == spelling->hash)
+				spelling->compounds |= query->compounds[c].terms;
 	for (uint32_t t = 0; t < query->term_count; t++) {
 		if (query->terms[t].number)
 			continue;
-		dice[t] = dice_of(&query->terms[t].trigrams, &trigrams);
-		if (dice[t] > 0)
-			match->fuzzy |= UINT64_C(1) << t;
+		spelling->dice[t] = dice_of(&query->terms[t].trigrams, &trigrams);
+		if (spelling->dice[t] > 0)
+			spelling->similar |= UINT64_C(1) << t;
 	}
 }
 
 #if defined(__x86_64__)
 __attribute__((target("popcnt"))) static void
-match_spelling_popcnt(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+spell_word_popcnt(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, bool number,
+    SermSpelling *spelling)
 {
-	match_spelling(query, code_points, length, match);
+	spell_word(query, code_points, length, number, spelling);
 }
 #endif
 
 void
-serm_match_spelling(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+serm_spell_word(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, bool number,
+    SermSpelling *spelling)
 {
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("popcnt")) {
-		match_spelling_popcnt(query, code_points, length, match);
+		spell_word_popcnt(query, code_points, length, number, spelling);
 		return;
 	}
 #endif
-	match_spelling(query, code_points, length, match);
+	spell_word(query, code_points, length, number, spelling);
 }
 
 void

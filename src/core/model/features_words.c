@@ -12,12 +12,11 @@
 
 #include "core/model/features_lanes.h"
 
-#define TRIGRAM_MASKS_MAX (SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX / 64)
 #define SUMS_MAX (SERM_LANE_GROUPS_MAX * SERM_KERNELS * SERM_LANES)
 #define LANE_BYTES (SERM_LANES * sizeof(float))
 #define MATCH_SIZE_MAX                                                                                       \
-	((sizeof(SermWordMatch) + TRIGRAM_MASKS_MAX * sizeof(uint64_t) + SERM_QUERY_WORDS_MAX * sizeof(float) +  \
-	     LANE_BYTES + SERM_LANE_GROUPS_MAX * LANE_BYTES + 63) /                                              \
+	((sizeof(SermWordMatch) + SERM_TRIGRAM_MASKS_MAX * sizeof(uint64_t) + LANE_BYTES +                       \
+	     SERM_LANE_GROUPS_MAX * LANE_BYTES + 63) /                                                           \
 	    64 * 64)
 #define WORDS_MAX SERM_DOCUMENT_BODY_SPELLED
 /* Room for the rows of some 60 ordinary words; those of more are found when they are needed. */
@@ -53,7 +52,7 @@ typedef struct Reading {
 
 /* What is summed over the spelled words of a field. */
 typedef struct Sums {
-	uint64_t trigrams[TRIGRAM_MASKS_MAX];
+	uint64_t trigrams[SERM_TRIGRAM_MASKS_MAX];
 	uint64_t compounds;
 	float dice[SERM_QUERY_WORDS_MAX]; /* best so far, per term */
 	float kernels[SUMS_MAX];
@@ -68,8 +67,6 @@ serm_match_layout(SermParsedQuery *query)
 
 	query->trigram_masks = (query->trigrams.count + 63) / 64;
 	place += query->trigram_masks * (uint32_t) sizeof(uint64_t);
-	query->match_dice = place;
-	place += query->term_count * (uint32_t) sizeof(float);
 	query->match_cosines = (place + LANE_BYTES - 1) / LANE_BYTES * LANE_BYTES;
 	place = query->match_cosines + query->lane_groups * LANE_BYTES;
 	query->match_size = (place + 63) / 64 * 64;
@@ -78,24 +75,31 @@ serm_match_layout(SermParsedQuery *query)
 
 /* --- the cache */
 
-static inline const SermCachedIdf *
-idf_entry(const SermWordCache *cache, uint32_t id)
+static inline SermCachedIdf *
+idf_pair(SermWordCache *cache, uint32_t id)
 {
-	return &cache->idfs[id >> (32 - SERM_CACHE_IDFS_BITS)];
+	return &cache->idfs[id >> (33 - SERM_CACHE_IDFS_BITS) << 1];
 }
 
+/* Sets of two: an idf that is looked for and found second is put first. */
 static inline float
 word_idf(const SermPair *pair, uint32_t id)
 {
 	SermWordCache *cache = pair->embedding->cache;
-	SermCachedIdf *entry;
+	SermCachedIdf *entry, first;
 
 	if (cache == NULL)
 		return (float) serm_statistics_idf(pair->statistics, id);
-	entry = &cache->idfs[id >> (32 - SERM_CACHE_IDFS_BITS)];
-	if (entry->id != id || entry->idf == 0)
-		*entry = (SermCachedIdf){id, (float) serm_statistics_idf(pair->statistics, id)};
-	return entry->idf;
+	entry = idf_pair(cache, id);
+	first = entry[0];
+	if (first.id == id && first.idf != 0)
+		return first.idf;
+	if (entry[1].id == id && entry[1].idf != 0)
+		entry[0] = entry[1];
+	else
+		entry[0] = (SermCachedIdf){id, (float) serm_statistics_idf(pair->statistics, id)};
+	entry[1] = first;
+	return entry[0].idf;
 }
 
 /* The cache, with its matches given to this query; NULL when there is none to use. */
@@ -275,19 +279,26 @@ static void
 fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
-	uint32_t count = serm_document_spell(word->bytes, word->length, spelling);
+	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
+	uint32_t count = serm_document_spell(word->bytes, word->length, code_points);
+	uint32_t id = serm_text_hash(code_points, count, 0);
 	float unit[SERM_EMBEDDING_WIDTH];
+	SermSpelling spelling;
+	uint64_t others;
 
-	match->id = serm_text_hash(spelling, count, 0);
-	match->term = (uint8_t) serm_term_find(query, match->id);
-	match->number = word->number;
-	match->idf = word_idf(reading->pair, match->id);
+	serm_spell_word(query, code_points, count, word->number, &spelling);
+	match->idf = word_idf(reading->pair, id);
 	match->dot = 0;
-	serm_match_spelling(query, spelling, count, match);
+	match->term = (uint8_t) serm_term_find(query, id);
+	match->length = word->number || count >= SERM_POWERS ? 0 : (uint8_t) count;
+	match->hash = spelling.hash;
+	/* A term that occurs is matched however similar it is. */
+	others = match->term == SERM_TERM_NONE ? UINT64_MAX : ~(UINT64_C(1) << match->term);
+	match->similar = spelling.compounds != 0 || (spelling.similar & others) != 0;
+	memcpy(serm_match_trigrams(match), spelling.trigrams, query->trigram_masks * sizeof(uint64_t));
 	if (query->lane_groups > 0)
-		serm_pooling_word(query, word_unit(reading, word, spelling, count, unit),
-		    serm_match_floats(match, query->match_cosines), &match->dot);
+		serm_pooling_word(query, word_unit(reading, word, code_points, count, unit),
+		    serm_match_cosines(query, match), &match->dot);
 }
 
 /* Fill in the missing matches; entries that this field uses already are not taken from it. */
@@ -333,32 +344,44 @@ joined_terms(const SermParsedQuery *query, uint64_t hash)
 	return found;
 }
 
+/* A word that is similar to terms: few are, so what it is similar to is not kept. */
+static __attribute__((noinline)) void
+compare_similar(const SermParsedQuery *query, const Word *word, Sums *sums)
+{
+	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
+	SermSpelling spelling;
+
+	serm_spell_word(query, code_points, serm_document_spell(word->bytes, word->length, code_points),
+	    word->number, &spelling);
+	sums->compounds |= spelling.compounds;
+	for (uint64_t left = spelling.similar; left != 0; left &= left - 1) {
+		int term = __builtin_ctzll(left);
+
+		if (spelling.dice[term] > sums->dice[term])
+			sums->dice[term] = spelling.dice[term];
+	}
+}
+
 /* The first SERM_FUZZY_WORDS_MAX words: trigrams, similarity, compounds. */
 static inline __attribute__((always_inline)) void
 compare_words(const SermParsedQuery *query, const Reading *reading, Sums *sums)
 {
 	uint32_t count = reading->count < SERM_FUZZY_WORDS_MAX ? reading->count : SERM_FUZZY_WORDS_MAX;
-	uint64_t before = 0, compounds = 0;
+	uint64_t before = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
 		const SermWordMatch *match = reading->match[i];
 		const uint64_t *trigrams = serm_match_trigrams(match);
-		uint64_t joined = before * match->power + match->hash;
+		uint64_t joined = before * query->powers[match->length] + match->hash;
 
 		for (uint32_t m = 0; m < query->trigram_masks; m++)
 			sums->trigrams[m] |= trigrams[m];
-		compounds |= match->compounds;
-		if ((query->term_signature & serm_compound_bit(joined)) != 0 && before != 0 && match->hash != 0)
-			compounds |= joined_terms(query, joined);
-		before = match->hash;
-		for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
-			int term = __builtin_ctzll(left);
-			float dice = serm_match_floats(match, query->match_dice)[term];
-
-			sums->dice[term] = dice > sums->dice[term] ? dice : sums->dice[term];
-		}
+		if ((query->term_signature & serm_compound_bit(joined)) != 0 && before != 0 && match->length != 0)
+			sums->compounds |= joined_terms(query, joined);
+		before = match->length != 0 ? match->hash : 0;
+		if (match->similar)
+			compare_similar(query, &reading->word[i], sums);
 	}
-	sums->compounds = compounds;
 }
 
 /* Kernels and dot of the words of the window. */
@@ -379,8 +402,7 @@ pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window
 		SermLanes sum[SERM_KERNELS] = {{0}};
 
 		for (uint32_t i = 0; i < window; i++)
-			serm_lanes_add_kernels(
-			    (const SermLanes *) serm_match_floats(reading->match[i], query->match_cosines) + g, sum);
+			serm_lanes_add_kernels((const SermLanes *) serm_match_cosines(query, reading->match[i]) + g, sum);
 		memcpy(sums->kernels + g * SERM_KERNELS * SERM_LANES, sum, sizeof(sum));
 	}
 	sums->weight = weight;
@@ -429,11 +451,11 @@ read_spelled_portable(
 static void
 read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
 {
-	const SermWordCache *cache = pair->embedding->cache;
+	SermWordCache *cache = pair->embedding->cache;
 	double idf = 0;
 
 	for (uint32_t i = words->spelled; cache != NULL && i < words->count; i++)
-		__builtin_prefetch(idf_entry(cache, serm_document_id(words, i - words->spelled)));
+		__builtin_prefetch(idf_pair(cache, serm_document_id(words, i - words->spelled)));
 	for (uint32_t i = words->spelled; i < words->count; i++) {
 		uint32_t id = serm_document_id(words, i - words->spelled);
 		uint32_t term = serm_term_find(pair->query, id);
@@ -455,6 +477,7 @@ serm_field_read(const SermPair *pair, const SermDocumentField *words, uint32_t w
 
 	memset(sums.trigrams, 0, query->trigram_masks * sizeof(sums.trigrams[0]));
 	memset(sums.dice, 0, query->term_count * sizeof(sums.dice[0]));
+	sums.compounds = 0;
 	reading.pair = pair;
 	reading.cache = claim_cache(pair);
 #if defined(__x86_64__)

@@ -14,10 +14,10 @@
 #include "core/model/embedding.h"
 
 #define SERM_CACHED_WORD_MAX 23
-#define SERM_CACHE_IDFS_BITS 15
+#define SERM_CACHE_IDFS_BITS 16
 /* Entries, as powers of two. */
 #define SERM_CACHE_UNITS_BITS 13
-#define SERM_CACHE_MATCHES_BITS 13
+#define SERM_CACHE_MATCHES_BITS 14
 /* For the matches of one query; a query with large matches keeps fewer. */
 #define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
