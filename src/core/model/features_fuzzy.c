@@ -14,24 +14,24 @@ static SermTrigrams
 trigrams_of(const uint32_t *code_points, uint32_t length, uint32_t *hashes)
 {
 	SermTrigrams trigrams = {.hashes = hashes};
-	uint32_t first = SERM_WORD_BEGIN, second = code_points[0];
+	uint64_t packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), code_points[0]);
 
 	if (length > SERM_TRIGRAMS_MAX)
 		length = SERM_TRIGRAMS_MAX;
 	for (uint32_t i = 1; i <= length; i++) {
-		uint32_t third = i < length ? code_points[i] : SERM_WORD_END;
-		uint32_t hash = serm_trigram(first, second, third);
-		uint64_t bit = UINT64_C(1) << (hash >> 26);
+		uint32_t hash;
+		uint64_t bit;
 		bool seen = false;
 
+		packed = serm_trigram_next(packed, i < length ? code_points[i] : SERM_WORD_END);
+		hash = serm_trigram_hash(packed);
+		bit = UINT64_C(1) << (hash >> 26);
 		if ((trigrams.signature & bit) != 0)
 			for (uint32_t j = 0; j < trigrams.count && !seen; j++)
 				seen = hashes[j] == hash;
 		if (!seen)
 			hashes[trigrams.count++] = hash;
 		trigrams.signature |= bit;
-		first = second;
-		second = third;
 	}
 	return trigrams;
 }

@@ -127,83 +127,70 @@ serm_document_spell(const unsigned char *word, uint32_t length, uint32_t *out)
 	return count;
 }
 
-typedef struct TrigramCounter {
-	uint32_t count;
-	uint32_t mask; /* of the slots in use */
-	uint32_t slots[TRIGRAM_SLOTS];
-} TrigramCounter;
-
-static inline __attribute__((always_inline)) void
-count_trigram(TrigramCounter *counter, uint32_t first, uint32_t second, uint32_t third)
-{
-	uint32_t hash = serm_trigram(first, second, third), at = hash & counter->mask;
-
-	while (counter->slots[at] != 0 && counter->slots[at] != hash)
-		at = (at + 1) & counter->mask;
-	counter->count += counter->slots[at] == 0;
-	counter->slots[at] = hash;
-}
-
 static bool
 is_ascii(const unsigned char *bytes, uint32_t length)
 {
-	unsigned char all = 0;
+	uint64_t all = 0, eight;
+	uint32_t i = 0;
 
-	for (uint32_t i = 0; i < length; i++)
+	for (; i + 8 <= length; i += 8) {
+		memcpy(&eight, bytes + i, sizeof(eight));
+		all |= eight;
+	}
+	for (; i < length; i++)
 		all |= bytes[i];
-	return all < 0x80;
+	return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
-static void
-count_word(TrigramCounter *counter, const unsigned char *word, uint32_t length)
+/* Is the trigram that `packed` holds new to the slots? */
+static inline __attribute__((always_inline)) uint32_t
+add_trigram(uint32_t *slots, uint32_t mask, uint64_t packed)
 {
-	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
-	uint32_t first = SERM_WORD_BEGIN, second;
+	uint32_t hash = serm_trigram_hash(packed), at = hash & mask;
 
-	if (is_ascii(word, length)) {
-		second = word[0];
-		if (length > SERM_TRIGRAMS_MAX)
-			length = SERM_TRIGRAMS_MAX;
-		for (uint32_t i = 1; i < length; i++) {
-			count_trigram(counter, first, second, word[i]);
-			first = second;
-			second = word[i];
+	while (slots[at] != hash) {
+		if (slots[at] == 0) {
+			slots[at] = hash;
+			return 1;
 		}
-	} else {
-		length = serm_document_spell(word, length, spelling);
-		second = spelling[0];
-		if (length > SERM_TRIGRAMS_MAX)
-			length = SERM_TRIGRAMS_MAX;
-		for (uint32_t i = 1; i < length; i++) {
-			count_trigram(counter, first, second, spelling[i]);
-			first = second;
-			second = spelling[i];
-		}
+		at = (at + 1) & mask;
 	}
-	count_trigram(counter, first, second, SERM_WORD_END);
+	return 0;
 }
 
 /* How many distinct trigrams the first words of a field have. */
 static uint32_t
 count_trigrams(const unsigned char *text, const unsigned char *lengths, uint32_t spelled)
 {
-	TrigramCounter counter;
+	uint32_t slots[TRIGRAM_SLOTS], spelling[SERM_DOCUMENT_WORD_MAX];
 	uint32_t words = spelled < SERM_TRIGRAM_WORDS ? spelled : SERM_TRIGRAM_WORDS;
-	uint32_t bytes = 0, size = 64;
+	uint32_t bytes = 0, size = 64, count = 0, mask;
+	bool ascii;
 
 	for (uint32_t i = 0; i < words; i++)
 		bytes += lengths[i] + 1u;
 	/* A word has no more trigrams than code points, nor these than bytes. */
 	while (size < TRIGRAM_SLOTS && size < 2 * bytes)
 		size *= 2;
-	counter.count = 0;
-	counter.mask = size - 1;
-	memset(counter.slots, 0, size * sizeof(counter.slots[0]));
-	for (uint32_t i = 0; i < words; i++) {
-		count_word(&counter, text, lengths[i] + 1u);
-		text += lengths[i] + 1u;
+	mask = size - 1;
+	memset(slots, 0, size * sizeof(slots[0]));
+	ascii = is_ascii(text, bytes);
+	for (uint32_t i = 0; i < words; text += lengths[i++] + 1u) {
+		uint32_t length = lengths[i] + 1u;
+		uint64_t packed;
+
+		if (!ascii)
+			length = serm_document_spell(text, length, spelling);
+		packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), ascii ? text[0] : spelling[0]);
+		if (length > SERM_TRIGRAMS_MAX)
+			length = SERM_TRIGRAMS_MAX;
+		for (uint32_t c = 1; c < length; c++) {
+			packed = serm_trigram_next(packed, ascii ? text[c] : spelling[c]);
+			count += add_trigram(slots, mask, packed);
+		}
+		count += add_trigram(slots, mask, serm_trigram_next(packed, SERM_WORD_END));
 	}
-	return counter.count;
+	return count;
 }
 
 uint32_t
