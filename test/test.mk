@@ -110,9 +110,9 @@ bench-quality-here: install-here
 
 bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
-bench-speed-here: install-here build/bench_heads
+bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
-build/bench_heads: test/bench/heads.c build/core.a
+build/bench_%: test/bench/%.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
 
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
