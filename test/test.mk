@@ -32,6 +32,8 @@ build/double/%.o: src/core/%.c $(SOURCE_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE -c $< -o $@
 
+$(foreach kind,core asan double,$(UNFUSED:src/core/%.c=build/$(kind)/%.o)): UNIT_CFLAGS += -ffp-contract=off
+
 build/core.a: $(patsubst src/core/%.c,build/core/%.o,$(CORE_SOURCES))
 build/asan.a: $(patsubst src/core/%.c,build/asan/%.o,$(CORE_SOURCES))
 build/double.a: $(patsubst src/core/%.c,build/double/%.o,$(CORE_SOURCES))

@@ -5,8 +5,8 @@
  * (as Ji et al. 2019 precompute term interactions of K-NRM): a word met before
  * costs a look-up and its kernels.
  *
- * The loop exists twice, for AVX2 and for any processor, with the same
- * operations in the same order: the bits are the same.
+ * The loop exists once per instruction set, with the same operations in the
+ * same order: the bits are the same.
  */
 #include <string.h>
 
@@ -65,7 +65,6 @@ serm_match_layout(SermParsedQuery *query)
 {
 	uint32_t place = sizeof(SermWordMatch);
 
-	query->trigram_masks = (query->trigrams.count + 63) / 64;
 	place += query->trigram_masks * (uint32_t) sizeof(uint64_t);
 	query->match_cosines = (place + LANE_BYTES - 1) / LANE_BYTES * LANE_BYTES;
 	place = query->match_cosines + query->lane_groups * LANE_BYTES;
@@ -289,6 +288,7 @@ fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
 	serm_spell_word(query, code_points, count, word->number, &spelling);
 	match->idf = word_idf(reading->pair, id);
 	match->dot = 0;
+	match->close = false;
 	match->term = (uint8_t) serm_term_find(query, id);
 	match->length = word->number || count >= SERM_POWERS ? 0 : (uint8_t) count;
 	match->hash = spelling.hash;
@@ -297,7 +297,7 @@ fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
 	match->similar = spelling.compounds != 0 || (spelling.similar & others) != 0;
 	memcpy(serm_match_trigrams(match), spelling.trigrams, query->trigram_masks * sizeof(uint64_t));
 	if (query->lane_groups > 0)
-		serm_pooling_word(query, word_unit(reading, word, code_points, count, unit),
+		match->close = serm_pooling_word(query, word_unit(reading, word, code_points, count, unit),
 		    serm_match_cosines(query, match), &match->dot);
 }
 
@@ -384,10 +384,57 @@ compare_words(const SermParsedQuery *query, const Reading *reading, Sums *sums)
 	}
 }
 
+static inline __attribute__((always_inline)) const SermLanes *
+cosines_of(const Reading *reading, uint32_t word, uint32_t group)
+{
+	return (const SermLanes *) serm_match_cosines(reading->pair->query, reading->match[word]) + group;
+}
+
+/*
+ * The wide kernels of the words of the window: sums of the words at even places, then of those at odd ones,
+ * added. That is two words at a time where vectors are so wide.
+ */
+static inline __attribute__((always_inline)) void
+pool_by_halves(const Reading *reading, uint32_t window, uint32_t group, SermLanes *sum)
+{
+	SermLanes odd[SERM_KERNELS] = {{0}};
+
+	for (uint32_t i = 0; i < window; i += 2)
+		serm_lanes_add_wide(cosines_of(reading, i, group), sum);
+	for (uint32_t i = 1; i < window; i += 2)
+		serm_lanes_add_wide(cosines_of(reading, i, group), odd);
+	for (int k = 1; k < SERM_KERNELS; k++)
+		sum[k] += odd[k];
+}
+
+static inline __attribute__((always_inline)) void
+pool_by_pairs(const Reading *reading, uint32_t window, uint32_t group, SermLanes *sum)
+{
+	SermWide both[SERM_KERNELS] = {{0}};
+	SermLanes odd[SERM_KERNELS];
+
+	for (uint32_t i = 0; i + 1 < window; i += 2) {
+		SermWide cosines = __builtin_shufflevector(*cosines_of(reading, i, group),
+		    *cosines_of(reading, i + 1, group), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+
+		serm_wide_add_wide(&cosines, both);
+	}
+	for (int k = 1; k < SERM_KERNELS; k++) {
+		sum[k] = __builtin_shufflevector(both[k], both[k], 0, 1, 2, 3, 4, 5, 6, 7);
+		odd[k] = __builtin_shufflevector(both[k], both[k], 8, 9, 10, 11, 12, 13, 14, 15);
+	}
+	if (window % 2 != 0)
+		serm_lanes_add_wide(cosines_of(reading, window - 1, group), sum);
+	for (int k = 1; k < SERM_KERNELS; k++)
+		sum[k] += odd[k];
+}
+
 /* Kernels and dot of the words of the window. */
 static inline __attribute__((always_inline)) void
-pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, uint32_t groups, Sums *sums)
+pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, bool pairs, Sums *sums)
 {
+	uint8_t close[WORDS_MAX];
+	uint32_t close_count = 0;
 	float weight = 0, dot = 0;
 
 	if (window > reading->count)
@@ -397,12 +444,18 @@ pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window
 
 		weight += match->idf;
 		dot += match->idf * match->dot;
+		close[close_count] = (uint8_t) i;
+		close_count += match->close;
 	}
-	for (uint32_t g = 0; g < groups; g++) {
+	for (uint32_t g = 0; g < query->lane_groups; g++) {
 		SermLanes sum[SERM_KERNELS] = {{0}};
 
-		for (uint32_t i = 0; i < window; i++)
-			serm_lanes_add_kernels((const SermLanes *) serm_match_cosines(query, reading->match[i]) + g, sum);
+		if (pairs)
+			pool_by_pairs(reading, window, g, sum);
+		else
+			pool_by_halves(reading, window, g, sum);
+		for (uint32_t i = 0; i < close_count; i++)
+			serm_lanes_add_narrow(cosines_of(reading, close[i], g), sum);
 		memcpy(sums->kernels + g * SERM_KERNELS * SERM_LANES, sum, sizeof(sum));
 	}
 	sums->weight = weight;
@@ -410,7 +463,8 @@ pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window
 }
 
 static inline __attribute__((always_inline)) void
-read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+read_spelled(const SermDocumentField *words, uint32_t window, bool pairs, Reading *reading, SermField *field,
+    Sums *sums)
 {
 	const SermParsedQuery *query = reading->pair->query;
 	double idf = 0;
@@ -428,7 +482,7 @@ read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, 
 	}
 	field->idf_all = idf;
 	compare_words(query, reading, sums);
-	pool_words(query, reading, window, query->lane_groups, sums);
+	pool_words(query, reading, window, pairs, sums);
 }
 
 #if defined(__x86_64__)
@@ -436,15 +490,22 @@ __attribute__((target("avx2"))) static void
 read_spelled_avx2(
     const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	read_spelled(words, window, reading, field, sums);
+	read_spelled(words, window, false, reading, field, sums);
+}
+
+__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))) static void
+read_spelled_avx512(
+    const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+{
+	read_spelled(words, window, true, reading, field, sums);
 }
 #endif
 
 static void
-read_spelled_portable(
+read_spelled_plain(
     const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	read_spelled(words, window, reading, field, sums);
+	read_spelled(words, window, false, reading, field, sums);
 }
 
 /* The words behind the spelled ones count by identity only. */
@@ -481,11 +542,13 @@ serm_field_read(const SermPair *pair, const SermDocumentField *words, uint32_t w
 	reading.pair = pair;
 	reading.cache = claim_cache(pair);
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (query->level >= SERM_VECTOR_AVX512)
+		read_spelled_avx512(words, window, &reading, field, &sums);
+	else if (query->level >= SERM_VECTOR_AVX2)
 		read_spelled_avx2(words, window, &reading, field, &sums);
 	else
 #endif
-		read_spelled_portable(words, window, &reading, field, &sums);
+		read_spelled_plain(words, window, &reading, field, &sums);
 	read_ids(pair, words, field);
 	field->count = words->count;
 	field->trigrams_count = words->trigrams;
