@@ -31,6 +31,8 @@ typedef struct Word {
 	bool number;
 	bool keyed; /* short enough to be cached */
 	uint32_t match_set;
+	uint32_t unit_set;
+	uint32_t unit; /* its entry, once that is looked for */
 	uint16_t row_start;
 	uint16_t row_count; /* 0: not found yet */
 	SermWordKey key;
@@ -225,47 +227,56 @@ fetch_rows(Reading *reading, Word *word)
 	reading->rows_used += count;
 }
 
+/* Find the unit vectors of the missing words, and ask for what the others are made of. */
 static void
 fetch_missing(Reading *reading)
 {
-	SermWordCache *cache = reading->cache;
+	SermWordTable *units = &reading->cache->units;
 
 	reading->rows_used = 0;
+	units->now++;
 	for (uint32_t m = 0; m < reading->missing_count; m++) {
 		Word *word = &reading->word[reading->missing[m]];
 
-		if (word->keyed)
-			__builtin_prefetch(
-			    &cache->units.keys[2 * (size_t) serm_word_table_set(&cache->units, &word->key)]);
+		if (!word->keyed)
+			continue;
+		word->unit_set = serm_word_table_set(units, &word->key);
+		__builtin_prefetch(&units->keys[2 * (size_t) word->unit_set]);
 	}
 	for (uint32_t m = 0; m < reading->missing_count; m++) {
 		Word *word = &reading->word[reading->missing[m]];
 		SermWordKey key = word->key;
 
-		key.epoch = 1;
-		if (word->keyed && serm_word_table_find(&cache->units, serm_word_table_set(&cache->units, &key),
-		                       &key) == SERM_WORD_ABSENT)
+		if (!word->keyed)
+			continue;
+		key.epoch = units->epoch;
+		word->unit = serm_word_table_find(units, word->unit_set, &key);
+		if (word->unit == SERM_WORD_ABSENT)
 			fetch_rows(reading, word);
+		else
+			for (int i = 0; i < SERM_EMBEDDING_WIDTH; i += 16)
+				__builtin_prefetch(reading->cache->unit + (size_t) word->unit * SERM_EMBEDDING_WIDTH + i);
 	}
 }
 
 /* The unit vector of a word, from the cache or through it; `own` is used when it cannot be cached. */
 static const float *
-word_unit(const Reading *reading, const Word *word, const uint32_t *spelling, uint32_t length, float *own)
+word_unit(const Reading *reading, Word *word, const uint32_t *spelling, uint32_t length, float *own)
 {
 	const SermEmbedding *embedding = reading->pair->embedding;
 
 	if (word->keyed) {
-		SermWordTable *table = &reading->cache->units;
-		uint32_t set = serm_word_table_set(table, &word->key), entry;
+		SermWordTable *units = &reading->cache->units;
 		SermWordKey key = word->key;
 
-		key.epoch = table->epoch;
-		table->now++;
-		entry = serm_word_table_find(table, set, &key);
-		if (entry != SERM_WORD_ABSENT)
-			return reading->cache->unit + (size_t) entry * SERM_EMBEDDING_WIDTH;
-		own = reading->cache->unit + (size_t) serm_word_table_add(table, set, &key) * SERM_EMBEDDING_WIDTH;
+		/* What this field has used stays, so an entry that was found is still there. */
+		key.epoch = units->epoch;
+		if (word->unit == SERM_WORD_ABSENT)
+			word->unit = serm_word_table_add(units, word->unit_set, &key);
+		else
+			return reading->cache->unit + (size_t) word->unit * SERM_EMBEDDING_WIDTH;
+		if (word->unit != SERM_WORD_ABSENT)
+			own = reading->cache->unit + (size_t) word->unit * SERM_EMBEDDING_WIDTH;
 	}
 	if (word->row_count > 0)
 		serm_embedding_unit(embedding, reading->rows + word->row_start, word->row_count, own);
@@ -275,7 +286,7 @@ word_unit(const Reading *reading, const Word *word, const uint32_t *spelling, ui
 }
 
 static void
-fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
+fill_match(const Reading *reading, Word *word, SermWordMatch *match)
 {
 	const SermParsedQuery *query = reading->pair->query;
 	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
@@ -309,7 +320,7 @@ fill_missing(Reading *reading)
 		fetch_missing(reading);
 	for (uint32_t m = 0; m < reading->missing_count; m++) {
 		uint32_t i = reading->missing[m], entry = SERM_WORD_ABSENT;
-		const Word *word = &reading->word[i];
+		Word *word = &reading->word[i];
 		SermWordMatch *match = (SermWordMatch *) reading->spare[i];
 
 		if (word->keyed) {

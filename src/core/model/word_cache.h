@@ -18,6 +18,9 @@
 /* Entries, as powers of two. */
 #define SERM_CACHE_UNITS_BITS 13
 #define SERM_CACHE_MATCHES_BITS 14
+/* What every word of every document touches lies in one stretch of this size and alignment: one large page.
+ */
+#define SERM_CACHE_PAGE ((size_t) 2 * 1024 * 1024)
 /* For the matches of one query; a query with large matches keeps fewer. */
 #define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
@@ -48,7 +51,7 @@ struct SermWordCache {
 	unsigned char *match; /* SERM_CACHE_MATCH_BYTES */
 	uint64_t query_count; /* queries parsed */
 	uint64_t query;       /* serial of the one that the matches belong to */
-	SermCachedIdf idfs[1 << SERM_CACHE_IDFS_BITS];
+	SermCachedIdf *idfs;  /* [1 << SERM_CACHE_IDFS_BITS] */
 };
 
 /* The set of a word. */
