@@ -67,6 +67,15 @@ test_classes(void)
 	CHECK(decide(SERM_OUTCOME_MALFORMED, 200, -1, 2, 0.5).action == SERM_RETRY_AGAIN &&
 	          decide(SERM_OUTCOME_MALFORMED, 200, -1, 3, 0.5).action == SERM_RETRY_GIVE_UP,
 	    "nonsense is asked for twice more");
+	for (int status = 429; status <= 503; status += 503 - 429) {
+		SermRetryDecision decision = decide(SERM_OUTCOME_HTTP, status, -1, 400, 0.5);
+
+		CHECK(
+		    decision.action == SERM_RETRY_AGAIN && !decision.counted, "%d is never the last attempt", status);
+	}
+	CHECK(decide(SERM_OUTCOME_HTTP, 500, -1, 1, 0.5).counted &&
+	          decide(SERM_OUTCOME_CONNECT, 0, -1, 1, 0.5).counted,
+	    "everything else counts");
 }
 
 static void

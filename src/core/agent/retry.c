@@ -5,6 +5,12 @@
 #define SECONDS_PER_DAY 86400
 
 bool
+serm_retry_limited(SermOutcome outcome, int http_status)
+{
+	return outcome == SERM_OUTCOME_HTTP && (http_status == 429 || http_status == 503);
+}
+
+bool
 serm_retry_worthwhile(SermOutcome outcome, int http_status)
 {
 	switch (outcome) {
@@ -42,7 +48,8 @@ jittered_delay(uint32_t attempt, double uniform)
 SermRetryDecision
 serm_retry_decide(const SermRetryInput *input)
 {
-	SermRetryDecision decision = {SERM_RETRY_GIVE_UP, 0};
+	bool limited = serm_retry_limited(input->outcome, input->http_status);
+	SermRetryDecision decision = {SERM_RETRY_GIVE_UP, 0, !limited};
 	uint32_t attempts_max = input->attempts_max;
 
 	SERM_ASSERT(input->attempt >= 1);
@@ -53,7 +60,8 @@ serm_retry_decide(const SermRetryInput *input)
 	}
 	if (input->outcome == SERM_OUTCOME_MALFORMED && attempts_max > 1 + SERM_RETRY_REASKS_MAX)
 		attempts_max = 1 + SERM_RETRY_REASKS_MAX;
-	if (!serm_retry_worthwhile(input->outcome, input->http_status) || input->attempt >= attempts_max)
+	if (!limited &&
+	    (!serm_retry_worthwhile(input->outcome, input->http_status) || input->attempt >= attempts_max))
 		return decision;
 
 	decision.action = SERM_RETRY_AGAIN;

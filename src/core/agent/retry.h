@@ -47,8 +47,11 @@ typedef struct SermRetryInput {
 typedef struct SermRetryDecision {
 	SermRetryAction action;
 	uint32_t delay_ms;
+	bool counted; /* this attempt is one of attempts_max; being limited (429, 503) is none */
 } SermRetryDecision;
 
+/* 429 and 503: the server is well and asks for patience (RFC 9110 section 15.6.4, RFC 6585 section 4). */
+extern bool serm_retry_limited(SermOutcome outcome, int http_status);
 /* Could asking again help? 408, 409, 429 and 5xx say so; other statuses do not. */
 extern bool serm_retry_worthwhile(SermOutcome outcome, int http_status);
 extern SermRetryDecision serm_retry_decide(const SermRetryInput *input);
