@@ -158,6 +158,11 @@ test_retry_after(void)
 	check_after("Tue, 14 Nov 23 22:13:30 GMT", -1);
 	check_after("14 Nov 2023 22:13:30 GMT", -1);
 	check_after("Tue", -1);
+	CHECK(serm_retry_after_ms_parse((SermText){" 250 ", 5}) == 250, "retry-after-ms: 250");
+	CHECK(serm_retry_after_ms_parse((SermText){"", 0}) == -1, "retry-after-ms: nothing");
+	CHECK(serm_retry_after_ms_parse((SermText){"1.5", 3}) == -1, "retry-after-ms: 1.5");
+	CHECK(serm_retry_after_ms_parse((SermText){"99999999999999999999", 20}) > SERM_RETRY_AFTER_MAX_MS,
+	    "retry-after-ms: for ever");
 }
 
 static SermAgentVote

@@ -179,29 +179,47 @@ read_date(Cursor *cursor, int64_t *unix_time)
 	return true;
 }
 
-int64_t
-serm_retry_after_parse(SermText value, int64_t now)
+static Cursor
+trim(SermText value)
 {
 	Cursor cursor = {value.bytes, value.bytes + value.length};
-	int64_t seconds;
 
 	while (cursor.at < cursor.end && (*cursor.at == ' ' || *cursor.at == '\t'))
 		cursor.at++;
 	while (cursor.at < cursor.end && (cursor.end[-1] == ' ' || cursor.end[-1] == '\t'))
 		cursor.end--;
+	return cursor;
+}
+
+/* All of it digits: their number, saturated; else -1. */
+static int64_t
+read_digits(Cursor cursor)
+{
+	int64_t number;
+
 	if (cursor.at == cursor.end)
 		return -1;
-	if (*cursor.at >= '0' && *cursor.at <= '9') {
-		const char *digit = cursor.at;
+	for (const char *digit = cursor.at; digit < cursor.end; digit++)
+		if (*digit < '0' || *digit > '9')
+			return -1;
+	/* More than fifteen digits is for ever anyway. */
+	return read_number(&cursor, 1, 15, &number) ? number : INT64_MAX / 2000;
+}
 
-		for (; digit < cursor.end; digit++)
-			if (*digit < '0' || *digit > '9')
-				return -1;
-		/* More than fifteen digits is for ever anyway. */
-		if (!read_number(&cursor, 1, 15, &seconds))
-			return INT64_MAX / 2;
-		return seconds * 1000;
-	}
+int64_t
+serm_retry_after_ms_parse(SermText value)
+{
+	return read_digits(trim(value));
+}
+
+int64_t
+serm_retry_after_parse(SermText value, int64_t now)
+{
+	Cursor cursor = trim(value);
+	int64_t seconds = read_digits(cursor);
+
+	if (seconds >= 0)
+		return seconds > INT64_MAX / 2000 - 1 ? INT64_MAX / 2 : seconds * 1000;
 	if (!read_date(&cursor, &seconds))
 		return -1;
 	return seconds > now ? (seconds - now) * 1000 : 0;

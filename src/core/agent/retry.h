@@ -62,5 +62,7 @@ extern SermRetryDecision serm_retry_decide(const SermRetryInput *input);
  * the past is 0). -1: not understood. Saturates at INT64_MAX / 2.
  */
 extern int64_t serm_retry_after_parse(SermText value, int64_t now);
+/* The value of retry-after-ms, which some endpoints send as well: a whole number of milliseconds; else -1. */
+extern int64_t serm_retry_after_ms_parse(SermText value);
 
 #endif

@@ -208,7 +208,7 @@ ask_judge(const Run *run, const SermTask *task)
 {
 	Oid function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(task->server)));
 	char *statement = serm_judge_statement(function);
-	SermVoteRow vote = {.grade = SERM_VOTE_NONE, .tokens = -1};
+	SermVoteRow vote = {.grade = SERM_VOTE_NONE, .tokens = -1, .cost = 0};
 	SermUserAnswer answer;
 	TimestampTz start = GetCurrentTimestamp();
 
