@@ -190,7 +190,7 @@ serm_limits_note(List *reports)
 /* serm._monotonic_ms() returns bigint: the clock of serm._server. */
 SERM_FUNCTION(serm_monotonic_ms);
 Datum
-serm_monotonic_ms(PG_FUNCTION_ARGS)
+serm_monotonic_ms(PG_FUNCTION_ARGS pg_attribute_unused())
 {
 	PG_RETURN_INT64(monotonic_ms());
 }
