@@ -89,7 +89,8 @@ check-clang:
 		-isystem $(shell $(PG_CONFIG) --includedir-server) $(CORE_SOURCES) $(PG_SOURCES)
 
 # --- the front door: what a fresh machine lacks is installed first, then a make of its own sees it
-.PHONY: install-here demo-here test-here bench-quality-here bench-speed bench-speed-here
+.PHONY: install-here demo-here test-here bench-quality-here bench-speed bench-speed-here \
+	bench-annotate bench-annotate-here
 install-here: all
 	PG_CONFIG=$(PG_CONFIG) test/install.sh $(MAKE) PG_CONFIG=$(PG_CONFIG)
 
@@ -103,7 +104,7 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed
+bench: bench-quality bench-speed bench-annotate
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here
@@ -113,6 +114,14 @@ bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
 bench-speed-here: install-here build/bench_heads
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
+bench-annotate: deps-test
+	@$(MAKE) --no-print-directory bench-annotate-here
+bench-annotate-here: install-here build/bench_endpoint
+	$(CLUSTER) test/bench/annotate.py build/bench_endpoint
+build/bench_endpoint: test/bench/endpoint.c
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Werror -o $@ $<
+
 build/bench_heads: test/bench/heads.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
 
