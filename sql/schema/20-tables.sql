@@ -153,7 +153,8 @@ CREATE TABLE serm.task (
 	UNIQUE (sample, agent, path),
 	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
 );
-CREATE INDEX task_due ON serm.task (requested_by, not_before);
+-- Tasks are claimed in the order of this index: a claim reads what it takes, however many wait.
+CREATE INDEX task_due ON serm.task (requested_by, not_before, id);
 CREATE INDEX task_reserved ON serm.task (model) WHERE reserved IS NOT NULL;
 COMMENT ON TABLE serm.task IS 'the queue: one answer that is still owed by an agent; deleted in the transaction that stores its vote';
 
@@ -176,7 +177,7 @@ CREATE TABLE serm.vote (
 	PRIMARY KEY (sample, agent, path),
 	CHECK ((grade IS NULL) = (error IS NOT NULL))
 );
-CREATE INDEX vote_key ON serm.vote (key) WHERE grade IS NOT NULL;
+CREATE INDEX vote_key ON serm.vote (key, at) WHERE grade IS NOT NULL;
 COMMENT ON TABLE serm.vote IS 'the answer of one reasoning path of one agent; a failure is a NULL grade with an error';
 
 CREATE TABLE serm._server (

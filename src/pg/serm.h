@@ -80,6 +80,23 @@ extern void serm_spi_commit(int *level);
  * SPI_tuptable, SPI_processed; the memory context stays the caller's. */
 extern void serm_spi_execute(
     const char *sql, int expected, bool read_only, const SermParam *params, int count);
+
+/*
+ * The plan of one statement, kept by the process that runs it often: a static of
+ * the caller, zeroed. The server replans it when tables, roles or rights change,
+ * and we every second, because tables also grow. An error during execution leaves
+ * `depth` raised: from then on only the server replans.
+ */
+typedef struct SermKept {
+	SPIPlanPtr plan;
+	int64 made; /* a TimestampTz */
+	int depth;
+} SermKept;
+
+/* serm_spi_execute() of a statement that writes or reads what this transaction has written; `sql` and the
+ * types of `params` are the same in each call for one `kept`. */
+extern void serm_spi_execute_kept(
+    SermKept *kept, const char *sql, int expected, const SermParam *params, int count);
 /* One value of the current result; text in the caller's context at the time of SPI_connect is the caller's
  * affair. */
 extern Datum serm_spi_value(uint64 row, int column, bool *null);

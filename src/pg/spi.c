@@ -4,6 +4,10 @@
 #include "nodes/parsenodes.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+/* Plans follow tables that grow from nothing without anybody analysing them. */
+#define KEPT_MS 1000
 
 /*
  * The caller's search_path must not decide what our SQL means: operators and
@@ -45,6 +49,15 @@ serm_spi_commit(int *level)
 	*level = pin_search_path();
 }
 
+static void
+check_result(int code, int expected, const char *sql)
+{
+	if (code != expected)
+		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR),
+		    errmsg("internal query ended with %s", SPI_result_code_string(code)),
+		    errcontext("SQL statement \"%s\"", sql));
+}
+
 void
 serm_spi_execute(const char *sql, int expected, bool read_only, const SermParam *params, int count)
 {
@@ -63,10 +76,49 @@ serm_spi_execute(const char *sql, int expected, bool read_only, const SermParam 
 	code = SPI_execute_with_args(sql, count, types, values, nulls, read_only, 0);
 	/* SPI leaves its own. */
 	MemoryContextSwitchTo(context);
-	if (code != expected)
+	check_result(code, expected, sql);
+}
+
+static void
+keep_plan(SermKept *kept, const char *sql, const SermParam *params, int count)
+{
+	Oid types[FUNC_MAX_ARGS];
+	SPIPlanPtr plan;
+
+	for (int i = 0; i < count; i++)
+		types[i] = params[i].type;
+	plan = SPI_prepare_cursor(sql, count, types, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
 		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR),
-		    errmsg("internal query ended with %s", SPI_result_code_string(code)),
-		    errcontext("SQL statement \"%s\"", sql));
+		    errmsg("internal query ended with %s", SPI_result_code_string(SPI_result)));
+	if (kept->plan != NULL)
+		SPI_freeplan(kept->plan);
+	kept->plan = plan;
+	kept->made = GetCurrentTimestamp();
+}
+
+void
+serm_spi_execute_kept(SermKept *kept, const char *sql, int expected, const SermParam *params, int count)
+{
+	Datum values[FUNC_MAX_ARGS];
+	char nulls[FUNC_MAX_ARGS] = {0};
+	MemoryContext context = CurrentMemoryContext;
+	int code;
+
+	Assert(count <= FUNC_MAX_ARGS);
+	/* A trigger may lead back here: a plan that runs is not replaced. */
+	if (kept->plan == NULL ||
+	    (kept->depth == 0 && TimestampDifferenceExceeds(kept->made, GetCurrentTimestamp(), KEPT_MS)))
+		keep_plan(kept, sql, params, count);
+	for (int i = 0; i < count; i++) {
+		values[i] = params[i].value;
+		nulls[i] = params[i].null ? 'n' : ' ';
+	}
+	kept->depth++;
+	code = SPI_execute_plan(kept->plan, values, nulls, false, 0);
+	kept->depth--;
+	MemoryContextSwitchTo(context);
+	check_result(code, expected, sql);
 }
 
 Datum

@@ -225,7 +225,7 @@ ask_judge(const Run *run, const SermTask *task)
 		vote.grade = (int) answer.grade;
 	if (answer.text != NULL)
 		vote.rationale = clip_text(answer.text, SERM_REPLY_RATIONALE_MAX);
-	(void) serm_queue_finish(task, &vote);
+	serm_queue_finish(&(SermAnswer){task, &vote, false}, 1);
 }
 
 static void

@@ -132,24 +132,35 @@ typedef struct SermVoteRow {
 	int prompt;
 	const char *reply; /* what could not be read; or NULL */
 	size_t reply_length;
-	bytea *key; /* hash of the question; or NULL */
+	bytea *key; /* SHA-256 of the question; or NULL */
 	bool cached;
 } SermVoteRow;
+
+typedef struct SermAnswer {
+	const SermTask *task;
+	const SermVoteRow *vote;
+	bool stored; /* false: the lease was lost and somebody else answers */
+} SermAnswer;
 
 /* One task per waiting sample, agent and path, in one step of at most `limit` samples; returns the samples
  * taken. */
 extern uint64 serm_queue_fill(const char *model, const List *agents, int limit);
-/* Lease due tasks of servers to this worker; returns SermTask *, palloc'd. */
-extern List *serm_queue_claim(Oid role, int limit, int lease_ms);
-/* Store a vote and close its task; false when the lease was lost and somebody else answers. */
-extern bool serm_queue_finish(const SermTask *task, const SermVoteRow *vote);
+/*
+ * Lease due tasks of servers to this worker: at most `limit`, and of servers that are
+ * not limited `ahead` more. Returns SermTask *, palloc'd, those of limited servers first.
+ */
+extern List *serm_queue_claim(Oid role, int limit, int ahead, int lease_ms);
+/* Store votes and close their tasks; the answers are sorted by task. */
+extern void serm_queue_finish(SermAnswer *answers, int count);
+/* Put tasks back that nobody was asked for: they have used up nothing. */
+extern void serm_queue_give_back(SermTask **tasks, int count);
 extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error);
 /* Is the task still there, whoever holds it? */
 extern bool serm_queue_has(int64 task);
 /* End the due tasks of a server with votes without a grade; returns how many there were. */
 extern uint64 serm_queue_give_up(Oid role, const char *server, const char *error);
-/* The vote that answered the same question before; false without one. */
-extern bool serm_queue_find_vote(bytea *key, SermVoteRow *vote);
+/* Fill those votes whose question (`key`) was answered before. */
+extern void serm_queue_find_votes(SermVoteRow **votes, int count);
 /* Forget the leases of a worker that is gone: only its successor, under the lock of queue workers, may. */
 extern void serm_queue_release(Oid role);
 /* Milliseconds until the next task of a server is due (0: now); -1 without one. */
@@ -199,8 +210,11 @@ typedef enum SermBudgetAnswer {
  */
 extern SermBudgetAnswer serm_budget_reserve(
     const SermTask *task, const SermModelOptions *options, double most, char **problem);
-/* What the request did cost; call after its task was finished or put back. */
-extern void serm_budget_charge(const SermTask *task, double cost);
+/* What requests of one model and round did cost; call after their tasks were finished or put back, in the
+ * order of models and rounds. */
+extern void serm_budget_charge(const char *model, int round, double cost, int requests);
+/* The order in which rows of spending are locked: by model and round. */
+extern int serm_budget_order(const SermTask *a, const SermTask *b);
 
 /* --- the end of a sample (settle.c) */
 

@@ -25,44 +25,54 @@ lock_budget(const char *model)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-/* Add to what a model has spent. */
-static void
-add_spending(const SermTask *task, double cost)
+void
+serm_budget_charge(const char *model, int round, double cost, int requests)
 {
-	SermParam params[] = {SERM_TEXT(task->model), SERM_INT4(task->round), SERM_FLOAT8(cost)};
+	static SermKept kept;
+	SermParam params[] = {SERM_TEXT(model), SERM_INT4(round), SERM_FLOAT8(cost), SERM_INT8((int64) requests)};
 
-	serm_spi_execute(
+	serm_spi_execute_kept(&kept,
 	    "INSERT INTO serm.spending AS s (model, round, day, spent, requests)"
-	    " VALUES ($1, $2, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date, $3::pg_catalog.numeric, 1)"
+	    " VALUES ($1, $2, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date, $3::pg_catalog.numeric, $4)"
 	    " ON CONFLICT (model, round, day) DO UPDATE SET spent = s.spent + EXCLUDED.spent,"
-	    "  requests = s.requests + 1",
-	    SPI_OK_INSERT, false, params, lengthof(params));
+	    "  requests = s.requests + EXCLUDED.requests",
+	    SPI_OK_INSERT, params, lengthof(params));
+}
+
+int
+serm_budget_order(const SermTask *a, const SermTask *b)
+{
+	int order = strcmp(a->model, b->model);
+
+	return order != 0 ? order : (a->round > b->round) - (a->round < b->round);
 }
 
 /* What a dead worker reserved for this task may have been spent. */
 static void
 settle_lost(const SermTask *task)
 {
+	static SermKept kept;
 	SermParam params[] = {SERM_INT8(task->id)};
 	double lost;
 	bool null;
 
-	serm_spi_execute("SELECT t.reserved::pg_catalog.float8 FROM serm.task t WHERE t.id = $1", SPI_OK_SELECT,
-	    false, params, 1);
+	serm_spi_execute_kept(&kept, "SELECT t.reserved::pg_catalog.float8 FROM serm.task t WHERE t.id = $1",
+	    SPI_OK_SELECT, params, 1);
 	if (SPI_processed == 0)
 		return;
 	lost = DatumGetFloat8(serm_spi_value(0, 1, &null));
 	if (!null)
-		add_spending(task, lost);
+		serm_budget_charge(task->model, task->round, lost, 1);
 }
 
 static void
 write_reserved(const SermTask *task, bool reserved, double most)
 {
+	static SermKept kept;
 	SermParam params[] = {SERM_INT8(task->id), reserved ? SERM_FLOAT8(most) : SERM_NULL(FLOAT8OID)};
 
-	serm_spi_execute("UPDATE serm.task t SET reserved = $2::pg_catalog.numeric WHERE t.id = $1",
-	    SPI_OK_UPDATE, false, params, lengthof(params));
+	serm_spi_execute_kept(&kept, "UPDATE serm.task t SET reserved = $2::pg_catalog.numeric WHERE t.id = $1",
+	    SPI_OK_UPDATE, params, lengthof(params));
 }
 
 typedef struct Sums {
@@ -72,13 +82,13 @@ typedef struct Sums {
 } Sums;
 
 static Sums
-read_sums(const SermTask *task, const char *sql)
+read_sums(SermKept *kept, const SermTask *task, const char *sql)
 {
 	SermParam params[] = {SERM_TEXT(task->model), SERM_INT4(task->round), SERM_INT8(task->id)};
 	Sums sums;
 	bool null;
 
-	serm_spi_execute(sql, SPI_OK_SELECT, false, params, lengthof(params));
+	serm_spi_execute_kept(kept, sql, SPI_OK_SELECT, params, lengthof(params));
 	sums.total = DatumGetFloat8(serm_spi_value(0, 1, &null));
 	sums.round = DatumGetFloat8(serm_spi_value(0, 2, &null));
 	sums.day = DatumGetFloat8(serm_spi_value(0, 3, &null));
@@ -97,14 +107,15 @@ ask(double budget, double spent, double reserved, double more)
 static SermBudgetAnswer
 ask_all(const SermTask *task, const SermModelOptions *options, double most, char **problem)
 {
-	Sums spent = read_sums(task,
+	static SermKept kept_spent, kept_held;
+	Sums spent = read_sums(&kept_spent, task,
 	    "SELECT coalesce(pg_catalog.sum(s.spent), 0)::pg_catalog.float8,"
 	    "  coalesce(pg_catalog.sum(s.spent) FILTER (WHERE s.round = $2), 0)::pg_catalog.float8,"
 	    "  coalesce(pg_catalog.sum(s.spent) FILTER (WHERE"
 	    "   s.day = (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date), 0)::pg_catalog.float8"
 	    " FROM serm.spending s WHERE s.model = $1 AND $3 > 0");
 	/* All that is reserved counts for today. */
-	Sums held = read_sums(task,
+	Sums held = read_sums(&kept_held, task,
 	    "SELECT coalesce(pg_catalog.sum(t.reserved), 0)::pg_catalog.float8,"
 	    "  coalesce(pg_catalog.sum(t.reserved) FILTER (WHERE s.round = $2), 0)::pg_catalog.float8,"
 	    "  coalesce(pg_catalog.sum(t.reserved), 0)::pg_catalog.float8"
@@ -143,11 +154,4 @@ serm_budget_reserve(const SermTask *task, const SermModelOptions *options, doubl
 	answer = ask_all(task, options, most, problem);
 	write_reserved(task, answer == SERM_BUDGET_RESERVED, most);
 	return answer;
-}
-
-void
-serm_budget_charge(const SermTask *task, double cost)
-{
-	if (cost > 0)
-		add_spending(task, cost);
 }

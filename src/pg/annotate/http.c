@@ -1,35 +1,53 @@
 /*
  * libcurl's multi interface under the rules of doc/security.md: no redirects, no
  * proxies, no netrc, only http and https, the real address checked when a socket
- * opens, caps on body and headers counted in the callbacks (curl's own limit does
- * not see chunked replies), and time limits for connecting, for the whole
- * request and for replies that trickle.
+ * opens and before each request, caps on body and headers counted in the callbacks
+ * (curl's own limit does not see chunked replies), and time limits for connecting,
+ * for the whole request and for replies that trickle.
+ *
+ * Connections are kept, but no request is sent twice: curl asks again by itself when
+ * a kept connection turns out dead, and the server may have read and billed the
+ * first time. It cannot here, because the body comes from a callback that does not
+ * rewind. There is one retry loop, and it counts.
  *
  * Callbacks touch no server API and never raise: they set a flag in their
  * transfer and tell curl to stop. Signals are blocked while curl runs, because
  * its resolver threads inherit the mask; waits are short for the same reason.
+ * Sockets are waited for with epoll: curl's own loop looks at each transfer each time.
  */
 #include "pg/annotate/http.h"
 
 #include <curl/curl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/agent/reply.h"
 #include "pg/annotate/annotate.h"
 
 /* A reply that has begun must keep this pace over this time. */
-#define TRICKLE_SECONDS 10
+#define TRICKLE_MS 10000
 #define TRICKLE_BYTES_PER_SECOND 100
 #define BODY_FIRST_CAPACITY 8192
+/* A buffer that grew beyond this is given back after its request. */
+#define BODY_KEPT_CAPACITY 65536
+/* Shorter than the five seconds after which common servers close what is idle. */
+#define IDLE_SECONDS 4L
+/* Names are looked up again after this. */
+#define LIFETIME_SECONDS 300L
+#define EVENTS 128
 
 struct SermTransfer {
-	SermTransfer *next;
+	SermTransfer *next; /* in `ended` or `free` */
+	SermTransfer *newer, *older;
 	void *job;
 	CURL *easy;
 	struct curl_slist *headers;
-	char *request_body;
+	const char *request_body;
+	size_t request_length;
+	size_t request_sent;
 	SermEndpoint endpoint;
 	char *body;
 	size_t body_length;
@@ -37,10 +55,9 @@ struct SermTransfer {
 	size_t header_length;
 	char retry_after[64];
 	char retry_after_ms[32];
-	struct timespec first_byte;
-	bool begun;
-	bool refused;   /* an address that the rules forbid */
-	bool too_large; /* body or headers */
+	int64 first_byte_ms; /* 0: none yet */
+	bool refused;        /* an address that the rules forbid */
+	bool too_large;      /* body or headers */
 	bool trickling;
 	bool no_memory;
 	bool failed_start;
@@ -49,12 +66,38 @@ struct SermTransfer {
 
 struct SermHttp {
 	CURLM *multi;
-	SermTransfer *ended; /* oldest first */
+	int epoll;
+	int64 due_ms; /* when curl wants to run, by the monotonic clock; -1: when a socket is ready */
+	int64 trickle_ms;
+	SermTransfer *newest; /* in flight */
+	SermTransfer *ended;  /* oldest first */
 	SermTransfer **ended_tail;
+	SermTransfer *free; /* with their handles, which keep what all requests have in common */
 	int in_flight;
 };
 
+static int64
+now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* --- callbacks */
+
+/* The request's body. There is no way back in it: see the head of this file. */
+static size_t
+on_send(char *buffer, size_t size, size_t count, void *context)
+{
+	SermTransfer *transfer = context;
+	const size_t length = Min(size * count, transfer->request_length - transfer->request_sent);
+
+	memcpy(buffer, transfer->request_body + transfer->request_sent, length);
+	transfer->request_sent += length;
+	return length;
+}
 
 static size_t
 on_body(char *bytes, size_t size, size_t count, void *context)
@@ -111,32 +154,18 @@ on_header(char *bytes, size_t size, size_t count, void *context)
 		transfer->too_large = true;
 		return 0;
 	}
-	if (!transfer->begun) {
-		transfer->begun = true;
-		clock_gettime(CLOCK_MONOTONIC, &transfer->first_byte);
-	}
+	if (transfer->first_byte_ms == 0)
+		transfer->first_byte_ms = now_ms();
 	keep_header(bytes, length, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
 	keep_header(bytes, length, "retry-after-ms:", transfer->retry_after_ms, sizeof(transfer->retry_after_ms));
 	return length;
 }
 
-/* curl's own low-speed rule would also count the time in which a model thinks; this one starts with the
- * reply. */
-static int
-on_progress(void *context, curl_off_t total_down pg_attribute_unused(), curl_off_t down,
-    curl_off_t total_up pg_attribute_unused(), curl_off_t up pg_attribute_unused())
+static bool
+permitted(const SermTransfer *transfer, const SermAddress *address)
 {
-	SermTransfer *transfer = context;
-	struct timespec now;
-	double seconds;
-
-	if (!transfer->begun)
-		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	seconds = (double) (now.tv_sec - transfer->first_byte.tv_sec) +
-	          (double) (now.tv_nsec - transfer->first_byte.tv_nsec) / 1e9;
-	transfer->trickling = seconds > TRICKLE_SECONDS && (double) down < seconds * TRICKLE_BYTES_PER_SECOND;
-	return transfer->trickling ? 1 : 0;
+	return serm_endpoint_permits(
+	    &transfer->endpoint, address, serm_allowed_ranges(), serm_allowed_range_count(), serm_allow_http);
 }
 
 /* The address that a name really resolved to decides, whatever the URL looks like. */
@@ -157,13 +186,53 @@ on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *addres
 		plain.length = 16;
 		memcpy(plain.bytes, &v6->sin6_addr, 16);
 	}
-	if (purpose != CURLSOCKTYPE_IPCXN || plain.length == 0 ||
-	    !serm_endpoint_permits(&transfer->endpoint, &plain, serm_allowed_ranges(), serm_allowed_range_count(),
-	        serm_allow_http)) {
+	if (purpose != CURLSOCKTYPE_IPCXN || plain.length == 0 || !permitted(transfer, &plain)) {
 		transfer->refused = true;
 		return CURL_SOCKET_BAD;
 	}
 	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* Before each request, on kept connections too: the settings may have become stricter. */
+static int
+on_connected(void *context, char *remote, char *local pg_attribute_unused(),
+    int remote_port pg_attribute_unused(), int local_port pg_attribute_unused())
+{
+	SermTransfer *transfer = context;
+	SermCidr peer;
+
+	if (remote != NULL && serm_cidr_parse(remote, strlen(remote), &peer) &&
+	    permitted(transfer, &peer.address))
+		return CURL_PREREQFUNC_OK;
+	transfer->refused = true;
+	return CURL_PREREQFUNC_ABORT;
+}
+
+static int
+on_socket(CURL *easy pg_attribute_unused(), curl_socket_t socket, int what, void *context,
+    void *known pg_attribute_unused())
+{
+	SermHttp *http = context;
+	struct epoll_event event = {.data.fd = socket};
+
+	if (what == CURL_POLL_REMOVE) {
+		(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, socket, NULL);
+		return 0;
+	}
+	event.events = ((what & CURL_POLL_IN) != 0 ? EPOLLIN : 0) | ((what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0);
+	/* A descriptor that was closed and opened again is not what we know. */
+	if (epoll_ctl(http->epoll, EPOLL_CTL_MOD, socket, &event) != 0)
+		(void) epoll_ctl(http->epoll, EPOLL_CTL_ADD, socket, &event);
+	return 0;
+}
+
+static int
+on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *context)
+{
+	SermHttp *http = context;
+
+	http->due_ms = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+	return 0;
 }
 
 /* --- building and freeing */
@@ -182,7 +251,6 @@ free_transfer(SermTransfer *transfer)
 	if (transfer->easy != NULL)
 		curl_easy_cleanup(transfer->easy);
 	wipe_headers(transfer->headers);
-	free(transfer->request_body);
 	free(transfer->body);
 	free(transfer);
 }
@@ -224,22 +292,18 @@ add_headers(SermTransfer *transfer, const char *key)
 
 #define SET(option, value) (good = good && curl_easy_setopt(transfer->easy, (option), (value)) == CURLE_OK)
 
+/* What all requests have in common. */
 static bool
-set_options(SermTransfer *transfer, const SermHttpRequest *request, const char *url)
+set_rules(SermTransfer *transfer)
 {
-	const char *protocol = transfer->endpoint.https ? "https" : "http";
 	bool good = true;
 
-	SET(CURLOPT_URL, url);
-	SET(CURLOPT_PROTOCOLS_STR, protocol);
 	SET(CURLOPT_REDIR_PROTOCOLS_STR, "https");
 	SET(CURLOPT_FOLLOWLOCATION, 0L);
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_PROXY, "");
-	/* curl asks again by itself when a kept connection turns out dead; there is one retry loop, and it
-	 * counts. */
-	SET(CURLOPT_FRESH_CONNECT, 1L);
-	SET(CURLOPT_FORBID_REUSE, 1L);
+	SET(CURLOPT_MAXAGE_CONN, IDLE_SECONDS);
+	SET(CURLOPT_MAXLIFETIME_CONN, LIFETIME_SECONDS);
 	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
@@ -247,23 +311,34 @@ set_options(SermTransfer *transfer, const SermHttpRequest *request, const char *
 	/* Or curl waits for the resolver's thread of a request that has timed out, and all others with it. */
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_USERAGENT, "serm");
-	SET(CURLOPT_HTTPHEADER, transfer->headers);
 	SET(CURLOPT_POST, 1L);
-	SET(CURLOPT_POSTFIELDS, transfer->request_body);
-	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
-	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
-	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout_ms);
+	SET(CURLOPT_READFUNCTION, on_send);
+	SET(CURLOPT_READDATA, transfer);
 	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) SERM_REPLY_BYTES_MAX);
 	SET(CURLOPT_WRITEFUNCTION, on_body);
 	SET(CURLOPT_WRITEDATA, transfer);
 	SET(CURLOPT_HEADERFUNCTION, on_header);
 	SET(CURLOPT_HEADERDATA, transfer);
-	SET(CURLOPT_NOPROGRESS, 0L);
-	SET(CURLOPT_XFERINFOFUNCTION, on_progress);
-	SET(CURLOPT_XFERINFODATA, transfer);
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, transfer);
+	SET(CURLOPT_PREREQFUNCTION, on_connected);
+	SET(CURLOPT_PREREQDATA, transfer);
 	SET(CURLOPT_PRIVATE, transfer);
+	return good;
+}
+
+static bool
+set_request(SermTransfer *transfer, const SermHttpRequest *request, const char *url)
+{
+	const char *protocol = transfer->endpoint.https ? "https" : "http";
+	bool good = true;
+
+	SET(CURLOPT_URL, url);
+	SET(CURLOPT_PROTOCOLS_STR, protocol);
+	SET(CURLOPT_HTTPHEADER, transfer->headers);
+	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout_ms);
 	return good;
 }
 
@@ -282,13 +357,43 @@ prepare(SermTransfer *transfer, const SermHttpRequest *request)
 		length--;
 	snprintf(url, sizeof(url), "%.*s%s", (int) length, request->endpoint,
 	    transfer->endpoint.routed ? "" : SERM_ENDPOINT_ROUTE);
+	transfer->request_body = request->body;
+	transfer->request_length = request->body_length;
+	return add_headers(transfer, request->key) && set_request(transfer, request, url);
+}
 
-	transfer->easy = curl_easy_init();
-	transfer->request_body = malloc(request->body_length + 1);
-	if (transfer->easy == NULL || transfer->request_body == NULL || !add_headers(transfer, request->key))
-		return false;
-	memcpy(transfer->request_body, request->body, request->body_length);
-	return set_options(transfer, request, url);
+static SermTransfer *
+take_transfer(SermHttp *http)
+{
+	SermTransfer *transfer = http->free;
+
+	if (transfer != NULL) {
+		http->free = transfer->next;
+		return transfer;
+	}
+	transfer = calloc(1, sizeof(SermTransfer));
+	if (transfer == NULL || (transfer->easy = curl_easy_init()) == NULL || !set_rules(transfer)) {
+		if (transfer != NULL)
+			free_transfer(transfer);
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request"));
+	}
+	return transfer;
+}
+
+/* Forget the request, the key first; keep the handle and a buffer of ordinary size. */
+static void
+clear_transfer(SermTransfer *transfer)
+{
+	SermTransfer kept = {.easy = transfer->easy};
+
+	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
+	wipe_headers(transfer->headers);
+	if (transfer->body_capacity <= BODY_KEPT_CAPACITY) {
+		kept.body = transfer->body;
+		kept.body_capacity = transfer->body_capacity;
+	} else
+		free(transfer->body);
+	*transfer = kept;
 }
 
 static void
@@ -305,30 +410,52 @@ serm_http_open(void)
 	SermHttp *http = calloc(1, sizeof(SermHttp));
 
 	if (http == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
-	    (http->multi = curl_multi_init()) == NULL) {
+	    (http->multi = curl_multi_init()) == NULL || (http->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) {
 		free(http);
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl"));
 	}
+	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
 	http->ended_tail = &http->ended;
+	http->due_ms = -1;
 	return http;
 }
 
 void
 serm_http_start(SermHttp *http, const SermHttpRequest *request, void *job)
 {
-	SermTransfer *transfer = calloc(1, sizeof(SermTransfer));
+	SermTransfer *transfer = take_transfer(http);
 
-	if (transfer == NULL)
-		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request"));
 	transfer->job = job;
 	http->in_flight++;
 	if (!prepare(transfer, request) || curl_multi_add_handle(http->multi, transfer->easy) != CURLM_OK) {
 		transfer->failed_start = true;
 		append_ended(http, transfer);
+		return;
 	}
+	transfer->older = http->newest;
+	if (http->newest != NULL)
+		http->newest->newer = transfer;
+	http->newest = transfer;
 }
 
 /* --- running */
+
+static void
+end_transfer(SermHttp *http, SermTransfer *transfer, CURLcode code)
+{
+	transfer->code = code;
+	curl_multi_remove_handle(http->multi, transfer->easy);
+	if (transfer->newer != NULL)
+		transfer->newer->older = transfer->older;
+	else
+		http->newest = transfer->older;
+	if (transfer->older != NULL)
+		transfer->older->newer = transfer->newer;
+	append_ended(http, transfer);
+}
 
 static void
 reap(SermHttp *http)
@@ -342,9 +469,58 @@ reap(SermHttp *http)
 		if (message->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &transfer);
-		transfer->code = message->data.result;
-		curl_multi_remove_handle(http->multi, transfer->easy);
-		append_ended(http, transfer);
+		end_transfer(http, transfer, message->data.result);
+	}
+}
+
+/* curl's own low-speed rule would also count the time in which a model thinks; this one starts with the
+ * reply. */
+static void
+end_trickles(SermHttp *http)
+{
+	int64 now = now_ms();
+	SermTransfer *older;
+
+	if (now - http->trickle_ms < 1000)
+		return;
+	http->trickle_ms = now;
+	for (SermTransfer *transfer = http->newest; transfer != NULL; transfer = older) {
+		int64 elapsed = now - transfer->first_byte_ms;
+
+		older = transfer->older;
+		if (transfer->first_byte_ms == 0 || elapsed <= TRICKLE_MS ||
+		    transfer->body_length >= (size_t) (elapsed * TRICKLE_BYTES_PER_SECOND / 1000))
+			continue;
+		transfer->trickling = true;
+		end_transfer(http, transfer, CURLE_OPERATION_TIMEDOUT);
+	}
+}
+
+static void
+run_timer(SermHttp *http)
+{
+	int running;
+
+	if (http->due_ms < 0 || now_ms() < http->due_ms)
+		return;
+	/* curl sets it anew as it runs. */
+	http->due_ms = -1;
+	curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+}
+
+static void
+run_sockets(SermHttp *http, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int count = epoll_wait(http->epoll, events, EVENTS, timeout_ms);
+	int running;
+
+	for (int i = 0; i < count; i++) {
+		int action = ((events[i].events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
+		             ((events[i].events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
+		             ((events[i].events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
+
+		curl_multi_socket_action(http->multi, events[i].data.fd, action, &running);
 	}
 }
 
@@ -352,17 +528,19 @@ void
 serm_http_poll(SermHttp *http, int timeout_ms)
 {
 	sigset_t every, before;
-	int running, ready;
+	int64 wait;
 
 	sigfillset(&every);
 	pthread_sigmask(SIG_SETMASK, &every, &before);
-	curl_multi_perform(http->multi, &running);
+	run_timer(http);
 	reap(http);
-	if (http->ended == NULL && running > 0 && timeout_ms > 0) {
-		curl_multi_poll(http->multi, NULL, 0, timeout_ms, &ready);
-		curl_multi_perform(http->multi, &running);
-		reap(http);
-	}
+	wait = http->ended != NULL ? 0 : timeout_ms;
+	if (http->due_ms >= 0)
+		wait = Min(wait, Max(http->due_ms - now_ms(), 0));
+	run_sockets(http, (int) wait);
+	run_timer(http);
+	reap(http);
+	end_trickles(http);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -444,11 +622,12 @@ serm_http_next(SermHttp *http, SermHttpResult *result)
 	http->ended = transfer->next;
 	if (http->ended == NULL)
 		http->ended_tail = &http->ended;
+	http->in_flight--;
 
 	memset(result, 0, sizeof(*result));
 	result->transfer = transfer;
 	result->job = transfer->job;
-	if (transfer->easy != NULL) {
+	if (!transfer->failed_start) {
 		curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
 		curl_easy_getinfo(transfer->easy, CURLINFO_TOTAL_TIME_T, &microseconds);
 	}
@@ -469,10 +648,11 @@ serm_http_next(SermHttp *http, SermHttpResult *result)
 void
 serm_http_release(SermHttp *http, SermHttpResult *result)
 {
-	free_transfer(result->transfer);
+	clear_transfer(result->transfer);
+	result->transfer->next = http->free;
+	http->free = result->transfer;
 	result->transfer = NULL;
 	result->body = NULL;
-	http->in_flight--;
 }
 
 int
@@ -487,9 +667,15 @@ void
 serm_http_close(SermHttp *http)
 {
 	SermHttpResult result;
+	SermTransfer *next;
 
 	while (serm_http_next(http, &result))
 		serm_http_release(http, &result);
+	for (SermTransfer *transfer = http->free; transfer != NULL; transfer = next) {
+		next = transfer->next;
+		free_transfer(transfer);
+	}
 	curl_multi_cleanup(http->multi);
+	close(http->epoll);
 	free(http);
 }

@@ -22,7 +22,7 @@ typedef struct SermTransfer SermTransfer;
 typedef struct SermHttpRequest {
 	const char *endpoint; /* as in the server's options; checked again here */
 	const char *key;      /* NULL: no authorization header */
-	const char *body;     /* copied */
+	const char *body;     /* must live until serm_http_release */
 	size_t body_length;
 	int timeout_ms;
 	int connect_timeout_ms;
@@ -49,8 +49,9 @@ extern void serm_http_close(SermHttp *http);
 extern void serm_http_start(SermHttp *http, const SermHttpRequest *request, void *job);
 /* Move bytes; when nothing has ended, wait for more at most `timeout_ms`. */
 extern void serm_http_poll(SermHttp *http, int timeout_ms);
-/* The next request that has ended; false when there is none. */
+/* The next request that has ended, and is in flight no more; false when there is none. */
 extern bool serm_http_next(SermHttp *http, SermHttpResult *result);
+/* Forget it: each result must be released, at any time. */
 extern void serm_http_release(SermHttp *http, SermHttpResult *result);
 extern int serm_http_in_flight(const SermHttp *http);
 

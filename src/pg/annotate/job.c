@@ -1,7 +1,8 @@
 /*
  * One attempt at one task: prompt and key before the network, verdict on the
  * reply after it. Everything of a job lies in its own memory context; its key is
- * wiped with it.
+ * wiped with it. Jobs are prepared together, so that what they share (model,
+ * server, key, instructions, earlier votes) is read once.
  */
 #include "pg/annotate/job.h"
 
@@ -105,39 +106,129 @@ from_utf8(SermText text)
 
 /* --- before the network */
 
-static void
-read_instructions(SermJob *job, SermPromptInput *input)
-{
-	SermParam params[] = {SERM_TEXT(job->task.model)};
-	bool null;
+/* What the jobs of one model and server have in common; it lives while they are prepared. */
+typedef struct Setup {
+	const char *model_name;
+	const char *server_name;
+	Oid role;
+	const char *search_path;
+	SermModelRow *model;
+	SermServerOptions server;
+	char *key;
+	int prompt_version;
+	SermText instructions;
+	SermText *grade_names;
+	Oid evidence; /* InvalidOid: none */
+	char *evidence_statement;
+	char *failure; /* what is wrong with it is what is wrong with each job */
+} Setup;
 
-	serm_spi_execute("SELECT p.version, p.instructions FROM serm.prompt p WHERE p.model = $1"
-	                 " ORDER BY p.version DESC LIMIT 1",
-	    SPI_OK_SELECT, false, params, 1);
-	if (SPI_processed == 0)
-		return;
-	job->prompt_version = DatumGetInt32(serm_spi_value(0, 1, &null));
-	input->instructions = to_utf8(serm_spi_string(0, 2));
+static char *
+describe_error(const ErrorData *error)
+{
+	return psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
 }
 
 static void
-read_evidence(const SermJob *job, const char *function_name, SermPromptInput *input)
+read_instructions(Setup *setup)
 {
-	SermUserAnswer answer;
-	Oid function;
+	static SermKept kept;
+	SermParam params[] = {SERM_TEXT(setup->model_name)};
+	bool null;
+
+	serm_spi_execute_kept(&kept,
+	    "SELECT p.version, p.instructions FROM serm.prompt p WHERE p.model = $1"
+	    " ORDER BY p.version DESC LIMIT 1",
+	    SPI_OK_SELECT, params, 1);
+	if (SPI_processed == 0)
+		return;
+	setup->prompt_version = DatumGetInt32(serm_spi_value(0, 1, &null));
+	setup->instructions = to_utf8(serm_spi_string(0, 2));
+}
+
+static void
+find_evidence(Setup *setup)
+{
 	int level = NewGUCNestLevel();
 
 	(void) set_config_option(
-	    "search_path", job->search_path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	function = serm_evidence_find(function_name);
+	    "search_path", setup->search_path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	setup->evidence = serm_evidence_find(setup->model->options.evidence);
 	AtEOXact_GUC(false, level);
-	serm_user_call(function, serm_evidence_statement(function), job->search_path, job->task.query,
+	setup->evidence_statement = serm_evidence_statement(setup->evidence);
+}
+
+static void
+setup_step(void *argument)
+{
+	Setup *setup = argument;
+	Oid server;
+
+	setup->model = serm_model_read(setup->model_name);
+	server = serm_server_find(setup->server_name);
+	serm_server_read(server, &setup->server);
+	if (setup->server.endpoint == NULL || setup->server.model == NULL)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("server \"%s\" lacks the option %s", setup->server_name,
+		        setup->server.endpoint == NULL ? "endpoint" : "model"));
+	setup->key = serm_server_key(server, setup->role);
+	setup->grade_names = palloc(mul_size(setup->model->grade_count, sizeof(SermText)));
+	for (int i = 0; i < setup->model->grade_count; i++)
+		setup->grade_names[i] = to_utf8(setup->model->grades[i]);
+	read_instructions(setup);
+	if (setup->model->options.evidence != NULL && setup->model->options.evidence[0] != '\0')
+		find_evidence(setup);
+}
+
+static Setup *
+find_setup(List **setups, const SermJob *job)
+{
+	ErrorData *error;
+	ListCell *cell;
+	Setup *setup;
+
+	foreach (cell, *setups) {
+		setup = lfirst(cell);
+		if (strcmp(setup->model_name, job->task.model) == 0 &&
+		    strcmp(setup->server_name, job->task.server) == 0)
+			return setup;
+	}
+	setup = palloc0(sizeof(Setup));
+	setup->model_name = job->task.model;
+	setup->server_name = job->task.server;
+	setup->role = job->role;
+	setup->search_path = job->search_path;
+	*setups = lappend(*setups, setup);
+	error = serm_attempt(setup_step, setup);
+	if (error != NULL)
+		setup->failure = describe_error(error);
+	return setup;
+}
+
+static void
+wipe_keys(List *setups)
+{
+	ListCell *cell;
+
+	foreach (cell, setups) {
+		Setup *setup = lfirst(cell);
+
+		if (setup->key != NULL)
+			explicit_bzero(setup->key, strlen(setup->key));
+	}
+}
+
+static SermText
+read_evidence(const SermJob *job, const Setup *setup)
+{
+	SermUserAnswer answer;
+
+	serm_user_call(setup->evidence, setup->evidence_statement, job->search_path, job->task.query,
 	    job->task.doc, &answer);
 	if (answer.error != NULL)
 		ereport(ERROR, errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 		    errmsg("the evidence function failed: %s", answer.error));
-	if (answer.text != NULL)
-		input->evidence = to_utf8(answer.text);
+	return answer.text != NULL ? to_utf8(answer.text) : (SermText){NULL, 0};
 }
 
 static void
@@ -176,11 +267,48 @@ hash_question(const SermJob *job, const SermPromptInput *input)
 	    DirectFunctionCall1(sha256_bytea, PointerGetDatum(cstring_to_text_with_len(parts.data, parts.len))));
 }
 
+/* A job while it is prepared. */
+typedef struct Draft {
+	SermJob *job;
+	const Setup *setup;
+	SermPromptInput input;
+} Draft;
+
 static void
-build_request(SermJob *job, const SermModelRow *model)
+describe_step(void *argument)
 {
-	SermText *names = palloc(mul_size(model->grade_count, sizeof(SermText)));
-	SermPromptInput input = {.query = to_utf8(job->task.query), .doc = to_utf8(job->task.doc)};
+	Draft *draft = argument;
+	SermJob *job = draft->job;
+	const Setup *setup = draft->setup;
+
+	job->grade_count = setup->model->grade_count;
+	job->prompt_version = setup->prompt_version;
+	job->budgets = setup->model->options;
+	job->server = setup->server;
+	/* The only text of it that is still needed when the request leaves. */
+	job->server.endpoint = pstrdup(setup->server.endpoint);
+	job->attempts_max = job->server.max_attempts;
+	if (job->task.attempt > job->attempts_max + CRASHES_MAX)
+		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+		    errmsg("given up after %d attempts that ended with their worker", job->task.attempt - 1));
+	if (setup->key != NULL)
+		job->key = pstrdup(setup->key);
+	draft->input = (SermPromptInput){.query = to_utf8(job->task.query),
+	    .doc = to_utf8(job->task.doc),
+	    .grade_names = setup->grade_names,
+	    .grade_count = (uint32) setup->model->grade_count,
+	    .instructions = setup->instructions};
+	if (OidIsValid(setup->evidence))
+		draft->input.evidence = read_evidence(job, setup);
+	if (job->server.cache)
+		job->vote.key = hash_question(job, &draft->input);
+}
+
+static void
+write_step(void *argument)
+{
+	Draft *draft = argument;
+	SermJob *job = draft->job;
 	SermRequest request = {.model = to_utf8(job->server.model),
 	    .temperature = job->server.temperature,
 	    .tokens_max = (uint32) job->server.max_tokens,
@@ -189,26 +317,14 @@ build_request(SermJob *job, const SermModelRow *model)
 	SermError error;
 	SermHost host;
 
-	for (int i = 0; i < model->grade_count; i++)
-		names[i] = to_utf8(model->grades[i]);
-	input.grade_names = names;
-	input.grade_count = (uint32) model->grade_count;
-	read_instructions(job, &input);
-	if (model->options.evidence != NULL && model->options.evidence[0] != '\0')
-		read_evidence(job, model->options.evidence, &input);
-	if (job->server.cache) {
-		job->vote.key = hash_question(job, &input);
-		if (serm_queue_find_vote(job->vote.key, &job->vote))
-			return;
-	}
-	if (!pg_strong_random(input.nonce, sizeof(input.nonce)))
+	if (!pg_strong_random(draft->input.nonce, sizeof(draft->input.nonce)))
 		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
 	request.seed =
 	    serm_hash_mix(serm_hash_bytes(job->task.agent, strlen(job->task.agent), (uint64) job->task.sample) +
 	                  ((uint64) job->task.path << 32) + (uint64) job->task.attempt);
 
 	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
-	serm_host_check(&host, serm_prompt_build(&input, &host.arena, &prompt, &error), &error);
+	serm_host_check(&host, serm_prompt_build(&draft->input, &host.arena, &prompt, &error), &error);
 	serm_host_check(&host, serm_prompt_request(&prompt, &request, &host.arena, &job->body, &error), &error);
 	/* A token is a byte at least. */
 	job->cost_most = ((double) job->body.length * job->server.price_prompt +
@@ -216,39 +332,61 @@ build_request(SermJob *job, const SermModelRow *model)
 	                 TOKENS_PRICED;
 }
 
-static void
-prepare_step(void *argument)
-{
-	SermJob *job = argument;
-	SermModelRow *model = serm_model_read(job->task.model);
-	Oid server = serm_server_find(job->task.server);
-
-	job->grade_count = model->grade_count;
-	serm_server_read(server, &job->server);
-	job->attempts_max = job->server.max_attempts;
-	if (job->task.attempt > job->attempts_max + CRASHES_MAX)
-		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-		    errmsg("given up after %d attempts that ended with their worker", job->task.attempt - 1));
-	if (job->server.endpoint == NULL || job->server.model == NULL)
-		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		    errmsg("server \"%s\" lacks the option %s", job->task.server,
-		        job->server.endpoint == NULL ? "endpoint" : "model"));
-	job->key = serm_server_key(server, job->role);
-	build_request(job, model);
-	job->budgets = model->options;
-}
-
 /* Whatever is wrong with a model, a server, a key or evidence is the answer of this job, not the worker's
  * end. */
-void
-serm_job_prepare(SermJob *job)
+static void
+attempt_step(Draft *draft, void (*step)(void *))
 {
-	MemoryContext previous = MemoryContextSwitchTo(job->context);
-	ErrorData *error = serm_attempt(prepare_step, job);
+	MemoryContext previous = MemoryContextSwitchTo(draft->job->context);
+	ErrorData *error = serm_attempt(step, draft);
 
 	if (error != NULL)
-		job->failure = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
+		draft->job->failure = describe_error(error);
 	MemoryContextSwitchTo(previous);
+}
+
+/* One look for all of them. */
+static void
+find_known(Draft *drafts, int count)
+{
+	SermVoteRow **votes = palloc(mul_size(count, sizeof(SermVoteRow *)));
+	int asked = 0;
+
+	for (int i = 0; i < count; i++)
+		if (drafts[i].job->failure == NULL && drafts[i].job->vote.key != NULL)
+			votes[asked++] = &drafts[i].job->vote;
+	if (asked > 0)
+		serm_queue_find_votes(votes, asked);
+	for (int i = 0; i < count; i++) {
+		SermJob *job = drafts[i].job;
+
+		if (job->vote.cached && job->vote.rationale != NULL)
+			job->vote.rationale = MemoryContextStrdup(job->context, job->vote.rationale);
+	}
+}
+
+void
+serm_jobs_prepare(List *jobs)
+{
+	Draft *drafts = palloc0(mul_size(Max(list_length(jobs), 1), sizeof(Draft)));
+	List *setups = NIL;
+	ListCell *cell;
+
+	foreach (cell, jobs) {
+		Draft *draft = &drafts[foreach_current_index(cell)];
+
+		draft->job = lfirst(cell);
+		draft->setup = find_setup(&setups, draft->job);
+		if (draft->setup->failure != NULL)
+			draft->job->failure = MemoryContextStrdup(draft->job->context, draft->setup->failure);
+		else
+			attempt_step(draft, describe_step);
+	}
+	find_known(drafts, list_length(jobs));
+	for (int i = 0; i < list_length(jobs); i++)
+		if (drafts[i].job->failure == NULL && !drafts[i].job->vote.cached)
+			attempt_step(&drafts[i], write_step);
+	wipe_keys(setups);
 }
 
 bool

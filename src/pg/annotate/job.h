@@ -8,6 +8,8 @@
 #include "pg/annotate/annotate.h"
 #include "pg/annotate/http.h"
 
+#include "datatype/timestamp.h"
+
 typedef struct SermJob {
 	MemoryContext context;
 	SermTask task;
@@ -24,8 +26,11 @@ typedef struct SermJob {
 	SermOutcome outcome;
 	int http_status; /* with SERM_OUTCOME_HTTP */
 	int64 retry_after_ms;
-	double cost_most; /* of the request */
+	double cost_most;      /* of the request */
+	TimestampTz ready;     /* since when it waits for its turn; 0: it was not admitted */
+	SermHttpResult result; /* of a request that has ended */
 	SermRetryDecision decision;
+	bool kept; /* its end was stored; false: somebody else has taken the task over */
 	SermVoteRow vote;
 } SermJob;
 
@@ -33,11 +38,11 @@ typedef struct SermJob {
 extern SermJob *serm_job_create(
     MemoryContext parent, const SermTask *task, Oid role, const char *search_path);
 /*
- * Read server, key, evidence and instructions, and write the request. Call inside
- * serm_spi_begin. What goes wrong with them is the answer of this job (`failure`),
- * not the worker's end.
+ * Read servers, keys, evidence and instructions, look for answers that are known,
+ * and write the requests. Call inside serm_spi_begin. What goes wrong with a job is
+ * its answer (`failure`), not the worker's end.
  */
-extern void serm_job_prepare(SermJob *job);
+extern void serm_jobs_prepare(List *jobs);
 /* Read a reply and decide. Call in a transaction: encodings may need the catalog. */
 extern void serm_job_finish(SermJob *job, const SermHttpResult *result);
 /* What `outcome` and `failure` lead to: done, again, or a vote without a grade. */

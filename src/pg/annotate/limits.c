@@ -42,14 +42,17 @@ read_state(SermServer *server)
 static void
 lock_state(SermServer *server)
 {
+	static SermKept kept_insert, kept_lock;
 	SermParam params[] = {SERM_TEXT(server->name)};
 
-	serm_spi_execute("INSERT INTO serm._server (server) VALUES ($1::pg_catalog.name) ON CONFLICT DO NOTHING",
-	    SPI_OK_INSERT, false, params, 1);
-	serm_spi_execute("SELECT s.requests, s.tokens, s.filled_ms, s.rests_until_ms, s.failing_since_ms,"
-	                 "  s.failed_ms, s.failures, s.openings, s.refusals FROM serm._server s"
-	                 " WHERE s.server = $1::pg_catalog.name FOR NO KEY UPDATE",
-	    SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute_kept(&kept_insert,
+	    "INSERT INTO serm._server (server) VALUES ($1::pg_catalog.name) ON CONFLICT DO NOTHING",
+	    SPI_OK_INSERT, params, 1);
+	serm_spi_execute_kept(&kept_lock,
+	    "SELECT s.requests, s.tokens, s.filled_ms, s.rests_until_ms, s.failing_since_ms,"
+	    "  s.failed_ms, s.failures, s.openings, s.refusals FROM serm._server s"
+	    " WHERE s.server = $1::pg_catalog.name FOR NO KEY UPDATE",
+	    SPI_OK_SELECT, params, 1);
 	read_state(server);
 	server->limited = true;
 	serm_limit_fill(&server->state, &server->rates, monotonic_ms());
@@ -77,14 +80,16 @@ has_rates(const SermServer *server)
 List *
 serm_limits_lock(void)
 {
+	static SermKept kept;
 	List *servers = NIL;
 	ListCell *cell;
 	bool null;
 
-	serm_spi_execute("SELECT a.server, s.server IS NOT NULL FROM"
-	                 " (SELECT DISTINCT a.server FROM serm.agent a WHERE a.server IS NOT NULL) AS a"
-	                 " LEFT JOIN serm._server s ON s.server = a.server ORDER BY a.server",
-	    SPI_OK_SELECT, false, NULL, 0);
+	serm_spi_execute_kept(&kept,
+	    "SELECT a.server, s.server IS NOT NULL FROM"
+	    " (SELECT DISTINCT a.server FROM serm.agent a WHERE a.server IS NOT NULL) AS a"
+	    " LEFT JOIN serm._server s ON s.server = a.server ORDER BY a.server",
+	    SPI_OK_SELECT, NULL, 0);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		SermServer *server = palloc0(sizeof(SermServer));
 
@@ -105,6 +110,7 @@ serm_limits_lock(void)
 void
 serm_limits_store(const SermServer *server)
 {
+	static SermKept kept_delete, kept_update;
 	const SermServerState *state = &server->state;
 	SermParam params[] = {
 	    SERM_TEXT(server->name),
@@ -121,26 +127,29 @@ serm_limits_store(const SermServer *server)
 
 	/* Without rates and with nothing to remember it needs no row, and costs no lock. */
 	if (!has_rates(server) && state->failures == 0 && state->refusals == 0)
-		serm_spi_execute(
-		    "DELETE FROM serm._server WHERE server = $1::pg_catalog.name", SPI_OK_DELETE, false, params, 1);
+		serm_spi_execute_kept(&kept_delete, "DELETE FROM serm._server WHERE server = $1::pg_catalog.name",
+		    SPI_OK_DELETE, params, 1);
 	else
-		serm_spi_execute("UPDATE serm._server SET requests = $2, tokens = $3, filled_ms = $4,"
-		                 "  rests_until_ms = $5, failing_since_ms = $6, failed_ms = $7, failures = $8,"
-		                 "  openings = $9, refusals = $10 WHERE server = $1::pg_catalog.name",
-		    SPI_OK_UPDATE, false, params, lengthof(params));
+		serm_spi_execute_kept(&kept_update,
+		    "UPDATE serm._server SET requests = $2, tokens = $3, filled_ms = $4,"
+		    "  rests_until_ms = $5, failing_since_ms = $6, failed_ms = $7, failures = $8,"
+		    "  openings = $9, refusals = $10 WHERE server = $1::pg_catalog.name",
+		    SPI_OK_UPDATE, params, lengthof(params));
 }
 
 /* Requests that are on their way to a server, whoever sent them. */
 static int32
 in_flight(const char *server)
 {
+	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(server)};
 	bool null;
 
-	serm_spi_execute("SELECT pg_catalog.count(*)::pg_catalog.int4 FROM serm.task t"
-	                 " JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
-	                 " WHERE a.server = $1::pg_catalog.name AND t.lease_until > pg_catalog.now()",
-	    SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute_kept(&kept,
+	    "SELECT pg_catalog.count(*)::pg_catalog.int4 FROM serm.task t"
+	    " JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
+	    " WHERE a.server = $1::pg_catalog.name AND t.lease_until > pg_catalog.now()",
+	    SPI_OK_SELECT, params, 1);
 	return DatumGetInt32(serm_spi_value(0, 1, &null));
 }
 

@@ -11,12 +11,13 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/float.h"
+#include "utils/lsyscache.h"
 
 /* Longer than every lease (10 minutes and a margin) and every wait (2 minutes). */
 #define HORIZON "interval '1 hour'"
 
-#define FINISH_PARAMS 12
 /* Tokens of a request before it is written: a quarter of its bytes, and the frame around them. */
 #define ESTIMATE                                                                                             \
 	"((pg_catalog.octet_length(s.query) + CASE WHEN pg_catalog.octet_length(s.doc) < 16000"                  \
@@ -97,6 +98,7 @@ read_task(uint64 i, int64 token, bool limited)
 static List *
 claim_from(Oid role, Datum servers, int limit, double tokens, int lease_ms, bool limited)
 {
+	static SermKept kept;
 	List *tasks = NIL;
 	int64 token;
 
@@ -112,23 +114,23 @@ claim_from(Oid role, Datum servers, int limit, double tokens, int lease_ms, bool
 		    SERM_FLOAT8(tokens),
 		};
 
-		serm_spi_execute("WITH due AS (SELECT t.id, t.not_before, t.sample, a.server FROM serm.task t"
-		                 "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
-		                 "   AND a.server::pg_catalog.text = ANY ($5)"
-		                 "  WHERE t.requested_by = $1 AND" DUE
-		                 "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
-		                 " sized AS (SELECT d.id, d.server, s.query, s.doc, s.round, " ESTIMATE
-		                 " AS estimate,"
-		                 "   pg_catalog.sum(" ESTIMATE ") OVER (ORDER BY d.not_before, d.id"
-		                 "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
-		                 "  FROM due d JOIN serm.sample s ON s.id = d.sample)"
-		                 " UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"
-		                 "  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
-		                 " FROM sized z WHERE t.id = z.id AND (z.before IS NULL OR z.before < $6)"
-		                 " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, z.query, "
-		                 "z.doc, z.round,"
-		                 "  z.estimate",
-		    SPI_OK_UPDATE_RETURNING, false, params, lengthof(params));
+		serm_spi_execute_kept(&kept,
+		    "WITH due AS (SELECT t.id, t.not_before, t.sample, a.server FROM serm.task t"
+		    "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
+		    "   AND a.server::pg_catalog.text = ANY ($5)"
+		    "  WHERE t.requested_by = $1 AND" DUE
+		    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
+		    " sized AS (SELECT d.id, d.server, s.query, s.doc, s.round, " ESTIMATE " AS estimate,"
+		    "   pg_catalog.sum(" ESTIMATE ") OVER (ORDER BY d.not_before, d.id"
+		    "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+		    "  FROM due d JOIN serm.sample s ON s.id = d.sample)"
+		    " UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"
+		    "  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
+		    " FROM sized z WHERE t.id = z.id AND (z.before IS NULL OR z.before < $6)"
+		    " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, z.query, "
+		    "z.doc, z.round,"
+		    "  z.estimate",
+		    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	}
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tasks = lappend(tasks, read_task(i, token, limited));
@@ -165,7 +167,7 @@ claim_limited(Oid role, SermServer *server, int limit, int lease_ms)
 }
 
 List *
-serm_queue_claim(Oid role, int limit, int lease_ms)
+serm_queue_claim(Oid role, int limit, int ahead, int lease_ms)
 {
 	List *servers = serm_limits_lock();
 	Datum *free = palloc(mul_size(list_length(servers) + 1, sizeof(Datum)));
@@ -181,94 +183,161 @@ serm_queue_claim(Oid role, int limit, int lease_ms)
 		else
 			free[free_count++] = CStringGetTextDatum(server->name);
 	}
-	if (free_count > 0 && list_length(tasks) < limit)
-		tasks = list_concat(tasks, claim_from(role, array_of(free, free_count), limit - list_length(tasks),
-		                               get_float8_infinity(), lease_ms, false));
+	limit += ahead - list_length(tasks);
+	if (free_count > 0 && limit > 0)
+		tasks = list_concat(tasks,
+		    claim_from(role, array_of(free, free_count), limit, get_float8_infinity(), lease_ms, false));
 	return tasks;
 }
 
-static SermParam
-text_or_null(const char *text)
+/* --- the ends of tasks: one statement for many, with an array for each column */
+
+typedef struct Column {
+	Oid type; /* of the elements */
+	Datum *values;
+	bool *nulls;
+} Column;
+
+static Column
+make_column(Oid type, int count)
 {
-	return text != NULL ? SERM_TEXT(text) : SERM_NULL(TEXTOID);
+	return (Column){type, palloc(mul_size(count, sizeof(Datum))), palloc0(mul_size(count, sizeof(bool)))};
 }
 
 static SermParam
-number_or_null(int number)
+column_param(const Column *column, int count)
 {
-	return number >= 0 ? SERM_INT4(number) : SERM_NULL(INT4OID);
+	int dimensions[] = {count}, first[] = {1};
+	int16 length;
+	bool by_value;
+	char align;
+
+	get_typlenbyvalalign(column->type, &length, &by_value, &align);
+	return SERM_DATUM(
+	    get_array_type(column->type), PointerGetDatum(construct_md_array(column->values, column->nulls, 1,
+	                                      dimensions, first, column->type, length, by_value, align)));
 }
 
-/*
- * The one statement that runs for every answer is prepared once per process. The
- * server replans it when tables, roles or the search_path change.
- */
-static SPIPlanPtr
-finish_plan(const SermParam *params, int count)
+static void
+set_text(Column *column, int i, const char *text)
 {
-	static SPIPlanPtr saved = NULL;
-	Oid types[FINISH_PARAMS];
-	SPIPlanPtr plan;
+	column->nulls[i] = text == NULL;
+	column->values[i] = text != NULL ? CStringGetTextDatum(text) : (Datum) 0;
+}
 
-	if (saved != NULL)
-		return saved;
-	Assert(count == FINISH_PARAMS);
+/* Negative: not known. */
+static void
+set_number(Column *column, int i, int number)
+{
+	column->nulls[i] = number < 0;
+	column->values[i] = Int32GetDatum(number);
+}
+
+enum { ID, TOKEN, GRADE, ERROR_TEXT, RATIONALE, TOKENS, LATENCY, PROMPT, REPLY, COST, KEY, CACHED, COLUMNS };
+
+/* A task without a token is one that the session holds under a row lock: a judge's. */
+static void
+set_vote(Column *columns, int i, const SermAnswer *answer)
+{
+	const SermVoteRow *vote = answer->vote;
+
+	columns[ID].values[i] = Int64GetDatum(answer->task->id);
+	columns[TOKEN].values[i] = Int64GetDatum(answer->task->token);
+	columns[TOKEN].nulls[i] = answer->task->token == 0;
+	set_number(&columns[GRADE], i, vote->grade);
+	set_text(&columns[ERROR_TEXT], i, vote->grade < 0 ? vote->error : NULL);
+	set_text(&columns[RATIONALE], i, vote->rationale);
+	set_number(&columns[TOKENS], i, vote->tokens);
+	set_number(&columns[LATENCY], i, vote->latency_ms);
+	columns[PROMPT].values[i] = Int32GetDatum(vote->prompt);
+	columns[REPLY].nulls[i] = vote->reply == NULL;
+	if (vote->reply != NULL)
+		columns[REPLY].values[i] =
+		    PointerGetDatum(cstring_to_text_with_len(vote->reply, (int) vote->reply_length));
+	columns[COST].nulls[i] = isnan(vote->cost);
+	columns[COST].values[i] = Float8GetDatum(vote->cost);
+	columns[KEY].nulls[i] = vote->key == NULL;
+	columns[KEY].values[i] = PointerGetDatum(vote->key);
+	columns[CACHED].values[i] = BoolGetDatum(vote->cached);
+}
+
+static int
+by_task(const void *a, const void *b)
+{
+	const int64 one = ((const SermAnswer *) a)->task->id, other = ((const SermAnswer *) b)->task->id;
+
+	return one < other ? -1 : one > other;
+}
+
+void
+serm_queue_finish(SermAnswer *answers, int count)
+{
+	static const Oid types[COLUMNS] = {INT8OID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID,
+	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID};
+	static SermKept kept;
+	Column columns[COLUMNS];
+	SermParam params[COLUMNS];
+	bool null;
+
+	qsort(answers, count, sizeof(SermAnswer), by_task);
+	for (int i = 0; i < COLUMNS; i++)
+		columns[i] = make_column(types[i], count);
 	for (int i = 0; i < count; i++)
-		types[i] = params[i].type;
-	plan = SPI_prepare(
-	    "WITH gone AS (DELETE FROM serm.task t WHERE t.id = $1 AND t.token IS NOT DISTINCT FROM $2"
-	    "  RETURNING t.sample, t.agent, t.path),"
+		set_vote(columns, i, &answers[i]);
+	for (int i = 0; i < COLUMNS; i++)
+		params[i] = column_param(&columns[i], count);
+	serm_spi_execute_kept(&kept,
+	    "WITH given AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"
+	    "   pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"
+	    "   pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
+	    "   pg_catalog.unnest($11), pg_catalog.unnest($12)) AS g(id, token, grade, error, rationale, tokens,"
+	    "   latency_ms, prompt, reply, cost, key, cached)),"
+	    " gone AS (DELETE FROM serm.task t USING given g"
+	    "  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"
+	    "  RETURNING t.sample, t.agent, t.path, g.*),"
 	    " stored AS (INSERT INTO serm.vote"
 	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "
 	    "cached)"
-	    "  SELECT g.sample, g.agent, g.path, $3::pg_catalog.int2, $4, $5, $6, $7, $8, $9,"
-	    "   $10::pg_catalog.numeric, $11, $12 FROM gone g"
+	    "  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"
+	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached FROM gone g"
 	    "  ON CONFLICT DO NOTHING)"
-	    " SELECT pg_catalog.count(*) FROM gone",
-	    count, types);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR),
-		    errmsg("internal query ended with %s", SPI_result_code_string(SPI_result)));
-	saved = plan;
-	return saved;
+	    " SELECT g.id FROM gone g",
+	    SPI_OK_SELECT, params, COLUMNS);
+	for (uint64 i = 0; i < SPI_processed; i++) {
+		SermTask task = {.id = DatumGetInt64(serm_spi_value(i, 1, &null))};
+		SermAnswer wanted = {.task = &task};
+		SermAnswer *answer = bsearch(&wanted, answers, count, sizeof(SermAnswer), by_task);
+
+		answer->stored = true;
+	}
 }
 
-/* A task without a token is one that the session holds under a row lock: a judge's. */
-bool
-serm_queue_finish(const SermTask *task, const SermVoteRow *vote)
+void
+serm_queue_give_back(SermTask **tasks, int count)
 {
-	SermParam params[FINISH_PARAMS] = {
-	    SERM_INT8(task->id),
-	    task->token != 0 ? SERM_INT8(task->token) : SERM_NULL(INT8OID),
-	    number_or_null(vote->grade),
-	    text_or_null(vote->grade < 0 ? vote->error : NULL),
-	    text_or_null(vote->rationale),
-	    number_or_null(vote->tokens),
-	    number_or_null(vote->latency_ms),
-	    SERM_INT4(vote->prompt),
-	    vote->reply != NULL
-	        ? SERM_DATUM(BYTEAOID, PointerGetDatum(cstring_to_text_with_len(vote->reply, vote->reply_length)))
-	        : SERM_NULL(BYTEAOID),
-	    isnan(vote->cost) ? SERM_NULL(FLOAT8OID) : SERM_FLOAT8(vote->cost),
-	    vote->key != NULL ? SERM_DATUM(BYTEAOID, PointerGetDatum(vote->key)) : SERM_NULL(BYTEAOID),
-	    SERM_BOOL(vote->cached),
-	};
-	Datum values[FINISH_PARAMS];
-	char nulls[FINISH_PARAMS];
-	bool null;
+	static SermKept kept;
+	Column ids = make_column(INT8OID, count), tokens = make_column(INT8OID, count);
 
-	for (int i = 0; i < FINISH_PARAMS; i++) {
-		values[i] = params[i].value;
-		nulls[i] = params[i].null ? 'n' : ' ';
+	for (int i = 0; i < count; i++) {
+		ids.values[i] = Int64GetDatum(tasks[i]->id);
+		tokens.values[i] = Int64GetDatum(tasks[i]->token);
 	}
-	if (SPI_execute_plan(finish_plan(params, FINISH_PARAMS), values, nulls, false, 0) != SPI_OK_SELECT)
-		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not store a vote"));
-	return DatumGetInt64(serm_spi_value(0, 1, &null)) > 0;
+	{
+		SermParam params[] = {column_param(&ids, count), column_param(&tokens, count)};
+
+		serm_spi_execute_kept(&kept,
+		    "UPDATE serm.task t SET lease_until = NULL, token = NULL, reserved = NULL,"
+		    "  attempt = t.attempt - 1"
+		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, token)"
+		    " WHERE t.id = g.id AND t.token = g.token",
+		    SPI_OK_UPDATE, params, lengthof(params));
+	}
 }
 
 void
 serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error)
 {
+	static SermKept kept;
 	SermParam params[] = {
 	    SERM_INT8(task->id),
 	    SERM_INT8(task->token),
@@ -277,11 +346,11 @@ serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const 
 	    SERM_INT4(decision->counted ? 0 : 1),
 	};
 
-	serm_spi_execute(
+	serm_spi_execute_kept(&kept,
 	    "UPDATE serm.task t SET lease_until = NULL, token = NULL, last_error = $4, reserved = NULL,"
 	    "  attempt = t.attempt - $5, not_before = pg_catalog.now() + $3 * interval '1 millisecond'"
 	    " WHERE t.id = $1 AND t.token = $2",
-	    SPI_OK_UPDATE, false, params, lengthof(params));
+	    SPI_OK_UPDATE, params, lengthof(params));
 }
 
 bool
@@ -309,33 +378,49 @@ serm_queue_give_up(Oid role, const char *server, const char *error)
 	    "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
 	    "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
 	    "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL GROUP BY 1, 2, 3"
+	    "   ORDER BY 1, 2"
 	    "  ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
 	    "   requests = p.requests + EXCLUDED.requests)"
 	    " INSERT INTO serm.vote (sample, agent, path, error)"
-	    " SELECT g.sample, g.agent, g.path, $3 || coalesce(': ' || g.last_error, '') FROM gone g"
+	    " SELECT g.sample, g.agent, g.path,"
+	    "  $3 || coalesce(': ' || coalesce(g.last_error, pg_catalog.max(g.last_error) OVER ()), '') FROM "
+	    "gone g"
 	    " ON CONFLICT DO NOTHING",
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	return SPI_processed;
 }
 
-bool
-serm_queue_find_vote(bytea *key, SermVoteRow *vote)
+static void
+copy_known(SermVoteRow *vote, uint64 row)
 {
-	SermParam params[] = {SERM_DATUM(BYTEAOID, PointerGetDatum(key))};
 	bool null;
 
-	serm_spi_execute("SELECT v.grade::pg_catalog.int4, v.rationale, v.prompt FROM serm.vote v"
-	                 " WHERE v.key = $1 AND v.grade IS NOT NULL ORDER BY v.at LIMIT 1",
-	    SPI_OK_SELECT, false, params, 1);
-	if (SPI_processed == 0)
-		return false;
-	vote->grade = DatumGetInt32(serm_spi_value(0, 1, &null));
-	vote->rationale = serm_spi_string(0, 2);
-	vote->prompt = DatumGetInt32(serm_spi_value(0, 3, &null));
+	vote->grade = DatumGetInt16(serm_spi_value(row, 2, &null));
+	vote->rationale = serm_spi_string(row, 3);
+	vote->prompt = DatumGetInt32(serm_spi_value(row, 4, &null));
 	vote->tokens = 0;
 	vote->cost = 0;
 	vote->cached = true;
-	return true;
+}
+
+void
+serm_queue_find_votes(SermVoteRow **votes, int count)
+{
+	static SermKept kept;
+	Column keys = make_column(BYTEAOID, count);
+	SermParam params[1];
+	bool null;
+
+	for (int i = 0; i < count; i++)
+		keys.values[i] = PointerGetDatum(votes[i]->key);
+	params[0] = column_param(&keys, count);
+	serm_spi_execute_kept(&kept,
+	    "SELECT k.n, o.grade, o.rationale, o.prompt FROM pg_catalog.unnest($1) WITH ORDINALITY AS k(key, n),"
+	    " LATERAL (SELECT v.grade, v.rationale, v.prompt FROM serm.vote v"
+	    "  WHERE v.key = k.key AND v.grade IS NOT NULL ORDER BY v.at LIMIT 1) AS o",
+	    SPI_OK_SELECT, params, 1);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		copy_known(votes[DatumGetInt64(serm_spi_value(i, 1, &null)) - 1], i);
 }
 
 void
@@ -383,7 +468,7 @@ serm_claim(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	level = serm_spi_begin(false);
-	tasks = serm_queue_claim(GetUserId(), PG_GETARG_INT32(0), PG_GETARG_INT32(1));
+	tasks = serm_queue_claim(GetUserId(), PG_GETARG_INT32(0), 0, PG_GETARG_INT32(1));
 	foreach (cell, tasks) {
 		const SermTask *task = lfirst(cell);
 		Datum values[] = {
@@ -415,9 +500,10 @@ serm_finish(PG_FUNCTION_ARGS)
 	    .tokens = -1,
 	    .cost = NAN,
 	    .latency_ms = -1};
+	SermAnswer answer = {&task, &vote, false};
 	int level = serm_spi_begin(false);
-	bool stored = serm_queue_finish(&task, &vote);
 
+	serm_queue_finish(&answer, 1);
 	serm_spi_end(level);
-	PG_RETURN_BOOL(stored);
+	PG_RETURN_BOOL(answer.stored);
 }

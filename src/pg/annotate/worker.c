@@ -2,10 +2,15 @@
  * The process that asks agents: one per database and role, started when there is
  * work and gone when there is none. It runs as the role that asked for the work.
  *
- * A turn claims tasks (one short transaction), prepares their prompts (another),
- * talks to the network with no transaction open, and stores what came back (a
- * third). Whoever holds the worker's lock owns all leases of its role: a worker
- * that takes it over from a dead one frees them at once.
+ * Tasks are claimed (one short transaction) and their requests prepared (another) in
+ * batches, the network is talked to with no transaction open, and what came back is
+ * stored in batches (a third). A request that ends makes room for the next one of
+ * the stock at once: the database is not in the way. The stock is what a tenth of a
+ * second takes, and only of servers that are well; what waits in it when its server
+ * fails or refuses goes back to the queue as if it had never been claimed.
+ *
+ * Whoever holds the worker's lock owns all leases of its role: a worker that takes
+ * it over from a dead one frees them at once.
  */
 #include "pg/annotate/annotate.h"
 
@@ -29,13 +34,24 @@
 
 #include "pg/annotate/job.h"
 
-/* More than the longest timeout of a server: while a worker lives nobody else claims its tasks. */
+/* More than the longest timeout of a server and the wait before it: while a worker lives nobody else claims
+ * its tasks. */
 #define LEASE_MS (11 * 60 * 1000)
 #define POLL_MS 100
 #define CLAIM_MS 250
+#define CLAIM_MOST 64
 #define IDLE_MS 1000
+/* What is kept ready, in time, and how long it stays so: settings and keys may change. */
+#define STOCK_MS 100
+#define STOCK_OLD_MS 2000
+#define PACE_MS 50
+/* Answers wait for company, not for long. */
+#define STORE_MS 20
+#define STORE_MOST 64
 #define SETTLE_MS 5000
 #define SETTLE_SAMPLES 200
+/* While requests are on their way. */
+#define SETTLE_SAMPLES_BUSY 32
 #define LOCK_KEY 0x7365726d
 #define LOCK_TRIES 20
 
@@ -49,7 +65,14 @@ typedef struct Worker {
 	MemoryContext context;
 	char *search_path;
 	SermHttp *http;
-	List *done;   /* jobs to store */
+	List *stock;    /* jobs whose requests may leave */
+	List *ended;    /* jobs to store */
+	List *unwanted; /* jobs of the stock to give back */
+	bool urgent;    /* a server must hear what became of a request */
+	TimestampTz ended_since;
+	double pace; /* ends of requests in a millisecond */
+	int paced;   /* ends since paced_since */
+	TimestampTz paced_since;
 	List *models; /* of Model: their samples may be complete */
 	TimestampTz next_claim;
 	bool blocked; /* the last look for tasks found none to claim */
@@ -135,95 +158,158 @@ release_lock(Oid role)
 
 /* --- claiming, preparing, storing */
 
-static List *
-claim(Worker *worker, int limit)
+/* Lists that outlive a turn. */
+static void
+keep(Worker *worker, List **list, void *member)
 {
-	List *jobs = NIL;
-	List *tasks;
-	ListCell *cell;
-	int level = begin();
+	MemoryContext previous = MemoryContextSwitchTo(worker->context);
 
-	tasks = serm_queue_claim(worker->role, limit, LEASE_MS);
-	foreach (cell, tasks) {
-		SermJob *job = serm_job_create(worker->context, lfirst(cell), worker->role, worker->search_path);
-		MemoryContext previous = MemoryContextSwitchTo(worker->context);
-
-		jobs = lappend(jobs, job);
-		MemoryContextSwitchTo(previous);
-	}
-	end(level);
-	return jobs;
+	*list = lappend(*list, member);
+	MemoryContextSwitchTo(previous);
 }
 
 static void
 note_model(Worker *worker, const char *name)
 {
-	MemoryContext previous;
 	ListCell *cell;
 	Model *model;
 
 	foreach (cell, worker->models)
 		if (strcmp(((Model *) lfirst(cell))->name, name) == 0)
 			return;
-	previous = MemoryContextSwitchTo(worker->context);
-	model = palloc0(sizeof(Model));
-	model->name = pstrdup(name);
-	worker->models = lappend(worker->models, model);
-	MemoryContextSwitchTo(previous);
+	model = MemoryContextAllocZero(worker->context, sizeof(Model));
+	model->name = MemoryContextStrdup(worker->context, name);
+	keep(worker, &worker->models, model);
 }
 
 static void
-keep_done(Worker *worker, SermJob *job)
+keep_ended(Worker *worker, SermJob *job)
 {
-	MemoryContext previous = MemoryContextSwitchTo(worker->context);
-
-	worker->done = lappend(worker->done, job);
-	MemoryContextSwitchTo(previous);
+	if (worker->ended == NIL)
+		worker->ended_since = GetCurrentTimestamp();
+	keep(worker, &worker->ended, job);
 }
 
-static void
-start_jobs(Worker *worker, List *jobs)
+static List *
+claim(Worker *worker, int limit, int ahead)
 {
-	List *admitted = NIL;
+	List *jobs = NIL;
+	List *tasks;
 	ListCell *cell;
 	int level = begin();
 
-	foreach (cell, jobs) {
+	tasks = serm_queue_claim(worker->role, limit, ahead, LEASE_MS);
+	foreach (cell, tasks) {
+		SermJob *job = serm_job_create(worker->context, lfirst(cell), worker->role, worker->search_path);
+
+		keep(worker, &jobs, job);
+	}
+	end(level);
+	return jobs;
+}
+
+static int
+by_spending(const ListCell *a, const ListCell *b)
+{
+	return serm_budget_order(&((const SermJob *) lfirst(a))->task, &((const SermJob *) lfirst(b))->task);
+}
+
+static void
+prepare(Worker *worker, List *jobs)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	List *ordered = list_copy(jobs);
+	ListCell *cell;
+	int level = begin();
+
+	serm_jobs_prepare(jobs);
+	/* Two workers that reserve must not wait for each other. */
+	list_sort(ordered, by_spending);
+	foreach (cell, ordered) {
 		SermJob *job = lfirst(cell);
 
 		note_model(worker, job->task.model);
-		serm_job_prepare(job);
-		if (serm_job_admit(job))
-			admitted = lappend(admitted, job);
-		else
-			keep_done(worker, job);
+		job->ready = serm_job_admit(job) ? now : 0;
 	}
 	end(level);
-	foreach (cell, admitted) {
+	foreach (cell, jobs) {
 		SermJob *job = lfirst(cell);
+
+		if (job->ready == 0)
+			keep_ended(worker, job);
+		else
+			keep(worker, &worker->stock, job);
+	}
+}
+
+/* --- the network: no transaction is open here */
+
+static void
+send_stock(Worker *worker)
+{
+	while (worker->stock != NIL && serm_http_in_flight(worker->http) < serm_annotate_concurrency) {
+		SermJob *job = linitial(worker->stock);
 		SermHttpRequest request = {job->server.endpoint, job->key, job->body.bytes, job->body.length,
 		    job->server.timeout_ms, job->server.connect_timeout_ms};
 
+		worker->stock = list_delete_first(worker->stock);
 		serm_http_start(worker->http, &request, job);
 	}
 }
 
-/* Keep the vote or put the task back; what it did cost is settled with it. */
+/* Jobs of the stock that are not to be sent: of one server, or (NULL) those that have waited too long. */
 static void
-store_job(const SermJob *job)
+drop_stock(Worker *worker, const char *server)
 {
-	bool kept = true;
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell *cell;
 
-	if (job->decision.action == SERM_RETRY_AGAIN)
-		serm_queue_retry(&job->task, &job->decision, job->failure);
-	else
-		kept = serm_queue_finish(&job->task, &job->vote);
-	if (!kept)
-		ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
-	/* Whoever took the task over has counted what was reserved for it. */
-	if (!isnan(job->vote.cost) && (kept || !serm_queue_has(job->task.id)))
-		serm_budget_charge(&job->task, job->vote.cost);
+	foreach (cell, worker->stock) {
+		SermJob *job = lfirst(cell);
+
+		if (server != NULL ? strcmp(job->task.server, server) == 0
+		                   : TimestampDifferenceExceeds(job->ready, now, STOCK_OLD_MS)) {
+			keep(worker, &worker->unwanted, job);
+			worker->stock = foreach_delete_current(worker->stock, cell);
+		}
+	}
 }
+
+static void
+note_pace(Worker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	double elapsed = (double) (now - worker->paced_since) / 1000;
+
+	if (elapsed < PACE_MS)
+		return;
+	worker->pace = worker->pace / 2 + worker->paced / elapsed / 2;
+	worker->paced = 0;
+	worker->paced_since = now;
+}
+
+static void
+take_ended(Worker *worker)
+{
+	SermHttpResult result;
+
+	while (serm_http_next(worker->http, &result)) {
+		SermServerEvent event = serm_limit_event(result.outcome, result.http_status);
+		SermJob *job = result.job;
+
+		job->result = result;
+		keep_ended(worker, job);
+		worker->paced++;
+		if (event == SERM_SERVER_FAILED || event == SERM_SERVER_LIMITED) {
+			worker->urgent = true;
+			drop_stock(worker, job->task.server);
+		}
+	}
+	note_pace(worker);
+	drop_stock(worker, NULL);
+}
+
+/* --- storing */
 
 /* What the end of a request tells about its server; NULL: nothing that matters. */
 static SermServerReport *
@@ -240,44 +326,137 @@ report_of(const SermJob *job)
 	return report;
 }
 
-/* Read what has ended and store it, all in one transaction. */
 static void
-store_done(Worker *worker)
+read_ended(Worker *worker)
 {
-	SermHttpResult result;
-	ListCell *cell;
 	List *reports = NIL;
-	int level;
-	bool some = serm_http_next(worker->http, &result);
+	ListCell *cell;
 
-	if (!some && worker->done == NIL)
-		return;
-	level = begin();
-	while (some) {
-		serm_job_finish(result.job, &result);
-		keep_done(worker, result.job);
-		serm_http_release(worker->http, &result);
-		some = serm_http_next(worker->http, &result);
-	}
-	foreach (cell, worker->done) {
-		SermServerReport *report = report_of(lfirst(cell));
+	foreach (cell, worker->ended) {
+		SermJob *job = lfirst(cell);
+		SermServerReport *report;
 
-		store_job(lfirst(cell));
+		if (job->result.transfer != NULL) {
+			serm_job_finish(job, &job->result);
+			serm_http_release(worker->http, &job->result);
+		}
+		report = report_of(job);
 		if (report != NULL)
 			reports = lappend(reports, report);
 	}
 	serm_limits_note(reports);
-	end(level);
-	foreach (cell, worker->done)
+}
+
+/* Keep the votes, put the other tasks back; what they did cost is settled with them. */
+static void
+store_answers(Worker *worker)
+{
+	SermAnswer *answers = palloc(mul_size(list_length(worker->ended) + 1, sizeof(SermAnswer)));
+	List *charged = NIL;
+	ListCell *cell;
+	int count = 0;
+
+	foreach (cell, worker->ended) {
+		SermJob *job = lfirst(cell);
+
+		job->kept = true;
+		if (job->decision.action == SERM_RETRY_AGAIN)
+			serm_queue_retry(&job->task, &job->decision, job->failure);
+		else
+			answers[count++] = (SermAnswer){&job->task, &job->vote, false};
+	}
+	if (count > 0)
+		serm_queue_finish(answers, count);
+	for (int i = 0; i < count; i++)
+		if (!answers[i].stored) {
+			SermJob *job = (SermJob *) ((char *) answers[i].task - offsetof(SermJob, task));
+
+			ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
+			job->kept = false;
+		}
+	/* Whoever took a task over has counted what was reserved for it. */
+	foreach (cell, worker->ended) {
+		SermJob *job = lfirst(cell);
+
+		if (job->vote.cost > 0 && (job->kept || !serm_queue_has(job->task.id)))
+			charged = lappend(charged, job);
+	}
+	list_sort(charged, by_spending);
+	for (int i = 0; i < list_length(charged);) {
+		const SermTask *task = &((SermJob *) list_nth(charged, i))->task;
+		double cost = 0;
+		int first = i;
+
+		for (; i < list_length(charged) &&
+		       serm_budget_order(task, &((SermJob *) list_nth(charged, i))->task) == 0;
+		     i++)
+			cost += ((SermJob *) list_nth(charged, i))->vote.cost;
+		serm_budget_charge(task->model, task->round, cost, i - first);
+	}
+}
+
+static void
+give_back(Worker *worker)
+{
+	SermTask **tasks = palloc(mul_size(list_length(worker->unwanted), sizeof(SermTask *)));
+	ListCell *cell;
+
+	foreach (cell, worker->unwanted)
+		tasks[foreach_current_index(cell)] = &((SermJob *) lfirst(cell))->task;
+	serm_queue_give_back(tasks, list_length(worker->unwanted));
+}
+
+static void
+free_jobs(List **jobs)
+{
+	ListCell *cell;
+
+	foreach (cell, *jobs)
 		serm_job_free(lfirst(cell));
-	list_free(worker->done);
-	worker->done = NIL;
+	list_free(*jobs);
+	*jobs = NIL;
+}
+
+/*
+ * Read what has ended and store it, and tell servers and queue, all in one
+ * transaction. Rows are locked in the order servers, tasks, spending, as when
+ * tasks are claimed.
+ */
+static void
+store(Worker *worker)
+{
+	int level = begin();
+
+	read_ended(worker);
+	if (worker->ended != NIL)
+		store_answers(worker);
+	if (worker->unwanted != NIL)
+		give_back(worker);
+	end(level);
+	free_jobs(&worker->ended);
+	free_jobs(&worker->unwanted);
+	worker->urgent = false;
+}
+
+/* Milliseconds until what has ended must be stored; 0: now. */
+static int
+store_wait(const Worker *worker)
+{
+	if (worker->urgent || worker->unwanted != NIL || list_length(worker->ended) >= STORE_MOST)
+		return 0;
+	if (worker->ended == NIL)
+		return POLL_MS;
+	if (serm_http_in_flight(worker->http) == 0)
+		return 0;
+	return Max(
+	    0, STORE_MS - (int) TimestampDifferenceMilliseconds(worker->ended_since, GetCurrentTimestamp()));
 }
 
 /* --- the loop */
 
 typedef struct Settling {
 	const char *model;
+	int limit;
 	uint64 count;
 } Settling;
 
@@ -290,60 +469,84 @@ settle_step(void *argument)
 	settling->count = 0;
 	serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
 	if (SPI_processed > 0)
-		settling->count = serm_settle_batch(serm_model_read(settling->model), SETTLE_SAMPLES);
+		settling->count = serm_settle_batch(serm_model_read(settling->model), settling->limit);
 }
 
-/* What is wrong with one model must not keep the worker from asking for others: who annotates it next is
- * told. */
-static void
-settle_model(Model *model)
+/*
+ * One step; true when there may be more. What is wrong with one model must not keep
+ * the worker from asking for others: who annotates it next is told.
+ */
+static bool
+settle_some(Model *model, int limit)
 {
-	Settling settling = {model->name, 0};
+	Settling settling = {model->name, limit, 0};
+	int level;
+	ErrorData *error;
 
-	do {
-		int level = begin();
-		ErrorData *error = serm_attempt(settle_step, &settling);
-
-		if (error != NULL) {
-			model->broken = true;
-			ereport(LOG, errcode(error->sqlerrcode),
-			    errmsg("samples of model \"%s\" cannot be settled: %s", model->name, error->message));
-		}
-		end(level);
-		CHECK_FOR_INTERRUPTS();
-	} while (settling.count > 0 && !model->broken);
+	if (model->broken)
+		return false;
+	level = begin();
+	error = serm_attempt(settle_step, &settling);
+	if (error != NULL) {
+		model->broken = true;
+		ereport(LOG, errcode(error->sqlerrcode),
+		    errmsg("samples of model \"%s\" cannot be settled: %s", model->name, error->message));
+	}
+	end(level);
+	CHECK_FOR_INTERRUPTS();
+	return settling.count > 0 && !model->broken;
 }
 
 static void
 settle_models(Worker *worker)
 {
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz now;
 	ListCell *cell;
 
 	foreach (cell, worker->models)
-		if (!((Model *) lfirst(cell))->broken)
-			settle_model(lfirst(cell));
-	/* Looking for complete samples takes a twentieth of the time at most, however many there are. */
-	now = GetCurrentTimestamp();
-	worker->next_settle =
-	    TimestampTzPlusMilliseconds(now, Max(SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now)));
+		while (settle_some(lfirst(cell), SETTLE_SAMPLES))
+			continue;
 }
 
+/* While others wait: a step for each model, and a twentieth of the time at most. */
+static void
+settle_meanwhile(Worker *worker)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz now;
+	ListCell *cell;
+	bool more = false;
+
+	if (start < worker->next_settle)
+		return;
+	foreach (cell, worker->models)
+		more |= settle_some(lfirst(cell), SETTLE_SAMPLES_BUSY);
+	now = GetCurrentTimestamp();
+	worker->next_settle = TimestampTzPlusMilliseconds(
+	    now, Max(more ? 0 : SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now)));
+}
+
+/* Fill the stock in steps that are worth a transaction. */
 static void
 claim_more(Worker *worker)
 {
-	int wanted = serm_annotate_concurrency - serm_http_in_flight(worker->http);
+	int concurrency = serm_annotate_concurrency;
+	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), concurrency);
+	int have = serm_http_in_flight(worker->http) + list_length(worker->stock);
+	int wanted = Max(concurrency - have, 0);
+	int more = Max(concurrency + ahead - have, 0) - wanted;
 	TimestampTz now = GetCurrentTimestamp();
 	List *jobs;
 
-	if (wanted <= 0 || now < worker->next_claim)
+	if (now < worker->next_claim || (wanted == 0 && more < Min(CLAIM_MOST, (ahead + 1) / 2)) ||
+	    wanted + more == 0)
 		return;
-	jobs = claim(worker, wanted);
+	wanted = Min(wanted, CLAIM_MOST);
+	more = Min(more, CLAIM_MOST - wanted);
+	jobs = claim(worker, wanted, more);
 	worker->blocked = jobs == NIL;
-	worker->next_claim = list_length(jobs) < wanted ? TimestampTzPlusMilliseconds(now, CLAIM_MS) : now;
+	worker->next_claim = list_length(jobs) < wanted + more ? TimestampTzPlusMilliseconds(now, CLAIM_MS) : now;
 	if (jobs != NIL)
-		start_jobs(worker, jobs);
+		prepare(worker, jobs);
 	list_free(jobs);
 }
 
@@ -399,13 +602,16 @@ run_worker(Worker *worker)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		claim_more(worker);
+		send_stock(worker);
 		if (serm_http_in_flight(worker->http) > 0)
-			serm_http_poll(worker->http, POLL_MS);
-		store_done(worker);
-		if (serm_http_in_flight(worker->http) == 0 && worker->done == NIL && !rest(worker))
+			serm_http_poll(worker->http, Min(POLL_MS, store_wait(worker)));
+		take_ended(worker);
+		send_stock(worker);
+		if (store_wait(worker) == 0)
+			store(worker);
+		if (serm_http_in_flight(worker->http) == 0 && worker->ended == NIL && !rest(worker))
 			return;
-		if (GetCurrentTimestamp() > worker->next_settle)
-			settle_models(worker);
+		settle_meanwhile(worker);
 		MemoryContextReset(turn_context);
 	}
 }
