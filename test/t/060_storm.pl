@@ -102,8 +102,8 @@ for my $i (1 .. $worker_kills + $server_crashes)
 	if ($i % 5 == 0)
 	{
 		if ($i % 2) { $node->stop('immediate'); } else { $node->kill9; }
-		usleep(100_000);
-		for (1 .. 200) { last if eval { $node->start(fail_ok => 1) }; $node->_update_pid(-1); usleep(100_000); }
+		usleep(200_000);
+		for (1 .. 200) { last if $node->start(fail_ok => 1); $node->stop('fast', fail_ok => 1); usleep(100_000); }
 		$crashes{server}++;
 	}
 	elsif ($pid && kill 'KILL', $pid)

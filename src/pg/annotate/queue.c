@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/float.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 /* Longer than every lease (10 minutes and a margin) and every wait (2 minutes). */
@@ -166,10 +167,26 @@ claim_limited(Oid role, SermServer *server, int limit, int lease_ms)
 	return tasks;
 }
 
+/* Without statistics the planner would rather sort all that is due than read the first ones off the index;
+ * what it may not do it counts as dear, which is no reason to compile. */
+static int
+force_index_order(void)
+{
+	int level = NewGUCNestLevel();
+
+	(void) set_config_option(
+	    "enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option(
+	    "enable_sort", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
 List *
 serm_queue_claim(Oid role, int limit, int ahead, int lease_ms)
 {
 	List *servers = serm_limits_lock();
+	int level = force_index_order();
 	Datum *free = palloc(mul_size(list_length(servers) + 1, sizeof(Datum)));
 	List *tasks = NIL;
 	ListCell *cell;
@@ -187,6 +204,7 @@ serm_queue_claim(Oid role, int limit, int ahead, int lease_ms)
 	if (free_count > 0 && limit > 0)
 		tasks = list_concat(tasks,
 		    claim_from(role, array_of(free, free_count), limit, get_float8_infinity(), lease_ms, false));
+	AtEOXact_GUC(false, level);
 	return tasks;
 }
 

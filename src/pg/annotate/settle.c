@@ -34,15 +34,17 @@ text_of(const char *string)
 static List *
 load_samples(const char *model, int limit)
 {
+	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(model), SERM_INT4(limit)};
 	List *samples = NIL;
 	bool null;
 
-	serm_spi_execute("SELECT s.id, s.query, s.doc_id, s.doc, s.round FROM serm.sample s"
-	                 " WHERE s.model = $1 AND s.state = 'annotating'"
-	                 "  AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)"
-	                 " ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
-	    SPI_OK_SELECT, false, params, 2);
+	serm_spi_execute_kept(&kept,
+	    "SELECT s.id, s.query, s.doc_id, s.doc, s.round FROM serm.sample s"
+	    " WHERE s.model = $1 AND s.state = 'annotating'"
+	    "  AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)"
+	    " ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
+	    SPI_OK_SELECT, params, 2);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		Sample *sample = palloc0(sizeof(Sample));
 
@@ -159,6 +161,7 @@ static void
 insert_judgment(const char *model, const Sample *sample, double grade, const char *source, const char *judge,
     const char *rationale)
 {
+	static SermKept kept;
 	SermParam params[] = {
 	    SERM_TEXT(model),
 	    SERM_TEXT(sample->query),
@@ -171,23 +174,24 @@ insert_judgment(const char *model, const Sample *sample, double grade, const cha
 	    sample->round > 0 ? SERM_INT4(sample->round) : SERM_NULL(INT4OID),
 	};
 
-	serm_spi_execute(
+	serm_spi_execute_kept(&kept,
 	    "INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, judge, rationale, round)"
 	    " VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, current_user::pg_catalog.text), $8, $9)"
 	    " RETURNING id",
-	    SPI_OK_INSERT_RETURNING, false, params, lengthof(params));
+	    SPI_OK_INSERT_RETURNING, params, lengthof(params));
 }
 
 static void
 close_sample(int64 id, const char *state, bool graded, double grade)
 {
+	static SermKept kept;
 	SermParam params[] = {
 	    SERM_INT8(id),
 	    SERM_TEXT(state),
 	    graded ? SERM_FLOAT4((float4) grade) : SERM_NULL(FLOAT4OID),
 	};
 
-	serm_spi_execute("UPDATE serm.sample SET state = $2, grade = $3 WHERE id = $1", SPI_OK_UPDATE, false,
+	serm_spi_execute_kept(&kept, "UPDATE serm.sample SET state = $2, grade = $3 WHERE id = $1", SPI_OK_UPDATE,
 	    params, lengthof(params));
 }
 
