@@ -151,6 +151,7 @@ stats(int socket)
 				'a' + i, bills[i].prompt, 'a' + i, bills[i].completion);
 	snprintf(body + length, sizeof(body) - (size_t) length, "}");
 	reply(socket, 200, "Connection: close\r\n", body);
+	hang_up(socket, false);
 }
 
 static void
