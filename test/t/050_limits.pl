@@ -56,12 +56,19 @@ sub make_model
 		SELECT '$name', 'blue pillow ' || i, 'd' || i, 'a blue pillow ' || i FROM generate_series(1, $samples) AS i});
 }
 
-# --- rates: 240 requests a minute are four a second
-make_model('paced', 'clock', q{requests_per_minute '240'}, 50);
+# --- rates: 240 requests a minute are four a second, whoever asks
+make_model('paced', 'clock', q{requests_per_minute '240'}, 25);
+sql(q{CREATE ROLE other LOGIN; SELECT serm.grant_access('other', 'operate'); GRANT USAGE ON FOREIGN SERVER paced TO other;
+	SELECT serm.create_model('paced_too'); SELECT serm.add_agent('paced_too', 'paced');
+	INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'paced_too', query, doc_id, doc || ' too' FROM serm.sample WHERE model = 'paced'});
 my $started = time;
-sql(q{CALL serm.annotate('paced')});
+$node->safe_psql('postgres', q{CALL serm.annotate('paced_too', false)}, extra_params => [ '-U', 'other' ]);
+sql(q{CALL serm.annotate('paced', false)});
+$node->poll_query_until('postgres', q{SELECT count(DISTINCT usename) = 2 FROM pg_stat_activity WHERE backend_type = 'serm annotator'})
+	or fail('two roles ask at once');
+sql(qq{CALL serm.annotate('$_')}) for qw(paced paced_too);
 my $seconds = time - $started;
-is(sql(q{SELECT count(v.grade) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'paced'}), '50', 'a paced server answers all');
+is(sql(q{SELECT count(v.grade) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model LIKE 'paced%'}), '50', 'a paced server answers all');
 cmp_ok(ask('asked_ms'), '>', 10_500, 'over the time that its rate takes');
 cmp_ok($seconds, '<', 30, 'and not much more');
 cmp_ok(ask('within_10s'), '<=', 46, 'never faster than its rate');

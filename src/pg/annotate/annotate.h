@@ -152,8 +152,8 @@ extern uint64 serm_queue_fill(const char *model, const List *agents, int limit);
 extern List *serm_queue_claim(Oid role, int limit, int ahead, int lease_ms);
 /* Store votes and close their tasks; the answers are sorted by task. */
 extern void serm_queue_finish(SermAnswer *answers, int count);
-/* Put tasks back that nobody was asked for: they have used up nothing. */
-extern void serm_queue_give_back(SermTask **tasks, int count);
+/* Put tasks back that nobody was asked for: they have used up nothing. A reason may be NULL. */
+extern void serm_queue_give_back(SermTask **tasks, const char **reasons, int count);
 extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error);
 /* Is the task still there, whoever holds it? */
 extern bool serm_queue_has(int64 task);

@@ -331,22 +331,26 @@ serm_queue_finish(SermAnswer *answers, int count)
 }
 
 void
-serm_queue_give_back(SermTask **tasks, int count)
+serm_queue_give_back(SermTask **tasks, const char **reasons, int count)
 {
 	static SermKept kept;
 	Column ids = make_column(INT8OID, count), tokens = make_column(INT8OID, count);
+	Column texts = make_column(TEXTOID, count);
 
 	for (int i = 0; i < count; i++) {
 		ids.values[i] = Int64GetDatum(tasks[i]->id);
 		tokens.values[i] = Int64GetDatum(tasks[i]->token);
+		set_text(&texts, i, reasons[i]);
 	}
 	{
-		SermParam params[] = {column_param(&ids, count), column_param(&tokens, count)};
+		SermParam params[] = {
+		    column_param(&ids, count), column_param(&tokens, count), column_param(&texts, count)};
 
 		serm_spi_execute_kept(&kept,
 		    "UPDATE serm.task t SET lease_until = NULL, token = NULL, reserved = NULL,"
-		    "  attempt = t.attempt - 1"
-		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, token)"
+		    "  attempt = t.attempt - 1, last_error = coalesce(g.reason, t.last_error)"
+		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))"
+		    "  AS g(id, token, reason)"
 		    " WHERE t.id = g.id AND t.token = g.token",
 		    SPI_OK_UPDATE, params, lengthof(params));
 	}

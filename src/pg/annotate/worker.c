@@ -257,9 +257,10 @@ send_stock(Worker *worker)
 	}
 }
 
-/* Jobs of the stock that are not to be sent: of one server, or (NULL) those that have waited too long. */
+/* Jobs of the stock that are not to be sent: of one server, for a reason, or (NULL) those that have waited
+ * too long. */
 static void
-drop_stock(Worker *worker, const char *server)
+drop_stock(Worker *worker, const char *server, const char *reason)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell *cell;
@@ -269,6 +270,8 @@ drop_stock(Worker *worker, const char *server)
 
 		if (server != NULL ? strcmp(job->task.server, server) == 0
 		                   : TimestampDifferenceExceeds(job->ready, now, STOCK_OLD_MS)) {
+			if (reason != NULL)
+				job->failure = MemoryContextStrdup(job->context, reason);
 			keep(worker, &worker->unwanted, job);
 			worker->stock = foreach_delete_current(worker->stock, cell);
 		}
@@ -302,11 +305,11 @@ take_ended(Worker *worker)
 		worker->paced++;
 		if (event == SERM_SERVER_FAILED || event == SERM_SERVER_LIMITED) {
 			worker->urgent = true;
-			drop_stock(worker, job->task.server);
+			drop_stock(worker, job->task.server, result.detail);
 		}
 	}
 	note_pace(worker);
-	drop_stock(worker, NULL);
+	drop_stock(worker, NULL, NULL);
 }
 
 /* --- storing */
@@ -398,12 +401,18 @@ store_answers(Worker *worker)
 static void
 give_back(Worker *worker)
 {
-	SermTask **tasks = palloc(mul_size(list_length(worker->unwanted), sizeof(SermTask *)));
+	int count = list_length(worker->unwanted);
+	SermTask **tasks = palloc(mul_size(count, sizeof(SermTask *)));
+	const char **reasons = palloc(mul_size(count, sizeof(char *)));
 	ListCell *cell;
 
-	foreach (cell, worker->unwanted)
-		tasks[foreach_current_index(cell)] = &((SermJob *) lfirst(cell))->task;
-	serm_queue_give_back(tasks, list_length(worker->unwanted));
+	foreach (cell, worker->unwanted) {
+		SermJob *job = lfirst(cell);
+
+		tasks[foreach_current_index(cell)] = &job->task;
+		reasons[foreach_current_index(cell)] = job->failure;
+	}
+	serm_queue_give_back(tasks, reasons, count);
 }
 
 static void
