@@ -84,6 +84,56 @@ serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena
 	return true;
 }
 
+bool
+serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, SermArena *arena)
+{
+	const SermTrigramIndex *index = &query->trigrams;
+
+	if (statistics->trigram_count == 0 || index->count == 0)
+		return true;
+	query->trigram_idf = serm_arena_array(arena, index->count, sizeof(*query->trigram_idf));
+	query->term_masks = serm_arena_array(
+	    arena, (size_t) query->term_count * query->trigram_masks, sizeof(*query->term_masks));
+	if (query->trigram_idf == NULL || query->term_masks == NULL)
+		return false;
+	for (uint32_t at = 0; at < index->size; at++)
+		if (index->hashes[at] != 0) {
+			double idf = serm_statistics_trigram_idf(statistics, index->hashes[at]);
+
+			query->trigram_idf[index->numbers[at]] = (float) idf;
+			query->trigram_weight += idf;
+		}
+	for (uint32_t t = 0; t < query->term_count; t++) {
+		const SermTrigrams *trigrams = &query->terms[t].trigrams;
+		uint64_t *masks = query->term_masks + (size_t) t * query->trigram_masks;
+
+		for (uint32_t i = 0; i < trigrams->count; i++) {
+			uint32_t number = index->numbers[index_find(index, trigrams->hashes[i])];
+
+			masks[number / 64] |= UINT64_C(1) << number % 64;
+		}
+	}
+	return true;
+}
+
+double
+serm_trigrams_bm25(
+    const SermParsedQuery *query, const SermField *title, const SermField *body, double average_length)
+{
+	double length = (double) title->count + body->count;
+	double ratio = average_length > 0 ? length / average_length : 1;
+	float norm = (float) (SERM_BM25_K1 * (1 - SERM_BM25_B + SERM_BM25_B * ratio)), sum = 0;
+
+	if (query->trigram_idf == NULL)
+		return 0;
+	for (uint32_t g = 0; g < query->trigrams.count; g++) {
+		float tf = (float) (title->trigram_tf[g] + body->trigram_tf[g]);
+
+		sum += query->trigram_idf[g] * tf / (tf + norm);
+	}
+	return (SERM_BM25_K1 + 1) * sum / query->trigram_weight;
+}
+
 /* H(ab) = H(a) * base^|b| + H(b) modulo 2^64; `power` gets base^length. */
 static uint64_t
 polynomial(const uint32_t *code_points, uint32_t length, uint64_t *power)

@@ -82,6 +82,9 @@ struct SermParsedQuery {
 	uint64_t compound_signature; /* bit hash >> 58 of each compound */
 	uint64_t term_signature;     /* and of each term that is not a number */
 	SermTrigramIndex trigrams;
+	float *trigram_idf;    /* [trigrams.count] by number; NULL without statistics of trigrams */
+	double trigram_weight; /* their sum */
+	uint64_t *term_masks;  /* [term_count][trigram_masks]: which of them a term has */
 
 	/* Embeddings: tokens lie in lanes, so that one document word meets SERM_LANES of them at once. */
 	uint32_t lane_groups;             /* 0 without embeddings */
@@ -127,6 +130,8 @@ typedef struct SermField {
 	float fuzzy[SERM_QUERY_WORDS_MAX]; /* strength per term */
 	uint32_t trigrams_common;          /* distinct trigrams that the query has too */
 	uint32_t trigrams_count;           /* distinct trigrams */
+	/* Words that have each trigram of the query; a word that is not spelled counts when it is a term. */
+	uint16_t trigram_tf[SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX];
 	float kernels[SERM_KERNELS];
 	float dot;
 } SermField;
@@ -188,6 +193,12 @@ extern void serm_match_spelling(
  */
 extern void serm_field_fuzzy(
     const SermParsedQuery *query, SermField *field, uint64_t compounds, const float *dice);
+
+/* Look the trigrams of a query up in the statistics. */
+extern bool serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, SermArena *arena);
+/* BM25 over trigrams as a share of their weight. */
+extern double serm_trigrams_bm25(
+    const SermParsedQuery *query, const SermField *title, const SermField *body, double average_length);
 
 /* features_lexical.c */
 extern double serm_bm25(

@@ -361,6 +361,15 @@ compare_words(const SermParsedQuery *query, const Reading *reading, Sums *sums)
 	sums->compounds = compounds;
 }
 
+/* How many of the words have each trigram of the query. */
+static inline __attribute__((always_inline)) void
+count_trigrams(const SermParsedQuery *query, const uint64_t *masks, SermField *field)
+{
+	for (uint32_t m = 0; m < query->trigram_masks; m++)
+		for (uint64_t left = masks[m]; left != 0; left &= left - 1)
+			field->trigram_tf[64 * m + (uint32_t) __builtin_ctzll(left)]++;
+}
+
 /* Kernels and dot of the words of the window. */
 static inline __attribute__((always_inline)) void
 pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, uint32_t groups, Sums *sums)
@@ -403,6 +412,8 @@ read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, 
 		idf += match->idf;
 		if (match->term != SERM_TERM_NONE)
 			serm_field_add_match(field, i, match->term, match->idf);
+		if (query->trigram_idf != NULL)
+			count_trigrams(query, serm_match_trigrams(match), field);
 	}
 	field->idf_all = idf;
 	compare_words(query, reading, sums);
@@ -430,18 +441,22 @@ static void
 read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
 {
 	const SermWordCache *cache = pair->embedding->cache;
+	const SermParsedQuery *query = pair->query;
 	double idf = 0;
 
 	for (uint32_t i = words->spelled; cache != NULL && i < words->count; i++)
 		__builtin_prefetch(idf_entry(cache, serm_document_id(words, i - words->spelled)));
 	for (uint32_t i = words->spelled; i < words->count; i++) {
 		uint32_t id = serm_document_id(words, i - words->spelled);
-		uint32_t term = serm_term_find(pair->query, id);
+		uint32_t term = serm_term_find(query, id);
 		float word = word_idf(pair, id);
 
 		idf += word;
-		if (term != SERM_TERM_NONE)
+		if (term != SERM_TERM_NONE) {
 			serm_field_add_match(field, i, term, word);
+			if (query->trigram_idf != NULL)
+				count_trigrams(query, query->term_masks + (size_t) term * query->trigram_masks, field);
+		}
 	}
 	field->idf_all += idf;
 }
