@@ -99,17 +99,18 @@ class Bm25:
         for d, terms in self.docs.items():
             norm = K1 * (1 - B + B * length[d] / average)
             for word, n in terms.items():
-                self.postings[word].append((d, n * (K1 + 1) / (n + norm)))
+                terms[word] = n * (K1 + 1) / (n + norm)
+                self.postings[word].append(d)
 
-    def query(self, q):
-        """Score of every document that shares a term."""
-        scores = collections.defaultdict(float)
+    def query(self, q, docs=None):
+        """Scores of `docs`, or of every document that shares a term."""
+        terms = {}
         for word in self.queries[q]:
-            found = self.postings.get(word, ())
-            idf = np.log(1 + (len(self.docs) - len(found) + .5) / (len(found) + .5))
-            for d, weight in found:
-                scores[d] += idf * weight
-        return scores
+            found = len(self.postings.get(word, ()))
+            terms[word] = np.log(1 + (len(self.docs) - found + .5) / (found + .5))
+        if docs is None:
+            docs = {d for word in terms for d in self.postings.get(word, ())}
+        return {d: sum(idf * self.docs[d].get(word, 0) for word, idf in terms.items()) for d in docs}
 
 
 # --- measuring: each set gives per query the value of a system
@@ -139,9 +140,8 @@ class Ranking:
         for q in order:
             if max(self.raw[q].values(), default=0) <= 0:
                 continue
-            found = bm25.query(q)
-            docs = sorted(sorted(found, key=lambda d: (-found[d], d))[:POOL] if self.pooled else self.raw[q])
-            yield q, docs
+            found = bm25.query(q) if self.pooled else self.raw[q]
+            yield q, sorted(sorted(found, key=lambda d: (-found[d], d))[:POOL] if self.pooled else found)
 
     def value(self, q, docs, rank):
         gain = np.array([self.raw[q].get(d, 0) for d in docs], dtype=float)
@@ -180,8 +180,8 @@ def prepare(path, kind):
     psql(copy("cold.candidate", csv_lines((q, d) for q, docs in pools for d in docs)) + "ANALYZE cold.candidate;")
     theirs = []
     for q, docs in pools:
-        found = bm25.query(q)
-        theirs.append(kind.value(q, docs, ranks(q, docs, np.array([found.get(d, 0.) for d in docs]))))
+        found = bm25.query(q, docs)
+        theirs.append(kind.value(q, docs, ranks(q, docs, np.array([found[d] for d in docs]))))
     return pools, np.array(theirs)
 
 
@@ -223,10 +223,13 @@ def measure(root, name):
 
 def zero_shot(root):
     """One model over the paragraphs of all languages, taught by English questions only: each has its paragraph (grade 1) and
-    nine others (grade 0)."""
+    nine others (grade 0). The heads know one language, so the guard has its full slope."""
     psql("""DROP SCHEMA IF EXISTS taught CASCADE; CREATE SCHEMA taught;
         CREATE TABLE taught.document (doc_id text, doc text);""")
     present = [x for x in LANGUAGES if os.path.exists(os.path.join(root, "xquad", x, "docs.tsv.gz"))]
+    if "en" not in present:
+        print(f"  skipped: xquad/en is not in {root}")
+        return 0
     for language in present:
         load(os.path.join(root, "xquad", language), LANGUAGES[language])
         psql(f"INSERT INTO taught.document SELECT '{language}' || doc_id, doc FROM cold.product;")
@@ -238,7 +241,7 @@ def zero_shot(root):
             FROM cold.query JOIN cold.raw r USING (query_id), LATERAL (
                 SELECT r.doc_id UNION (SELECT p.doc_id FROM cold.product p WHERE p.doc_id <> r.doc_id
                     ORDER BY md5(query_id || p.doc_id) LIMIT 9)) d;
-        SET client_min_messages = warning; CALL serm.train('taught');""")
+        SET client_min_messages = warning; CALL serm.train('taught', '{"guard": 1}');""")
     missed = 0
     for language in present:
         if language == "en":
@@ -251,16 +254,16 @@ def zero_shot(root):
 
 
 def main():
-    root, names = sys.argv[1], sys.argv[2:] or [*SETS, *(f"xquad/{x}" for x in LANGUAGES)]
+    root, names = sys.argv[1], sys.argv[2:] or [*SETS, *(f"xquad/{x}" for x in LANGUAGES), "taught"]
     print("\nNo labels: CALL serm.pretrain, then serm.score, in points against BM25", flush=True)
     started, missed = time.time(), 0
     for name in names:
-        if os.path.exists(os.path.join(root, name, "docs.tsv.gz")):
+        if name == "taught":
+            missed += zero_shot(root)
+        elif os.path.exists(os.path.join(root, name, "docs.tsv.gz")):
             missed += measure(root, name)
         else:
             print(f"  skipped: {name} is not in {root}")
-    if not sys.argv[2:] and os.path.exists(os.path.join(root, "xquad", "en", "docs.tsv.gz")):
-        missed += zero_shot(root)
     print(f"{missed} gate(s) missed" if missed else "all gates passed", f"in {time.time() - started:.0f} s")
     sys.exit(1 if missed else 0)
 
