@@ -326,7 +326,7 @@ serm_training_check(SermTraining *training)
 		    errmsg("model \"%s\" has nothing to learn from: %s", name, training->error.message),
 		    OidIsValid(training->row->documents)
 		        ? errhint("Fill the table of its documents, or insert graded pairs into serm.judgment.")
-		        : errhint("Give it documents: UPDATE serm.model SET documents = 'table' WHERE name = %s;"
+		        : errhint("Give it documents: SELECT serm.alter_model(%s, documents => 'table');"
 		                  " or graded pairs: INSERT INTO serm.judgment (model, query, doc, grade) VALUES "
 		                  "(%s, ...).",
 		              quote_literal_cstr(name), quote_literal_cstr(name)));
