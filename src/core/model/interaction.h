@@ -8,6 +8,7 @@
 
 #include "core/base/real.h"
 #include "core/model/features.h"
+#include "core/model/heads.h"
 #include "core/model/model.h"
 
 #define SERM_KIND_INTERACTION "interaction"
@@ -43,6 +44,19 @@ typedef struct SermGuard {
 	float dot_inverse;
 	float dot_share;
 } SermGuard;
+
+/* What an opened model consists of: views into its tensors. */
+typedef struct SermInteractionParts {
+	SermStatistics statistics;
+	SermEmbedding embedding;
+	SermHeads heads;
+	SermGuard guard;
+	const float *mean;    /* [SERM_FEATURES] */
+	const float *inverse; /* [SERM_FEATURES] */
+} SermInteractionParts;
+
+/* The parts of an opened model; false when it is of another kind. */
+extern bool serm_interaction_parts(const SermModel *model, SermInteractionParts *parts);
 
 /* input[i] = clip((value[i] - mean[i]) * inverse[i], -4, 4), [SERM_FEATURES]; a masked feature gives 0. */
 extern void serm_interaction_input(

@@ -97,6 +97,16 @@ typedef struct SermDocBytes {
 extern void serm_scorer_predict_bytes(
     SermScorer *scorer, SermText query, SermDocBytes doc, SermPrediction *prediction);
 /*
+ * Take the score of a pair apart. The result lies in the scorer until its next use; its texts are UTF-8.
+ * Error XX001: damaged serm.doc.
+ */
+extern void serm_scorer_explain(
+    SermScorer *scorer, SermText query, SermDocBytes doc, SermExplanation *explanation);
+
+/* The opened version itself, as long as the scorer is open: for training and merging. */
+extern const SermModel *serm_scorer_model(const SermScorer *scorer);
+
+/*
  * Pairs whose scores are computed together, with the bits of serm_scorer_predict(): start, add at most
  * SERM_BATCH_ROWS, run (which empties the batch and returns how many there were), add again.
  */
@@ -127,6 +137,9 @@ typedef struct SermTextBuffer {
  * `buffer` until its next use. What has no UTF-8 form becomes U+FFFD.
  */
 extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
+
+/* UTF-8 in the server's encoding, palloc'd; a character that it lacks becomes a question mark. */
+extern text *serm_text_from_utf8(SermText text);
 
 /* --- the split of queries (serm.split_of) */
 
