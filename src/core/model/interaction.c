@@ -12,8 +12,7 @@
 #include "core/model/explain.h"
 #include "core/model/kind.h"
 
-/* Trained numbers are below 100; products of three layers of these stay below 1e30. */
-#define NUMBER_MAX 1e6
+#define NUMBER_MAX SERM_INTERACTION_NUMBER_MAX
 /* Logits divided by this are still far from overflow. */
 #define TEMPERATURE_MIN 1e-3
 /* Document counts and lengths beyond this are not exact in a double. */
