@@ -242,6 +242,7 @@ test_learning(Toy *toy, const SermModel *parent, SermArena *arena)
 	SermModel *held, *loose, *fresh;
 
 	toy->options.epochs = 30;
+	toy->options.anchor = 1;
 	held = train(toy, set_of(toy, 0, QUERIES, parent), arena);
 	toy->options.anchor = 0;
 	loose = train(toy, set_of(toy, 0, QUERIES, parent), arena);

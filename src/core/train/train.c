@@ -83,7 +83,7 @@ serm_train_defaults(SermTrainOptions *options)
 	    .guard = -1,
 	    .propensity_clip = 0.1,
 	    .share = {1, 1, 1},
-	    .anchor = 1};
+	    .anchor = 0.3};
 }
 
 static void

@@ -61,7 +61,7 @@ typedef struct SermTrainOptions {
 	double margin_cap;      /* > 0: pairs that the reference, else s0, gets wrong count up to this; 0: off */
 	double propensity_clip; /* least propensity to divide by, default .1 */
 	double share[SERM_ORIGIN_COUNT]; /* continued: what a batch has of each origin, default 1 : 1 : 1 */
-	double anchor;  /* continued: coefficient of KL(parent, P) on what is not new, default 1 */
+	double anchor;  /* continued: coefficient of KL(parent, P) on what is not new, default .3 */
 	bool calibrate; /* fit a temperature on held-out queries; always with a loss of scores alone */
 } SermTrainOptions;
 

@@ -30,6 +30,16 @@ static const SermOption setting_table[] = {
     {"curriculum", SERM_OPTION_INT, offsetof(SermTrainSettings, curriculum), 0, EPOCHS_MAX, NULL},
     {"margin_cap", SERM_OPTION_REAL, offsetof(SermTrainSettings, margin_cap), 0, 2, NULL},
     {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
+    {"continue", SERM_OPTION_TEXT, offsetof(SermTrainSettings, continued), 0, 0, "auto, always, never"},
+    {"continue_above", SERM_OPTION_INT, offsetof(SermTrainSettings, continue_above), 1, PG_INT32_MAX, NULL},
+    {"parent", SERM_OPTION_INT, offsetof(SermTrainSettings, parent), 0, PG_INT32_MAX, NULL},
+    {"new_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_NEW]), 0, 1000, NULL},
+    {"history_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_HISTORY]), 0, 1000,
+        NULL},
+    {"original_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_ORIGINAL]), 0, 1000,
+        NULL},
+    {"anchor", SERM_OPTION_REAL, offsetof(SermTrainSettings, anchor), 0, 1000, NULL},
+    {"replay_max", SERM_OPTION_INT, offsetof(SermTrainSettings, replay_max), 1, PG_INT32_MAX, NULL},
     {"reference", SERM_OPTION_INT, offsetof(SermTrainSettings, reference), 0, PG_INT32_MAX, NULL},
     {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
     {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
@@ -51,7 +61,12 @@ serm_train_settings_defaults(SermTrainSettings *settings)
 	    .dropout = options.dropout,
 	    .pairwise = options.pairwise,
 	    .guard = options.guard,
+	    .continued = "auto",
+	    .continue_above = 1000000,
+	    .anchor = options.anchor,
+	    .replay_max = 1000000,
 	    .corpus = 1000000};
+	memcpy(settings->share, options.share, sizeof(settings->share));
 }
 
 /* --- texts that stand for more than one value */
@@ -165,6 +180,11 @@ serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, cons
 
 	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
 	check_loss(settings, what);
+	if (settings->parent > 0 && strcmp(settings->continued, "never") == 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg(
+		        "option \"parent\" of %s names a version to continue, and \"continue\" is \"never\"", what),
+		    errhint("Leave one of them out."));
 	serm_train_settings_sources(settings, sources);
 	settings->promote_given |= options != NULL && serm_json_has(options, "promote");
 }
@@ -197,5 +217,8 @@ serm_train_settings_core(const SermTrainSettings *settings)
 	    .curriculum = (uint32) settings->curriculum,
 	    .margin_cap = settings->margin_cap,
 	    .propensity_clip = options.propensity_clip,
+	    .share = {settings->share[SERM_ORIGIN_NEW], settings->share[SERM_ORIGIN_HISTORY],
+	        settings->share[SERM_ORIGIN_ORIGINAL]},
+	    .anchor = settings->anchor,
 	    .calibrate = settings->calibrate};
 }

@@ -168,7 +168,7 @@ extern char *serm_source_name(Oid relation, SermSourceKind kind, const char *mod
  * select list before and "AND ..." or ORDER BY behind: the current judgments of
  * the model named by $1, with columns j.id bigint, j.query, j.doc_id, j.doc
  * text, j.grade real, j.target real[], j.source text, j.weight real, j.at
- * timestamptz. A judgment without text takes it from the model's documents.
+ * timestamptz, j.round integer. A judgment without text takes it from the model's documents.
  */
 extern char *serm_judgment_query(const SermModelRow *row);
 
