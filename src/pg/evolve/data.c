@@ -22,11 +22,8 @@
 /* The same of the queries that are replayed; exact in a real. */
 #define REPLAY_BUCKETS (1 << 20)
 
-/* Called for each row of the current SPI_tuptable. */
-typedef void (*RowReader)(void *state, uint64 row);
-
-static void
-read_rows(const char *sql, const SermParam *params, int count, RowReader reader, void *state)
+void
+serm_read_rows(const char *sql, const SermParam *params, int count, SermRowReader reader, void *state)
 {
 	Oid types[4];
 	Datum values[4];
@@ -358,7 +355,7 @@ serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool agreed, con
 	appendStringInfoString(&sql,
 	    " AND $3 IS NOT NULL"
 	    " ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id");
-	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	serm_read_rows(sql.data, params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
 }
 
@@ -390,7 +387,7 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 		appendStringInfoString(&sql, "coalesce(j.doc, '')");
 	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real, 0 FROM serm.judgment j"
 	                             " WHERE j.model = $1 ORDER BY j.id LIMIT $2");
-	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	serm_read_rows(sql.data, params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
 }
 
@@ -512,7 +509,7 @@ serm_corpus_read(SermHost *host, const SermModelRow *row, int32 count_max, SermT
 		sql = psprintf("%s AND (pg_catalog.hashtextextended(c.doc COLLATE \"C\", 0) & %d) < %d", sql,
 		    CORPUS_BUCKETS - 1, (int) ((double) count_max / (double) total * CORPUS_BUCKETS));
 	sql = psprintf("%s ORDER BY c.doc COLLATE \"C\"", sql);
-	read_rows(sql, params, param_count, read_doc, &reader);
+	serm_read_rows(sql, params, param_count, read_doc, &reader);
 	*docs = reader.docs.elements;
 	*doc_count = reader.docs.count;
 }

@@ -87,6 +87,13 @@ typedef struct SermPairSet {
 	size_t pair_count;
 } SermPairSet;
 
+/* Called for each row of the current SPI_tuptable. */
+typedef void (*SermRowReader)(void *state, uint64 row);
+
+/* Read a statement through a cursor; 4 parameters at most. Inside serm_spi_begin(). */
+extern void serm_read_rows(
+    const char *sql, const SermParam *params, int count, SermRowReader reader, void *state);
+
 /*
  * Read the current judgments of a model into `train` and `test`, each of which may be NULL. Everything is
  * allocated in the host's arena. `agreed`: take the plain grade of agents even where a soft target is stored.
@@ -196,6 +203,8 @@ typedef struct SermTrainSettings {
 	bool rank_weights;
 	int32 curriculum;  /* epochs */
 	double margin_cap; /* 0: off */
+	bool propensity;   /* of judgments from clicks */
+	double propensity_clip;
 	bool calibrate;
 	char *continued;      /* auto, always, never */
 	int32 continue_above; /* judgments */
@@ -230,9 +239,11 @@ typedef struct SermTraining {
 	SermPairSet train;
 	SermPairSet test;
 	SermPairSet probe;
-	SermScorer *reference; /* NULL when nothing needs one */
-	SermScorer *parent;    /* NULL: trained from scratch */
-	TimestampTz read_at;   /* when the judgments were read */
+	SermScorer *reference;   /* NULL when nothing needs one */
+	SermScorer *parent;      /* NULL: trained from scratch */
+	const float *propensity; /* of `train`, or NULL */
+	Jsonb *examination;      /* by position, with propensities */
+	TimestampTz read_at;     /* when the judgments were read */
 	SermText *corpus;
 	size_t corpus_count;
 	bool test_is_gold;
@@ -264,6 +275,16 @@ extern TimestampTz serm_model_created(const char *model, bool lock);
 /* Store what was trained as a candidate; returns its number. The caller commits. Error 42704 when the model
  * was dropped meanwhile. */
 extern int serm_training_store(SermTraining *training, int parent);
+
+/* --- propensity.c */
+
+/*
+ * The chance in (0, 1] that each pair of `set` was examined: from the model's log for judgments from clicks
+ * that name their document, 1 for all others. `examination` gets the chance by position. Inside SPI. Errors:
+ * 55000 no log or an empty one, and those of serm_source_name.
+ */
+extern const float *serm_propensity_read(
+    SermHost *host, const SermModelRow *row, const SermPairSet *set, Jsonb **examination);
 
 /* --- continue.c: beginning with an earlier version, and what is forgotten by it */
 

@@ -78,6 +78,7 @@ training_set(SermTraining *training)
 		examples[i] = (SermExample){.query = pair->query, .doc = pair->doc.utf8, .weight = pair->weight};
 		memcpy(examples[i].target, pair->target, sizeof(pair->target));
 	}
+	set.propensity = training->propensity;
 	if (training->parent != NULL) {
 		uint8 *origin = serm_arena_alloc(&training->host.arena, Max(pairs->pair_count, 1));
 
@@ -132,6 +133,8 @@ describe(const SermTraining *training)
 	serm_json_number(json, "temperature_gain", training->report.temperature_gain);
 	serm_json_number(
 	    json, "reference", training->reference != NULL ? serm_scorer_version(training->reference) : NAN);
+	if (training->examination != NULL)
+		serm_json_jsonb(json, "examination", training->examination);
 	serm_json_number(
 	    json, "continued_from", training->parent != NULL ? serm_scorer_version(training->parent) : NAN);
 	return serm_json_merge(serm_train_settings_write(&training->settings), serm_json_end(json));
@@ -250,6 +253,8 @@ read_data(SermTraining *training)
 	/* A version that continues has the words and embeddings of its parent. */
 	if (training->parent == NULL)
 		serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
+	if (training->settings.propensity)
+		training->propensity = serm_propensity_read(host, row, &training->train, &training->examination);
 	open_reference(training);
 }
 

@@ -29,6 +29,8 @@ static const SermOption setting_table[] = {
     {"rank_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, rank_weights), 0, 1, NULL},
     {"curriculum", SERM_OPTION_INT, offsetof(SermTrainSettings, curriculum), 0, EPOCHS_MAX, NULL},
     {"margin_cap", SERM_OPTION_REAL, offsetof(SermTrainSettings, margin_cap), 0, 2, NULL},
+    {"propensity", SERM_OPTION_BOOL, offsetof(SermTrainSettings, propensity), 0, 1, NULL},
+    {"propensity_clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, propensity_clip), .001, 1, NULL},
     {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
     {"continue", SERM_OPTION_TEXT, offsetof(SermTrainSettings, continued), 0, 0, "auto, always, never"},
     {"continue_above", SERM_OPTION_INT, offsetof(SermTrainSettings, continue_above), 1, PG_INT32_MAX, NULL},
@@ -61,6 +63,7 @@ serm_train_settings_defaults(SermTrainSettings *settings)
 	    .dropout = options.dropout,
 	    .pairwise = options.pairwise,
 	    .guard = options.guard,
+	    .propensity_clip = options.propensity_clip,
 	    .continued = "auto",
 	    .continue_above = 1000000,
 	    .anchor = options.anchor,
@@ -198,9 +201,6 @@ serm_train_settings_write(const SermTrainSettings *settings)
 SermTrainOptions
 serm_train_settings_core(const SermTrainSettings *settings)
 {
-	SermTrainOptions options;
-
-	serm_train_defaults(&options);
 	return (SermTrainOptions){.seed = (uint64) settings->seed,
 	    .heads = (uint32) settings->heads,
 	    .epochs = (uint32) settings->epochs,
@@ -216,7 +216,7 @@ serm_train_settings_core(const SermTrainSettings *settings)
 	    .rank_weights = settings->rank_weights,
 	    .curriculum = (uint32) settings->curriculum,
 	    .margin_cap = settings->margin_cap,
-	    .propensity_clip = options.propensity_clip,
+	    .propensity_clip = settings->propensity_clip,
 	    .share = {settings->share[SERM_ORIGIN_NEW], settings->share[SERM_ORIGIN_HISTORY],
 	        settings->share[SERM_ORIGIN_ORIGINAL]},
 	    .anchor = settings->anchor,
