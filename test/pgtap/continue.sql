@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(57);
+SELECT plan(58);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -31,6 +31,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 SELECT is(state, '2D000', 'options in order') FROM refusal('{"continue": "always", "continue_above": 10, "new_share": 2, "history_share": 0, "original_share": 0.5,
 	"anchor": 0.3, "replay_max": 1000}');
+SELECT is(state, '2D000', 'null is the default') FROM refusal('{"continue": null, "anchor": null}');
 SELECT is(state, '22023', options::text) FROM unnest(ARRAY['{"continue": "perhaps"}', '{"continue_above": 0}', '{"new_share": -1}', '{"anchor": -0.1}', '{"replay_max": 0}',
 	'{"parent": -1}', '{"parent": 1, "continue": "never"}']::jsonb[]) AS options, refusal(options);
 

@@ -183,6 +183,9 @@ serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, cons
 
 	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
 	check_loss(settings, what);
+	/* JSON null: the default. */
+	if (settings->continued == NULL)
+		settings->continued = "auto";
 	if (settings->parent > 0 && strcmp(settings->continued, "never") == 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg(
