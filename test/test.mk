@@ -133,3 +133,14 @@ bench-core: build/quality_core
 		test -d $$from || { echo "$$set: skipped, $$from is not there"; continue; }; mkdir -p $$to; \
 		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; \
 		build/quality_core $${set%_srr} $$to quiet $(OPTIONS) || exit 1; done
+
+# What continued training forgets, and merging; the same sets.
+.PHONY: bench-forgetting
+build/forgetting: test/bench/forgetting.c build/core.a
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+bench-forgetting: build/forgetting
+	@for set in crowdflower_srr homedepot epqa; do \
+		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
+		test -d $$from || { echo "bench-forgetting: skipped, $$from is not there"; exit 0; }; mkdir -p $$to; \
+		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; done; \
+	build/forgetting homedepot=build/bench/homedepot crowdflower=build/bench/crowdflower_srr epqa=build/bench/epqa $(OPTIONS)
