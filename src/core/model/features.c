@@ -23,8 +23,6 @@
 #define TITLE_DOT (BODY_KERNELS + SERM_KERNELS)
 #define BODY_DOT (TITLE_DOT + 1)
 
-#define LIKENESS_SHARE 0.5
-
 /* What any document needs of the scratch arena; a multiple of SERM_ARENA_ALIGN. */
 #define SCRATCH_BYTES ((size_t) SERM_DOCUMENT_BYTES_MAX)
 
@@ -116,6 +114,7 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	status = serm_text_words(text, SERM_QUERY_WORDS_MAX, arena, &words, error);
 	if (status != SERM_OK)
 		return status;
+	query->level = serm_vector_level();
 	query->idf_max = log(1 + (statistics->document_count + 0.5) / 0.5);
 	collect_terms(statistics, &words, query);
 	fill_failure(query);
@@ -132,6 +131,12 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 		query->serial = ++embedding->cache->query_count;
 	*parsed = query;
 	return SERM_OK;
+}
+
+void
+serm_features_limit(SermParsedQuery *query, SermVectorLevel level)
+{
+	query->level = level < serm_vector_level() ? level : serm_vector_level();
 }
 
 /* Largest of idf * strength over the terms, as a share of the largest idf there can be. */
@@ -173,11 +178,9 @@ joined_features(const SermStatistics *statistics, const SermParsedQuery *query, 
 	features->bm25 = (float) bm25;
 	/* Words that are written otherwise count by the trigrams they share, and half by their likeness as a
 	 * whole. */
-	/* Words that are written otherwise count by the trigrams they share, and half by their likeness as a
-	 * whole. */
 	features->lexical =
 	    (float) (bm25 / query->weight + serm_trigrams_bm25(query, title, body, statistics->joined_length) +
-	             LIKENESS_SHARE * (fuzzy / query->weight - coverage));
+	             SERM_LIKENESS_SHARE * (fuzzy / query->weight - coverage));
 }
 
 static void

@@ -150,15 +150,12 @@ count_words(Counter *counter, const SermWords *words, uint32_t spelled)
 		const SermWord *word = &words->words[i];
 		const uint32_t *code_points = words->code_points + word->start;
 		uint32_t length = word->length < SERM_TRIGRAMS_MAX ? word->length : SERM_TRIGRAMS_MAX;
-		uint32_t first = SERM_WORD_BEGIN, second = code_points[0];
+		uint64_t packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), code_points[0]);
 
 		count_id(&counter->words, word->id, counter->docs);
 		for (uint32_t c = 1; i < spelled && c <= length; c++) {
-			uint32_t third = c < length ? code_points[c] : SERM_WORD_END;
-
-			count_id(&counter->trigrams, serm_trigram(first, second, third), counter->docs);
-			first = second;
-			second = third;
+			packed = serm_trigram_next(packed, c < length ? code_points[c] : SERM_WORD_END);
+			count_id(&counter->trigrams, serm_trigram_hash(packed), counter->docs);
 		}
 	}
 }

@@ -12,6 +12,7 @@
 #include "core/base/hash.h"
 #include "core/base/rng.h"
 #include "core/base/utf8.h"
+#include "core/model/interaction.h"
 #include "core/train/check.h"
 #include "core/train/failure.h"
 #include "core/train/foundation.h"
@@ -258,13 +259,20 @@ write_model(Starter *starter, const SermGuard *guard, SermTensorSet *tensors, Se
 	    .b2 = zeros,
 	    .w3 = zeros,
 	    .b3 = zeros};
+	SermInteractionParts parts;
 
 	if (scale == NULL || zeros == NULL || cuts == NULL)
 		return serm_train_out_of_memory(error);
 	for (uint32_t y = 0; y + 1 < grades; y++)
 		cuts[y] = (SermReal) (y + 0.5);
-	return serm_tensors_write(
-	    &(SermTrained){&starter->base, scale, scale, guard, &heads, cuts}, arena, tensors, error);
+	heads.cuts = cuts;
+	parts = (SermInteractionParts){.statistics = starter->base.statistics,
+	    .embedding = {starter->base.embedding_rows, starter->base.embedding_scale, NULL},
+	    .heads = heads,
+	    .guard = *guard,
+	    .mean = scale,
+	    .inverse = scale};
+	return serm_interaction_write(&parts, arena, tensors, error);
 }
 
 SermStatus

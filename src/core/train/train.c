@@ -11,6 +11,7 @@
 
 #include "core/model/interaction.h"
 #include "core/train/check.h"
+#include "core/train/continue.h"
 #include "core/train/failure.h"
 #include "core/train/fit.h"
 #include "core/train/foundation.h"
@@ -24,6 +25,8 @@
 /* Half the full slope of the guard at this many queries; measured in doc/training.md. */
 #define GUARD_QUERIES 50
 #define GUARD_SLOPE 0.5
+#define CONTINUED_EPOCHS 8
+#define CONTINUED_BATCH 128
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
@@ -34,14 +37,20 @@ typedef struct Trainer {
 	SermFoundation base;
 	double prior[SERM_GRADES_MAX]; /* share of each grade in the targets */
 
-	SermFeatures *features; /* [example_count] in canonical order, like all that follows */
-	SermReal *input;        /* [example_count][SERM_FEATURES] */
-	SermReal *guard_value;  /* [example_count] */
-	SermReal *target;       /* [example_count][grade_count] */
-	SermReal *weight;       /* [example_count] of the judgments */
-	SermReal *product;      /* [example_count] weight times what the options ask for */
-	SermReal *easiness;     /* [example_count], or NULL */
-	SermReal *rank;         /* these as the set has them, in canonical order, or NULL */
+	bool continued;              /* the parent's parts stay, its heads are where ours begin */
+	SermInteractionParts parent; /* without a temperature */
+
+	/* In canonical order, like all that follows: [example_count], or of one list at a time when continued. */
+	SermFeatures *features;
+	float *s0;             /* [example_count], or NULL when nothing asks for it */
+	uint8_t *origin;       /* [example_count] SermOrigin when continued */
+	SermReal *input;       /* [example_count][SERM_FEATURES] */
+	SermReal *guard_value; /* [example_count] */
+	SermReal *target;      /* [example_count][grade_count] */
+	SermReal *weight;      /* [example_count] of the judgments */
+	SermReal *product;     /* [example_count] weight times what the options ask for */
+	SermReal *easiness;    /* [example_count], or NULL */
+	SermReal *rank;        /* these as the set has them, in canonical order, or NULL */
 	SermReal *teacher;
 	SermReal *reference;
 	SermLossMargin margin;
@@ -66,7 +75,9 @@ serm_train_defaults(SermTrainOptions *options)
 	    .dropout = 0.1,
 	    .pairwise = -1,
 	    .guard = -1,
-	    .propensity_clip = 0.1};
+	    .propensity_clip = 0.1,
+	    .share = {1, 1, 1},
+	    .anchor = 0.3};
 }
 
 static void
@@ -84,6 +95,11 @@ resolve_options(Trainer *trainer)
 	SermTrainOptions *options = &trainer->options;
 	uint32_t examples = trainer->order.example_count, queries = trainer->order.list_count;
 
+	if (trainer->continued) {
+		options->heads = trainer->parent.heads.head_count;
+		options->epochs = options->epochs == 0 ? CONTINUED_EPOCHS : options->epochs;
+		options->batch = options->batch == 0 ? CONTINUED_BATCH : options->batch;
+	}
 	if (options->epochs == 0)
 		options->epochs = examples < SMALL_EXAMPLES ? 40 : 20;
 	if (options->batch == 0)
@@ -139,14 +155,18 @@ allocate(Trainer *trainer, SermError *error)
 	trainer->scale_inverse = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
 	trainer->cuts = serm_arena_array(arena, grades - 1, size);
 	trainer->guard = serm_arena_alloc(arena, sizeof(*trainer->guard));
-	trainer->features = serm_arena_array(arena, n, sizeof(*trainer->features));
+	if (trainer->options.curriculum > 0 || trainer->options.margin_cap > 0) {
+		trainer->s0 = serm_arena_array(arena, n, sizeof(float));
+		if (trainer->s0 == NULL)
+			return serm_train_out_of_memory(error);
+	}
 	trainer->input = serm_arena_array(arena, n * SERM_FEATURES, size);
 	trainer->guard_value = serm_arena_array(arena, n, size);
 	trainer->target = serm_arena_array(arena, n * grades, size);
 	trainer->weight = serm_arena_array(arena, n, size);
 	if (trainer->scale_mean == NULL || trainer->scale_inverse == NULL || trainer->cuts == NULL ||
-	    trainer->guard == NULL || trainer->features == NULL || trainer->input == NULL ||
-	    trainer->guard_value == NULL || trainer->target == NULL || trainer->weight == NULL)
+	    trainer->guard == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
+	    trainer->target == NULL || trainer->weight == NULL)
 		return serm_train_out_of_memory(error);
 	return SERM_OK;
 }
@@ -198,6 +218,63 @@ lay_foundation(Trainer *trainer, SermError *error)
 	    trainer->host, trainer->arena, &trainer->base, error);
 }
 
+/* Room for the features: of all examples where their scale is to be found, else of the longest list. */
+static SermStatus
+allocate_features(Trainer *trainer, SermError *error)
+{
+	const SermExampleOrder *order = &trainer->order;
+	uint32_t most = trainer->continued ? 0 : order->example_count;
+
+	for (uint32_t list = 0; trainer->continued && list < order->list_count; list++)
+		if (order->list_start[list + 1] - order->list_start[list] > most)
+			most = order->list_start[list + 1] - order->list_start[list];
+	trainer->features = serm_arena_array(trainer->arena, most, sizeof(*trainer->features));
+	return trainer->features != NULL ? SERM_OK : serm_train_out_of_memory(error);
+}
+
+/* A copy of `count` numbers; NULL when the arena refuses. */
+static const uint32_t *
+copy_numbers(const uint32_t *numbers, uint32_t count, SermArena *arena)
+{
+	uint32_t *copy = serm_arena_array(arena, count, sizeof(*copy));
+
+	if (copy != NULL && count > 0)
+		memcpy(copy, numbers, count * sizeof(*copy));
+	return copy;
+}
+
+/* What a continued version has in common with its parent, as a copy: the parent need not stay open. */
+static SermStatus
+take_over(Trainer *trainer, SermError *error)
+{
+	const SermInteractionParts *parent = &trainer->parent;
+	const SermStatistics *known = &parent->statistics;
+	SermArena *arena = trainer->arena;
+	SermFoundation *base = &trainer->base;
+	SermStatistics *own = &base->statistics;
+
+	if (!serm_foundation_allocate(base, arena))
+		return serm_train_out_of_memory(error);
+	*own = *known;
+	own->word_id = copy_numbers(known->word_id, known->word_count, arena);
+	own->word_df = copy_numbers(known->word_df, known->word_count, arena);
+	own->trigram_id = copy_numbers(known->trigram_id, known->trigram_count, arena);
+	own->trigram_df = copy_numbers(known->trigram_df, known->trigram_count, arena);
+	trainer->origin = serm_arena_array(arena, trainer->order.example_count, 1);
+	if (own->word_id == NULL || own->word_df == NULL || own->trigram_id == NULL || own->trigram_df == NULL ||
+	    trainer->origin == NULL)
+		return serm_train_out_of_memory(error);
+	memcpy(base->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
+	memcpy(base->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));
+	memcpy(trainer->scale_mean, parent->mean, SERM_FEATURES * sizeof(float));
+	memcpy(trainer->scale_inverse, parent->inverse, SERM_FEATURES * sizeof(float));
+	*trainer->guard = parent->guard;
+	for (uint32_t i = 0; i < trainer->order.example_count; i++)
+		trainer->origin[i] =
+		    trainer->set->origin != NULL ? trainer->set->origin[trainer->order.example[i]] : SERM_ORIGIN_NEW;
+	return SERM_OK;
+}
+
 static SermStatus
 compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, SermError *error)
 {
@@ -208,15 +285,32 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 	SermParsedQuery *query;
 	SermStatus status = serm_features_parse_query(
 	    &trainer->base.statistics, embedding, set->queries[first->query], trainer->arena, &query, error);
+	SermFeatures *features = trainer->features + (trainer->continued ? 0 : order->list_start[list]);
 
 	for (uint32_t i = order->list_start[list]; status == SERM_OK && i < order->list_start[list + 1]; i++) {
 		if (i % 64 == 0 && !trainer->host->keep_going(trainer->host->context))
 			return serm_train_canceled(error);
 		status = serm_features_compute(&trainer->base.statistics, embedding, query,
-		    set->examples[order->example[i]].doc, trainer->arena, &trainer->features[i], error);
+		    set->examples[order->example[i]].doc, trainer->arena, features++, error);
 	}
 	serm_arena_rewind(trainer->arena, mark);
 	return status;
+}
+
+/* From the features of a list to what the heads are given. */
+static void
+scale_list(Trainer *trainer, uint32_t list)
+{
+	uint32_t first = trainer->order.list_start[list];
+	const SermFeatures *features = trainer->features + (trainer->continued ? 0 : first);
+
+	for (uint32_t i = first; i < trainer->order.list_start[list + 1]; i++, features++) {
+		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, features,
+		    trainer->input + (size_t) i * SERM_FEATURES);
+		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, features);
+		if (trainer->s0 != NULL)
+			trainer->s0[i] = serm_interaction_s0(trainer->guard, features);
+	}
 }
 
 static SermStatus
@@ -232,16 +326,17 @@ compute_inputs(Trainer *trainer, SermError *error)
 
 		if (status != SERM_OK)
 			return status;
+		if (trainer->continued)
+			scale_list(trainer, list);
 	}
 	serm_arena_rewind(trainer->arena, mark);
+	if (trainer->continued)
+		return SERM_OK;
 	serm_scaling_fit(trainer->features, n, trainer->scale_mean, trainer->scale_inverse);
-	serm_scaling_guard(trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard,
-	    trainer->guard);
-	for (uint32_t i = 0; i < n; i++) {
-		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, &trainer->features[i],
-		    trainer->input + (size_t) i * SERM_FEATURES);
-		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, &trainer->features[i]);
-	}
+	serm_scaling_guard(
+	    trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard, trainer->guard);
+	for (uint32_t list = 0; list < trainer->order.list_count; list++)
+		scale_list(trainer, list);
 	return SERM_OK;
 }
 
@@ -269,19 +364,16 @@ weigh_by_first_stage(Trainer *trainer, const SermWeighting *weighting, SermError
 {
 	uint32_t n = trainer->order.example_count;
 	SermReal *score = serm_arena_array(trainer->arena, n, sizeof(*score));
-	float *s0 = serm_arena_array(trainer->arena, n, sizeof(*s0));
 
-	if (score == NULL || s0 == NULL)
+	if (score == NULL)
 		return serm_train_out_of_memory(error);
-	for (uint32_t i = 0; i < n; i++) {
-		s0[i] = serm_interaction_s0(trainer->guard, &trainer->features[i]);
-		score[i] = trainer->reference != NULL ? trainer->reference[i] : s0[i];
-	}
+	for (uint32_t i = 0; i < n; i++)
+		score[i] = trainer->reference != NULL ? trainer->reference[i] : trainer->s0[i];
 	if (trainer->options.curriculum > 0) {
 		trainer->easiness = serm_arena_array(trainer->arena, n, sizeof(SermReal));
 		if (trainer->easiness == NULL)
 			return serm_train_out_of_memory(error);
-		serm_weights_easiness(weighting, s0, trainer->easiness);
+		serm_weights_easiness(weighting, trainer->s0, trainer->easiness);
 	}
 	if (trainer->options.margin_cap > 0)
 		return serm_weights_margin(weighting, score, trainer->host, trainer->arena, &trainer->margin, error);
@@ -331,7 +423,9 @@ fit_heads(Trainer *trainer, SermError *error)
 	    .list_start = order->list_start,
 	    .list_key = order->list_key,
 	    .terms = trainer->terms,
-	    .term_count = trainer->term_count};
+	    .term_count = trainer->term_count,
+	    .parent = trainer->continued ? &trainer->parent.heads : NULL,
+	    .origin = trainer->origin};
 	SermStatus status =
 	    serm_fit_heads(&problem, &trainer->options, trainer->host, trainer->arena, &trainer->fit, error);
 
@@ -411,6 +505,20 @@ find_cuts(Trainer *trainer, SermError *error)
 }
 
 static SermStatus
+write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
+{
+	SermInteractionParts parts = {.statistics = trainer->base.statistics,
+	    .embedding = {trainer->base.embedding_rows, trainer->base.embedding_scale, NULL},
+	    .heads = trainer->fit.heads,
+	    .guard = *trainer->guard,
+	    .mean = trainer->scale_mean,
+	    .inverse = trainer->scale_inverse};
+
+	parts.heads.cuts = trainer->cuts;
+	return serm_interaction_write(&parts, trainer->arena, tensors, error);
+}
+
+static SermStatus
 prepare(Trainer *trainer, SermError *error)
 {
 	SermStatus status = allocate(trainer, error);
@@ -424,7 +532,10 @@ prepare(Trainer *trainer, SermError *error)
 	if (status != SERM_OK)
 		return status;
 	load_targets(trainer);
-	return lay_foundation(trainer, error);
+	status = allocate_features(trainer, error);
+	if (status != SERM_OK)
+		return status;
+	return trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
 }
 
 SermStatus
@@ -437,6 +548,9 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 
 	if (status == SERM_OK)
 		status = serm_train_check_set(set, host, error);
+	trainer.continued = set->parent != NULL;
+	if (status == SERM_OK && trainer.continued)
+		status = serm_continue_open(set->parent, arena, &trainer.parent, error);
 	if (status == SERM_OK)
 		status = prepare(&trainer, error);
 	if (status == SERM_OK)
@@ -450,9 +564,7 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 	if (status == SERM_OK)
 		status = find_cuts(&trainer, error);
 	if (status == SERM_OK)
-		status = serm_tensors_write(&(SermTrained){&trainer.base, trainer.scale_mean, trainer.scale_inverse,
-		                                trainer.guard, &trainer.fit.heads, trainer.cuts},
-		    arena, tensors, error);
+		status = write_tensors(&trainer, tensors, error);
 	if (status == SERM_OK)
 		*report = (SermTrainReport){.loss = trainer.fit.loss,
 		    .seconds = host->clock != NULL ? host->clock(host->context) - started : 0,
