@@ -342,7 +342,8 @@ divide_guard(Explainer *explainer, double change)
 	const SermGuard *guard = &explainer->parts->guard;
 	double per_lexical = (double) guard->lexical_inverse;
 	double per_dot = (double) guard->dot_share * (double) guard->dot_inverse;
-	double whole = per_lexical * (double) explainer->actual.lexical + per_dot * (double) explainer->actual.dot;
+	double whole =
+	    per_lexical * (double) explainer->actual.lexical + per_dot * (double) explainer->actual.dot;
 	double factor = explainer->slope.guard * steepness(change, whole, (double) guard->slope);
 	Shares shares = {0};
 

@@ -210,6 +210,7 @@ start_field(const SermParsedQuery *query, double average_length, SermField *fiel
 	memset(field->tf, 0, query->term_count * sizeof(field->tf[0]));
 	memset(field->fuzzy, 0, query->term_count * sizeof(field->fuzzy[0]));
 	memset(field->trigram_tf, 0, query->trigrams.count * sizeof(field->trigram_tf[0]));
+	memset(field->trigrams_met, 0, query->trigram_masks * sizeof(field->trigrams_met[0]));
 	memset(field->kernels, 0, sizeof(field->kernels));
 	field->trigrams_common = field->trigrams_count = 0;
 	field->dot = 0;

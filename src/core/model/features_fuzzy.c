@@ -151,11 +151,13 @@ serm_trigrams_bm25(
 
 	if (query->trigram_idf == NULL)
 		return 0;
-	for (uint32_t g = 0; g < query->trigrams.count; g++) {
-		float tf = (float) (title->trigram_tf[g] + body->trigram_tf[g]);
+	for (uint32_t m = 0; m < query->trigram_masks; m++)
+		for (uint64_t left = title->trigrams_met[m] | body->trigrams_met[m]; left != 0; left &= left - 1) {
+			uint32_t g = 64 * m + (uint32_t) __builtin_ctzll(left);
+			float tf = (float) (title->trigram_tf[g] + body->trigram_tf[g]);
 
-		sum += query->trigram_idf[g] * tf / (tf + norm);
-	}
+			sum += query->trigram_idf[g] * tf / (tf + norm);
+		}
 	return (SERM_BM25_K1 + 1) * sum / query->trigram_weight;
 }
 

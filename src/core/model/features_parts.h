@@ -138,6 +138,7 @@ typedef struct SermField {
 	uint32_t trigrams_count;           /* distinct trigrams */
 	/* Words that have each trigram of the query; a word that is not spelled counts when it is a term. */
 	uint16_t trigram_tf[SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX];
+	uint64_t trigrams_met[SERM_TRIGRAM_MASKS_MAX]; /* those that any word has */
 	float kernels[SERM_KERNELS];
 	float dot;
 } SermField;

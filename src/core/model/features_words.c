@@ -444,9 +444,11 @@ pool_by_pairs(const Reading *reading, uint32_t window, uint32_t group, SermLanes
 static inline __attribute__((always_inline)) void
 count_trigrams(const SermParsedQuery *query, const uint64_t *masks, SermField *field)
 {
-	for (uint32_t m = 0; m < query->trigram_masks; m++)
+	for (uint32_t m = 0; m < query->trigram_masks; m++) {
+		field->trigrams_met[m] |= masks[m];
 		for (uint64_t left = masks[m]; left != 0; left &= left - 1)
 			field->trigram_tf[64 * m + (uint32_t) __builtin_ctzll(left)]++;
+	}
 }
 
 /* Kernels and dot of the words of the window. */

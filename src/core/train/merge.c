@@ -46,8 +46,8 @@ same_statistics(const SermStatistics *a, const SermStatistics *b)
 static bool
 same_guard(const SermGuard *a, const SermGuard *b)
 {
-	return a->lexical_mean == b->lexical_mean && a->lexical_inverse == b->lexical_inverse && a->dot_mean == b->dot_mean &&
-	       a->dot_inverse == b->dot_inverse && a->dot_share == b->dot_share;
+	return a->lexical_mean == b->lexical_mean && a->lexical_inverse == b->lexical_inverse &&
+	       a->dot_mean == b->dot_mean && a->dot_inverse == b->dot_inverse && a->dot_share == b->dot_share;
 }
 
 const char *

@@ -333,8 +333,8 @@ compute_inputs(Trainer *trainer, SermError *error)
 	if (trainer->continued)
 		return SERM_OK;
 	serm_scaling_fit(trainer->features, n, trainer->scale_mean, trainer->scale_inverse);
-	serm_scaling_guard(
-	    trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard, trainer->guard);
+	serm_scaling_guard(trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard,
+	    trainer->guard);
 	for (uint32_t list = 0; list < trainer->order.list_count; list++)
 		scale_list(trainer, list);
 	return SERM_OK;

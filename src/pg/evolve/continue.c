@@ -44,7 +44,8 @@ serm_training_open_parent(SermTraining *training)
 	if (strcmp(settings->continued, "never") == 0)
 		return;
 	if (settings->parent == 0 && strcmp(settings->continued, "always") != 0 &&
-	    (parent == 0 || is_untrained(row->name, parent) || !has_more_judgments(row, settings->continue_above)))
+	    (parent == 0 || is_untrained(row->name, parent) ||
+	        !has_more_judgments(row, settings->continue_above)))
 		return;
 	if (parent == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -54,7 +55,8 @@ serm_training_open_parent(SermTraining *training)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("version %d of model \"%s\" cannot be continued: it has learned from no judgments", parent,
 		        row->name),
-		    errhint("CALL serm.train('%s') without the options \"continue\" and \"parent\" first.", row->name));
+		    errhint(
+		        "CALL serm.train('%s') without the options \"continue\" and \"parent\" first.", row->name));
 	training->parent = serm_scorer_open(row->name, settings->parent, SERM_SEE_WRITES, training->host.context);
 }
 
