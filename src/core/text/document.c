@@ -9,6 +9,7 @@
 
 #include "core/base/utf8.h"
 #include "core/text/ngram.h"
+#include "core/text/reader.h"
 #include "core/text/segmenter.h"
 
 #define HEADER 12
@@ -81,7 +82,7 @@ serm_field_writer_add(SermFieldWriter *writer, const uint32_t *code_points, uint
 	uint32_t bytes = 0;
 
 	if (writer->count >= writer->window) {
-		put_id(writer, serm_text_hash(code_points, length, 0));
+		put_id(writer, serm_text_word_id(code_points, length));
 		return;
 	}
 	for (uint32_t i = 0; i < length; i++)
@@ -96,11 +97,11 @@ serm_field_writer_add_plain(
     SermFieldWriter *writer, const unsigned char *letters, uint32_t length, size_t readable)
 {
 	if (writer->count >= writer->window) {
-		uint32_t hash = serm_hash_begin(0);
+		uint32_t word[SERM_PLAIN_WORD_MAX];
 
 		for (uint32_t i = 0; i < length; i++)
-			hash = serm_hash_step(hash, letters[i] | 0x20);
-		put_id(writer, serm_hash_end(hash));
+			word[i] = letters[i] | 0x20;
+		put_id(writer, serm_text_word_id(word, length));
 		return;
 	}
 	for (uint32_t i = 0; i < length; i += 8) {

@@ -70,7 +70,7 @@ emit(SermSegmenter *segmenter, uint32_t length, bool number)
 		return;
 	}
 	word = &segmenter->words[segmenter->count++];
-	word->id = serm_text_hash(segmenter->code_points + segmenter->used, length, 0);
+	word->id = serm_text_word_id(segmenter->code_points + segmenter->used, length);
 	word->start = segmenter->used;
 	word->length = (uint16_t) length;
 	word->number = number;
