@@ -32,6 +32,8 @@ build/double/%.o: src/core/%.c $(SOURCE_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE -c $< -o $@
 
+$(foreach kind,core asan double,$(UNFUSED:src/core/%.c=build/$(kind)/%.o)): UNIT_CFLAGS += -ffp-contract=off
+
 build/core.a: $(patsubst src/core/%.c,build/core/%.o,$(CORE_SOURCES))
 build/asan.a: $(patsubst src/core/%.c,build/asan/%.o,$(CORE_SOURCES))
 build/double.a: $(patsubst src/core/%.c,build/double/%.o,$(CORE_SOURCES))
@@ -110,9 +112,9 @@ bench-quality-here: install-here
 
 bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
-bench-speed-here: install-here build/bench_heads
+bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
-build/bench_heads: test/bench/heads.c build/core.a
+build/bench_%: test/bench/%.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
 
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.

@@ -36,27 +36,22 @@
 #define SERM_LANES 8
 #define SERM_LANE_GROUPS_MAX (SERM_INTERACTION_QUERY_WORDS / SERM_LANES)
 
-/* Distinct trigrams of `<word>`. */
-typedef struct SermTrigrams {
-	uint32_t count;
-	uint64_t signature; /* bit h >> 26 of each */
-	const uint32_t *hashes;
-} SermTrigrams;
-
 /* The distinct trigrams of the query, numbered; open addressing, hash 0 is an empty slot. */
 typedef struct SermTrigramIndex {
 	uint32_t size; /* a power of two */
 	uint32_t count;
 	uint32_t *hashes;
 	uint16_t *numbers;
+	uint64_t *terms; /* per number: the terms that have it and are no numbers */
+	uint64_t *masks; /* [term_count][trigram_masks]: the trigrams of each term */
 } SermTrigramIndex;
 
 typedef struct SermTerm {
 	uint32_t id;
 	bool number;
+	uint8_t trigram_count;
 	double idf;
 	uint64_t hash; /* polynomial, for compounds */
-	SermTrigrams trigrams;
 } SermTerm;
 
 /* Two adjacent words of the query, joined. */
@@ -66,6 +61,7 @@ typedef struct SermCompound {
 } SermCompound;
 
 struct SermParsedQuery {
+	SermVectorLevel level;
 	uint64_t serial;      /* of the queries that were parsed with this cache */
 	uint32_t token_count; /* words in order, repeated ones too */
 	uint8_t tokens[SERM_QUERY_WORDS_MAX];
@@ -110,6 +106,7 @@ typedef struct SermWordMatch {
 	uint8_t term;
 	uint8_t length; /* code points; 0 for a number, which is no part of a compound */
 	bool similar;   /* to terms other than itself, or equal to a compound: serm_spell_word() says how */
+	bool close;     /* to a word of the query, so that the narrow kernel is more than 0 */
 	uint64_t hash;  /* polynomial */
 } SermWordMatch;
 
@@ -206,8 +203,11 @@ extern void serm_field_features(const SermParsedQuery *query, const SermField *f
 /* features_pooling.c */
 extern bool serm_pooling_parse(
     const SermEmbedding *embedding, const SermWords *words, SermArena *arena, SermParsedQuery *query);
-/* cosines[lane_groups][SERM_LANES] of one unit vector with the query's words, and its dot with their mean. */
-extern void serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot);
+/*
+ * cosines[lane_groups][SERM_LANES] of one unit vector with the query's words, and its dot with their mean.
+ * Is one of them so close that the narrow kernel is more than 0?
+ */
+extern bool serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot);
 /* K_k of the sums of kernels over the words of a field, [SERM_KERNELS]. */
 extern void serm_pooling_finish(const SermParsedQuery *query, const float *sums, float *kernels);
 

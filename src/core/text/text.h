@@ -34,7 +34,7 @@ typedef struct SermText {
 extern uint32_t serm_text_hash(const uint32_t *code_points, size_t length, uint32_t seed);
 
 /* The id of a normalised word: the hash of its stem (S3) with seed 0. */
-extern uint32_t serm_text_word_id(const uint32_t *code_points, size_t length);
+extern uint32_t serm_text_word_id(const uint32_t *code_points, uint32_t length);
 
 /*
  * Normalise (S1) and segment (S2) `text`, keeping the first `words_max` words.
