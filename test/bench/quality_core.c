@@ -12,6 +12,7 @@
  * Options: seed, epochs, pretrain, heads, batch, rate, dropout, pairwise,
  * guard, repeats (other seeds of the model, same folds), quiet; loss (a text
  * as in doc/losses.md), class, rank, calibrate (1: on), curriculum, margin.
+ * noise is the share of the training grades that become another grade, drawn evenly.
  * dump=FILE keeps the measures of each query; against=FILE compares with such
  * a file of another run over the same folds, paired by query.
  */
@@ -41,6 +42,7 @@ typedef struct Options {
 	SermTrainOptions train;
 	uint64_t split_seed;
 	uint32_t repeats;
+	double noise;
 	bool quiet;
 	const char *dump;
 	const char *against;
@@ -89,6 +91,15 @@ show_progress(void *context, const SermTrainProgress *progress)
 		    progress->loss, progress->per_second, now(NULL) - *start);
 }
 
+/* With probability `share` another of the grades. */
+static uint32_t
+planted_grade(uint32_t grade, double share, SermRng *rng)
+{
+	if (share > 0 && serm_rng_uniform(rng) < share)
+		grade = (grade + 1 + (uint32_t) serm_rng_below(rng, GRADES - 1)) % GRADES;
+	return grade;
+}
+
 static void
 run_fold(Set *set, uint32_t fold, const Options *options)
 {
@@ -102,8 +113,10 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 	SermArena arena;
 	SermModel *model;
 	SermError error;
+	SermRng noise;
 	size_t scored = 0;
 
+	serm_rng_seed(&noise, options->split_seed + fold);
 	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 4 << 30);
 	for (size_t i = 0; i < set->pair_count; i++)
 		if (set->fold[set->pairs[i].query] != fold) {
@@ -111,7 +124,7 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 
 			example->query = set->pairs[i].query;
 			example->doc = set->docs[set->pairs[i].doc];
-			example->target[set->pairs[i].grade] = 1;
+			example->target[planted_grade(set->pairs[i].grade, options->noise, &noise)] = 1;
 			example->weight = 1;
 		}
 	require(
@@ -386,8 +399,9 @@ parse_option(const char *argument, Options *options)
 	    {"pretrain", NULL, &options->train.pretrain_epochs}, {"heads", NULL, &options->train.heads},
 	    {"batch", NULL, &options->train.batch}, {"rate", &options->train.learning_rate, NULL},
 	    {"dropout", &options->train.dropout, NULL}, {"pairwise", &options->train.pairwise, NULL},
-	    {"guard", &options->train.guard, NULL}, {"repeats", NULL, &options->repeats},
-	    {"curriculum", NULL, &options->train.curriculum}, {"margin", &options->train.margin_cap, NULL}};
+	    {"guard", &options->train.guard, NULL}, {"noise", &options->noise, NULL},
+	    {"repeats", NULL, &options->repeats}, {"curriculum", NULL, &options->train.curriculum},
+	    {"margin", &options->train.margin_cap, NULL}};
 
 	if (parse_training_option(argument, equals, length, value, options))
 		return;

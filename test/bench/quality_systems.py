@@ -13,7 +13,7 @@ from quality_sets import POOL, SETS, psql, rows
 # The grid that BM25 is tuned over, on the training queries of each fold.
 K1S = (.4, .8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0)
 BS = (0, .3, .6, .9)
-XGBOOST = {"objective": "multi:softprob", "eta": .05, "max_depth": 5, "subsample": .8, "colsample_bytree": .8,
+XGBOOST = {"objective": "multi:softprob", "eta": .1, "max_depth": 5, "subsample": .8, "colsample_bytree": .8,
            "min_child_weight": 5, "nthread": 1, "verbosity": 0}
 XGBOOST_SEEDS = 3
 XGBOOST_ROUNDS = 1000
