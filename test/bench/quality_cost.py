@@ -5,7 +5,7 @@ from quality_sets import psql
 from quality_systems import Interaction, SPENT, TICKS
 
 ROUNDS = 3
-PAIRS = 20000
+PAIRS = 10000
 # Microseconds of CPU per pair, stored and from text of about 60 words; seconds of CPU of a training of 33k pairs (10) that
 # learns embeddings from 36k titles before (5).
 STORED_US = 10
@@ -22,8 +22,8 @@ def microseconds(argument):
             call = "pg_column_size(stored)"
         out = psql("\\t on\n\\a\nSET max_parallel_workers_per_gather = 0;\n"
                    + f"SELECT count({call}) FROM bench.cost_pair;\n" + ROUNDS * (
-                       f"SELECT 'ticks ' || {SPENT};\nSELECT count({call}) FROM bench.cost_pair, generate_series(1, 10);\n"
-                       f"SELECT 'ticks ' || {SPENT}, 'pairs ' || 10 * count(*) FROM bench.cost_pair;\n"))
+                       f"SELECT 'ticks ' || {SPENT};\nSELECT count({call}) FROM bench.cost_pair, generate_series(1, 3);\n"
+                       f"SELECT 'ticks ' || {SPENT}, 'pairs ' || 3 * count(*) FROM bench.cost_pair;\n"))
         ticks = [int(t) for t in re.findall(r"ticks (\d+)", out)]
         pairs = int(re.search(r"pairs (\d+)", out).group(1))
         best[kind] = min(b - a for a, b in zip(ticks[::2], ticks[1::2])) / TICKS / pairs * 1e6

@@ -76,7 +76,7 @@ read_file(const char *directory, const char *name, size_t *line_count)
 {
 	char path[4096];
 	FILE *file;
-	long size;
+	long size = 0;
 	char *text;
 
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
