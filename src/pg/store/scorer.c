@@ -418,6 +418,27 @@ serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes sourc
 }
 
 void
+serm_scorer_explain(SermScorer *scorer, SermText query, SermDocBytes source, SermExplanation *explanation)
+{
+	SermError error = {SERM_OK, ""};
+	SermDocument doc;
+
+	prepare_query(scorer, query);
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	doc = open_document(scorer, source);
+	serm_check(serm_model_explain(scorer->weights->model, scorer->query,
+	               serm_text_utf8(scorer->query_text, &scorer->query_buffer), &doc, &scorer->scratch,
+	               explanation, &error),
+	    &error);
+}
+
+const SermModel *
+serm_scorer_model(const SermScorer *scorer)
+{
+	return scorer->weights->model;
+}
+
+void
 serm_scorer_batch_start(SermScorer *scorer)
 {
 	if (scorer->batch == NULL) {
