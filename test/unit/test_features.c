@@ -104,6 +104,9 @@ test_fuzzy(void)
 	CHECK(features_of("pillowy", "soft pillow").value[2] == 0, "a fuzzy match is no match of the word");
 	f = features_of("soft pillows", "the soft pillow");
 	CHECK(f.value[2] == 1 && f.value[4] == 1 && f.value[9] == 1, "the plural is the word, in phrases too");
+	/* The second spelling of a term adds nothing. */
+	CHECK_NEAR(fuzzy_of("light lights", "lig"), fuzzy_of("light", "lig"), 1e-6, "a term has one spelling");
+	CHECK(fuzzy_of("light lights", "lig") > 0, "which is similar to others");
 	/* <ab abc bc> and <ab abd bd>: 1 of 3 is 1/3; <abc d.. below */
 	CHECK(fuzzy_of("abc", "abd") == 0, "Dice below .4 counts as nothing");
 	/* <bl blu lue ue> and <bl blu lur ur>: 2 of 4 */

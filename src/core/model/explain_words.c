@@ -63,16 +63,10 @@ count_pairs(const SermParsedQuery *query, SermExplainField *found)
 static void
 count_trigrams(const SermParsedQuery *query, const uint64_t *present, SermExplainField *found)
 {
-	const SermTrigramIndex *index = &query->trigrams;
-
 	for (uint32_t t = 0; t < query->term_count; t++)
-		for (uint32_t i = 0; i < query->terms[t].trigrams.count; i++) {
-			uint32_t hash = query->terms[t].trigrams.hashes[i], at = hash & (index->size - 1);
-
-			while (index->hashes[at] != hash)
-				at = (at + 1) & (index->size - 1);
-			found->trigrams[t] += present[index->numbers[at] / 64] >> index->numbers[at] % 64 & 1;
-		}
+		for (uint32_t m = 0; m < query->trigram_masks; m++)
+			found->trigrams[t] += (uint32_t) __builtin_popcountll(
+			    query->trigrams.masks[(size_t) t * query->trigram_masks + m] & present[m]);
 }
 
 /* --- words */
@@ -83,6 +77,8 @@ typedef struct Reading {
 	SermArena *arena;
 	SermExplainField *found;
 	SermWordMatch *match; /* of the word */
+	SermSpelling spelling;
+	uint32_t length; /* code points; 0: no part of a compound */
 	SermText word;
 	SermText before;
 	uint64_t before_hash; /* 0: a number, or none */
@@ -106,12 +102,12 @@ static bool
 offer_compounds(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermWordMatch *match = reading->match;
-	uint64_t joined = reading->before_hash * match->power + match->hash;
+	const SermSpelling *spelling = &reading->spelling;
+	uint64_t joined = reading->before_hash * query->powers[reading->length] + spelling->hash;
 
-	for (uint64_t left = match->compounds; left != 0; left &= left - 1)
+	for (uint64_t left = spelling->compounds; left != 0; left &= left - 1)
 		offer(reading->found, (uint32_t) __builtin_ctzll(left), CLOSE_COMPOUND, reading->word);
-	if (reading->before_hash == 0 || match->hash == 0)
+	if (reading->before_hash == 0 || reading->length == 0)
 		return true;
 	for (uint32_t t = 0; t < query->term_count; t++) {
 		SermText both;
@@ -137,15 +133,14 @@ static bool
 compare(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermWordMatch *match = reading->match;
+	const SermSpelling *spelling = &reading->spelling;
 
 	for (uint32_t m = 0; m < query->trigram_masks; m++)
-		reading->trigrams[m] |= serm_match_trigrams(match)[m];
-	for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
+		reading->trigrams[m] |= spelling->trigrams[m];
+	for (uint64_t left = spelling->similar; left != 0; left &= left - 1) {
 		uint32_t term = (uint32_t) __builtin_ctzll(left);
 
-		offer(reading->found, term,
-		    CLOSE_FUZZY + (double) serm_match_floats(match, query->match_dice)[term] / 2, reading->word);
+		offer(reading->found, term, CLOSE_FUZZY + (double) spelling->dice[term] / 2, reading->word);
 	}
 	return offer_compounds(reading);
 }
@@ -156,7 +151,7 @@ pool(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
 	const SermWordMatch *match = reading->match;
-	const float *cosines = serm_match_floats(match, query->match_cosines);
+	const float *cosines = serm_match_cosines(query, match);
 
 	reading->weight += match->idf;
 	for (uint32_t i = 0; i < query->token_count && i < SERM_INTERACTION_QUERY_WORDS; i++) {
@@ -178,21 +173,24 @@ read_word(Reading *reading, uint32_t place, bool number)
 	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
 	uint32_t length = serm_document_spell(
 	    (const unsigned char *) reading->word.bytes, (uint32_t) reading->word.length, spelling);
+	uint32_t id = serm_text_word_id(spelling, length), term = serm_term_find(query, id);
 	float unit[SERM_EMBEDDING_WIDTH];
 
-	match->id = serm_text_hash(spelling, length, 0);
-	match->number = number;
-	match->idf = (float) serm_statistics_idf(pair->statistics, match->id);
-	serm_match_spelling(query, spelling, length, match);
+	match->idf = (float) serm_statistics_idf(pair->statistics, id);
+	/* A plural is met as it is written in the document. */
+	if (term != SERM_TERM_NONE)
+		offer(reading->found, term, CLOSE_EXACT, reading->word);
+	serm_spell_word(query, spelling, length, number, &reading->spelling);
+	reading->length = number || length >= SERM_POWERS ? 0 : length;
 	if (place < SERM_FUZZY_WORDS_MAX && !compare(reading))
 		return false;
 	if (query->lane_groups > 0 && place < reading->found->window) {
 		serm_embedding_word(pair->embedding, spelling, length, unit);
-		serm_pooling_word(query, unit, serm_match_floats(match, query->match_cosines), &match->dot);
+		serm_pooling_word(query, unit, serm_match_cosines(query, match), &match->dot);
 		pool(reading);
 	}
 	reading->before = reading->word;
-	reading->before_hash = match->hash;
+	reading->before_hash = reading->length != 0 ? reading->spelling.hash : 0;
 	return true;
 }
 
