@@ -507,9 +507,8 @@ parse_option(const char *argument, Options *options)
 	    {"batch", NULL, &options->train.batch}, {"rate", &options->train.learning_rate, NULL},
 	    {"dropout", &options->train.dropout, NULL}, {"pairwise", &options->train.pairwise, NULL},
 	    {"guard", &options->train.guard, NULL}, {"mix", &options->mix, NULL},
-	    {"noise", &options->noise, NULL},
-	    {"repeats", NULL, &options->repeats}, {"curriculum", NULL, &options->train.curriculum},
-	    {"margin", &options->train.margin_cap, NULL}};
+	    {"noise", &options->noise, NULL}, {"repeats", NULL, &options->repeats},
+	    {"curriculum", NULL, &options->train.curriculum}, {"margin", &options->train.margin_cap, NULL}};
 
 	if (parse_training_option(argument, equals, length, value, options))
 		return;

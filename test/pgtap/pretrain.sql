@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(41);
+SELECT plan(44);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -77,7 +77,15 @@ INSERT INTO serm.judgment (model, query, doc_id, grade)
 	  FROM product q, product d, unnest('{train,only}'::text[]) AS m WHERE m = 'train' AND hashtext(q.doc_id || d.doc_id) % 2 = 0;
 SELECT FROM serm.create_model('only', documents => 'product');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'only', query, doc_id, grade FROM serm.judgment WHERE model = 'train' ORDER BY id;
-CALL serm.train('train', '{"epochs": 3}');
+\set VERBOSITY sqlstate
+\set ON_ERROR_STOP 0
+CALL serm.train('train', '{"epochs": 3, "continue": "always"}');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '55000', 'generation 0 has nothing to continue');
+CALL serm.train('train', '{"epochs": 3, "parent": 1}');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '55000', 'also when it is named');
+\set ON_ERROR_STOP 1
+CALL serm.train('train', '{"epochs": 3, "continue_above": 1}');
+SELECT is(config ->> 'continued_from', NULL, 'many judgments start from scratch on it') FROM serm.version WHERE model = 'train' AND version = 2;
 SELECT results_eq($$SELECT version, status, parent FROM serm.version WHERE model = 'train' ORDER BY 1$$, $$VALUES (1, 'retired', NULL::int), (2, 'active', 1)$$,
 	'the first version with judgments takes the place of generation 0');
 SELECT is(reason, 'first version with judgments', 'and the history says so') FROM serm.deployment WHERE model = 'train' AND to_version = 2;
