@@ -144,7 +144,7 @@ make_key(const unsigned char *word, uint32_t length, bool number, uint32_t epoch
 	memcpy(mask, ones + sizeof(mask) - length, sizeof(mask));
 	key->part[0] &= mask[0];
 	key->part[1] &= mask[1];
-	key->part[2] = (key->part[2] & mask[2]) | (uint64_t) number << last_byte;
+	key->part[2] = (key->part[2] & mask[2]) | (uint64_t) (length << 1 | (uint32_t) number) << last_byte;
 	key->epoch = epoch;
 	key->used = 0;
 }
