@@ -49,7 +49,8 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE $< build/double.a $(UNIT_LIBS) -o $@
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
-unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(wildcard test/unit/test_gradient.c))
+DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c
+unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 	prove -e '' $^
 unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
