@@ -11,6 +11,11 @@
 #define TANH_SLOPE ((SermReal) 1.5957691216057307) /* 2 sqrt(2 / pi) */
 #define TANH_CUBE ((SermReal) 0.07135481627260024) /* the same times .044715 */
 #define DENSITY_AT_0 ((SermReal) 0.3989422804014327)
+/* Odd constants of a finaliser in the manner of murmur: every bit of the index reaches every bit of the hash.
+ */
+#define HASH_SPREAD 0x9e3779b1u
+#define HASH_FIRST 0x85ebca6bu
+#define HASH_SECOND 0xc2b2ae35u
 #ifdef SERM_REAL_DOUBLE
 #define REAL_SQRT sqrt
 #define SQRT_HALF 0.70710678118654752
@@ -111,6 +116,16 @@ void
 serm_add(const SermReal *x, SermReal *y, size_t n)
 {
 	CHOOSE(BEST, add, x, y, n);
+}
+
+void
+serm_drop(uint64_t seed, double rate, SermReal *x, size_t n)
+{
+	uint32_t limit = (uint32_t) (rate * 4294967296.0);
+	SermReal scale = (SermReal) (1 / (1 - rate));
+
+	SERM_ASSERT(rate >= 0 && rate < 1);
+	CHOOSE(BEST, drop, seed, limit, scale, x, n);
 }
 
 SermReal

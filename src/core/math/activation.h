@@ -37,6 +37,12 @@ extern SermReal serm_softmax(SermReal *x, size_t n, SermReal scale);
 extern void serm_scale(SermReal *x, size_t n, SermReal factor);
 extern void serm_add(const SermReal *x, SermReal *y, size_t n); /* y += x */
 
+/*
+ * Inverted dropout: x[i] becomes 0 with probability `rate`, else x[i] / (1 - rate), by a hash of seed and i:
+ * the same call on a gradient is its derivative. 0 <= rate < 1.
+ */
+extern void serm_drop(uint64_t seed, double rate, SermReal *x, size_t n);
+
 /* Over n channels: y = gamma hat + beta with hat = (x - mean) / sqrt(variance + epsilon). */
 typedef struct SermNorm {
 	size_t n;

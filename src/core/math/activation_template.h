@@ -257,6 +257,37 @@ NAMED(add)(const SermReal *x, SermReal *y, size_t n)
 		y[i] += x[i];
 }
 
+static TARGET void
+NAMED(drop)(uint64_t seed, uint32_t limit, SermReal scale, SermReal *x, size_t n)
+{
+	uint32_t low = (uint32_t) seed, high = (uint32_t) (seed >> 32);
+	size_t i = 0;
+
+#ifndef SERM_REAL_DOUBLE
+	BITS index;
+
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		index[lane] = lane;
+	for (; i + LANES <= n; i += LANES, index += (uint32_t) LANES) {
+		BITS h = (index + low) * HASH_SPREAD ^ high;
+		VECTOR v = LOAD(x + i) * scale;
+
+		h = (h ^ h >> 16) * HASH_FIRST;
+		h = (h ^ h >> 13) * HASH_SECOND;
+		h ^= h >> 16;
+		STORE(x + i) = SELECT(h >= limit, v, v - v);
+	}
+#endif
+	for (; i < n; i++) {
+		uint32_t h = ((uint32_t) i + low) * HASH_SPREAD ^ high;
+
+		h = (h ^ h >> 16) * HASH_FIRST;
+		h = (h ^ h >> 13) * HASH_SECOND;
+		h ^= h >> 16;
+		x[i] = h >= limit ? x[i] * scale : 0;
+	}
+}
+
 /* The sum of x[i] - center to the power that is asked for, 1 or 2. */
 INLINE SermReal
 NAMED(moment)(const SermReal *x, size_t n, SermReal center, bool squared)
