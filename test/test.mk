@@ -55,6 +55,14 @@ unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit
 unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
 
+# The encoder against the reference model of DATA: logits, norms of layers, losses and gradient norms.
+.PHONY: check-encoder
+check-encoder: build/unit/test_encoder_golden build/unit-asan/test_encoder_golden
+	@from=$(or $(DATA),../shared/data)/cross_encoder/tiny; \
+	test -d $$from || { echo "skipped: $$from is not there"; exit 0; }; \
+	test/data/encoder_golden.py $$from > build/encoder_golden.txt && \
+	SERM_ENCODER_GOLDEN=build/encoder_golden.txt prove -v -e '' $^
+
 # Long fuzzing is not part of `make test`: make fuzz FUZZ=reply SECS=600
 FUZZ ?= text
 SECS ?= 60

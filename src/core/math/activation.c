@@ -107,6 +107,12 @@ serm_softmax(SermReal *x, size_t n, SermReal scale)
 }
 
 void
+serm_softmax_back(const SermReal *p, SermReal *d, size_t n, SermReal scale)
+{
+	CHOOSE(BEST, softmax_back, p, d, n, scale);
+}
+
+void
 serm_scale(SermReal *x, size_t n, SermReal factor)
 {
 	CHOOSE(BEST, scale, x, n, factor);

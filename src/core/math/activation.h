@@ -34,6 +34,8 @@ extern void serm_curve_back(SermCurve curve, const SermReal *x, SermReal *d, siz
  * of SERM_ROW_ROOM becomes 0. n > 0, scale > 0.
  */
 extern SermReal serm_softmax(SermReal *x, size_t n, SermReal scale);
+/* d becomes the derivative by what softmax read: p (d - sum of p d) scale, p being the probabilities. */
+extern void serm_softmax_back(const SermReal *p, SermReal *d, size_t n, SermReal scale);
 extern void serm_scale(SermReal *x, size_t n, SermReal factor);
 extern void serm_add(const SermReal *x, SermReal *y, size_t n); /* y += x */
 

@@ -236,6 +236,24 @@ NAMED(softmax)(SermReal *x, size_t n, SermReal scale)
 }
 
 static TARGET void
+NAMED(softmax_back)(const SermReal *p, SermReal *d, size_t n, SermReal scale)
+{
+	VECTOR sum = {0};
+	SermReal mean;
+	size_t i = 0;
+
+	for (; i + LANES <= n; i += LANES)
+		sum += LOAD(p + i) * LOAD(d + i);
+	mean = NAMED(sum_of)(&sum);
+	for (; i < n; i++)
+		mean += p[i] * d[i];
+	for (i = 0; i + LANES <= n; i += LANES)
+		STORE(d + i) = LOAD(p + i) * (LOAD(d + i) - mean) * scale;
+	for (; i < n; i++)
+		d[i] = p[i] * (d[i] - mean) * scale;
+}
+
+static TARGET void
 NAMED(scale)(SermReal *x, size_t n, SermReal factor)
 {
 	size_t i = 0;

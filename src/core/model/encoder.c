@@ -113,9 +113,8 @@ serm_encoder_open(const SermEncoderConfig *config, SermPrecision precision, cons
 	return SERM_OK;
 }
 
-/* The position of a sequence's first token: RoBERTa's table begins with rows that no token uses. */
-static uint32_t
-first_position(const SermEncoderConfig *config)
+uint32_t
+serm_encoder_first_position(const SermEncoderConfig *config)
 {
 	return config->architecture == SERM_ENCODER_ROBERTA ? config->pad_id + 1 : 0;
 }
@@ -125,7 +124,7 @@ serm_encoder_check(
     const SermEncoder *encoder, const SermEncoderInput *inputs, uint32_t count, SermError *error)
 {
 	const SermEncoderConfig *config = &encoder->config;
-	uint32_t first = first_position(config);
+	uint32_t first = serm_encoder_first_position(config);
 
 	for (uint32_t i = 0; i < count; i++) {
 		const SermEncoderInput *input = &inputs[i];
@@ -306,7 +305,7 @@ embed(SermEncoderRun *run)
 		const SermEncoderInput *input = run->inputs[s];
 
 		for (uint32_t t = 0; t < input->length; t++, row++) {
-			uint32_t position = first_position(&encoder->config) + t;
+			uint32_t position = serm_encoder_first_position(&encoder->config) + t;
 			SermReal *y = x + row * hidden, factor;
 
 			memcpy(y, plain + layout->words + input->ids[t] * hidden, hidden * sizeof(SermReal));

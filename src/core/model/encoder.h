@@ -52,6 +52,9 @@ extern SermStatus serm_encoder_open(const SermEncoderConfig *config, SermPrecisi
 extern SermStatus serm_encoder_check(
     const SermEncoder *encoder, const SermEncoderInput *inputs, uint32_t count, SermError *error);
 
+/* The position of a sequence's first token: RoBERTa's table begins with rows that no token uses. */
+extern uint32_t serm_encoder_first_position(const SermEncoderConfig *config);
+
 typedef struct SermEncoderHost {
 	SermKeepGoing keep_going; /* NULL: never asked */
 	void *context;
