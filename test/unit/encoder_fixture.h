@@ -55,7 +55,7 @@ fixture_encoder(
 	SermEncoder *encoder = NULL;
 	SermError error;
 
-	serm_encoder_pack(config, precision, NULL, flat, packed);
+	serm_encoder_pack(config, precision, NULL, flat, packed, NULL);
 	if (serm_encoder_open(config, precision, NULL, flat, packed, arena, &encoder, &error) != SERM_OK)
 		printf("# %s\n", error.message);
 	return encoder;

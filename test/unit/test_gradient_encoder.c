@@ -59,7 +59,7 @@ run_problem(const Problem *problem, SermEncoderBack *back)
 	}
 	if (back != NULL) {
 		serm_encoder_back_clear(back);
-		serm_encoder_back_pack(back, problem->flat);
+		serm_encoder_back_pack(back, problem->flat, NULL);
 		if (serm_encoder_backward(back, &run, d_logits, problem->arena, &error) != SERM_OK)
 			return NAN;
 	}

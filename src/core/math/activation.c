@@ -16,6 +16,7 @@
 #define HASH_SPREAD 0x9e3779b1u
 #define HASH_FIRST 0x85ebca6bu
 #define HASH_SECOND 0xc2b2ae35u
+#define NORM_STRETCH ((size_t) 4096)
 #ifdef SERM_REAL_DOUBLE
 #define REAL_SQRT sqrt
 #define SQRT_HALF 0.70710678118654752
@@ -152,4 +153,10 @@ serm_adam_update(const SermAdamStep *step, size_t n, const SermReal *gradient, S
     SermReal *square, SermReal *parameters)
 {
 	CHOOSE(BEST, adam_update, step, n, gradient, mean, square, parameters);
+}
+
+double
+serm_square_norm(const SermReal *x, size_t n)
+{
+	return CHOOSE(BEST, square_norm, x, n);
 }

@@ -63,14 +63,17 @@ extern void serm_layer_norm_back(const SermNorm *norm, const SermReal *hat, Serm
     const SermReal *d_y, SermReal *d_x, SermReal *d_gamma, SermReal *d_beta);
 
 /*
- * One update of AdamW on n parameters: m and v are the moments, `keep` is 1 - rate x decay, `rate` and
- * `epsilon` carry the corrections of the moments.
+ * One update of AdamW on n parameters: the gradient counts `scale` times, `keep` is 1 - rate x decay, `rate`
+ * and `epsilon` carry the corrections of the moments.
  */
 typedef struct SermAdamStep {
-	SermReal beta1, beta2, rate, epsilon, keep;
+	SermReal beta1, beta2, scale, rate, epsilon, keep;
 } SermAdamStep;
 extern void serm_adam_update(const SermAdamStep *step, size_t n, const SermReal *gradient, SermReal *mean,
     SermReal *square, SermReal *parameters);
+
+/* The sum of squares. */
+extern double serm_square_norm(const SermReal *x, size_t n);
 
 /* For tests: with vectors of 16, 32 or 64 bytes; false when the processor has none so wide. */
 extern bool serm_curve_with(size_t vector_bytes, SermCurve curve, const SermReal *x, SermReal *y, size_t n);

@@ -328,6 +328,17 @@ NAMED(moment)(const SermReal *x, size_t n, SermReal center, bool squared)
 	return sum;
 }
 
+/* Stretches are summed in reals, the stretches in double. */
+static TARGET double
+NAMED(square_norm)(const SermReal *x, size_t n)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i += NORM_STRETCH)
+		sum += (double) NAMED(moment)(x + i, n - i < NORM_STRETCH ? n - i : NORM_STRETCH, 0, true);
+	return sum;
+}
+
 static TARGET SermReal
 NAMED(layer_norm)(const SermNorm *norm, SermReal *x, const SermReal *residual, SermReal *y, SermReal *hat)
 {
@@ -402,7 +413,7 @@ NAMED(adam_update)(const SermAdamStep *step, size_t n, const SermReal *gradient,
 	size_t i = 0;
 
 	for (; i + LANES <= n; i += LANES) {
-		VECTOR g = LOAD(gradient + i), m = LOAD(mean + i) * beta1 + g * (1 - beta1);
+		VECTOR g = LOAD(gradient + i) * step->scale, m = LOAD(mean + i) * beta1 + g * (1 - beta1);
 		VECTOR v = LOAD(square + i) * beta2 + g * g * (1 - beta2), root = v;
 
 		STORE(mean + i) = m;
@@ -411,7 +422,7 @@ NAMED(adam_update)(const SermAdamStep *step, size_t n, const SermReal *gradient,
 		STORE(parameters + i) = LOAD(parameters + i) * step->keep - m * step->rate / (root + step->epsilon);
 	}
 	for (; i < n; i++) {
-		SermReal g = gradient[i];
+		SermReal g = gradient[i] * step->scale;
 
 		mean[i] = mean[i] * beta1 + g * (1 - beta1);
 		square[i] = square[i] * beta2 + g * g * (1 - beta2);

@@ -67,9 +67,15 @@ serm_encoder_packed_bytes(
 	return bytes;
 }
 
-void
+bool
+serm_encoder_go_on(const SermEncoderHost *host)
+{
+	return host == NULL || host->keep_going == NULL || host->keep_going(host->context);
+}
+
+bool
 serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision, const SermGemmProvider *gemm,
-    const SermReal *flat, void *packed)
+    const SermReal *flat, void *packed, const SermEncoderHost *host)
 {
 	SermEncoderLayout layout = serm_encoder_layout(config);
 	size_t bias, weights;
@@ -78,9 +84,12 @@ serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision, cons
 	for (uint32_t i = 0; i < linear_count(config); i++) {
 		SermLinear linear = linear_at(config, &layout, precision, gemm, i, &bias, &weights);
 
+		if (!serm_encoder_go_on(host))
+			return false;
 		serm_linear_pack(&linear, flat + weights, at);
 		at += serm_linear_bytes(&linear);
 	}
+	return true;
 }
 
 SermStatus
@@ -138,12 +147,6 @@ serm_encoder_check(
 				    input->ids[t]);
 	}
 	return SERM_OK;
-}
-
-bool
-serm_encoder_go_on(const SermEncoderHost *host)
-{
-	return host == NULL || host->keep_going == NULL || host->keep_going(host->context);
 }
 
 uint32_t

@@ -37,9 +37,6 @@ typedef struct SermEncoderInput {
 /* Bytes of all packed weights in this precision. `gemm` NULL: the built-in one. */
 extern size_t serm_encoder_packed_bytes(
     const SermEncoderConfig *config, SermPrecision precision, const SermGemmProvider *gemm);
-/* Lay out the weights of a flat vector in `packed`, aligned to 64. */
-extern void serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision,
-    const SermGemmProvider *gemm, const SermReal *flat, void *packed);
 /*
  * An encoder over plain parameters and packed weights, which it points to: they may lie in a mapped file that
  * many processes share. Errors: INVALID (architecture), MEMORY.
@@ -59,6 +56,10 @@ typedef struct SermEncoderHost {
 	SermKeepGoing keep_going; /* NULL: never asked */
 	void *context;
 } SermEncoderHost;
+
+/* Lay out the weights of a flat vector in `packed`, aligned to 64. false: the host (NULL: none) said stop. */
+extern bool serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision,
+    const SermGemmProvider *gemm, const SermReal *flat, void *packed, const SermEncoderHost *host);
 
 /* Tokens computed together, at least one sequence: what stays in the second and third cache. */
 #define SERM_ENCODER_GROUP 1024

@@ -85,8 +85,8 @@ serm_encoder_back_init(SermEncoderBack *back, SermArena *arena)
 	       back->touched_set != NULL;
 }
 
-void
-serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat)
+bool
+serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat, const SermEncoderHost *host)
 {
 	uint32_t linears = back->config->layers * SERM_LINEARS + 2;
 	SermReal *at = back->turned;
@@ -94,12 +94,15 @@ serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat)
 	for (uint32_t i = 0; i < linears; i++) {
 		uint32_t in, out;
 
+		if (!serm_encoder_go_on(host))
+			return false;
 		shape_of(back->config, i, &in, &out);
 		/* Below the frozen layers no derivative goes. */
 		if (i / SERM_LINEARS >= back->frozen || back->frozen == 0)
 			back->gemm->pack(false, in, out, flat + weights_of(back->config, i), in, at);
 		at += back->gemm->packed_count(in, out);
 	}
+	return true;
 }
 
 void

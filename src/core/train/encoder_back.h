@@ -21,8 +21,8 @@ typedef struct SermEncoderBack {
 
 /* Everything but `config`, `gemm` and `frozen`, which are given. false when the arena refuses. */
 extern bool serm_encoder_back_init(SermEncoderBack *back, SermArena *arena);
-/* Lay out the weights of a flat vector: once after each update. */
-extern void serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat);
+/* Lay out the weights of a flat vector: once after each update. false: the host said stop. */
+extern bool serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat, const SermEncoderHost *host);
 /* Set the gradient to 0. */
 extern void serm_encoder_back_clear(SermEncoderBack *back);
 /*
