@@ -84,6 +84,44 @@ test_kept(SermArena *arena)
 	CHECK(same, "the logits have the same bits with and without what is kept");
 }
 
+/* Narrow weights cost little, and no more when a pair stands in a batch. */
+static void
+test_precision(SermPrecision precision, double tolerance, SermArena *arena)
+{
+	SermEncoderConfig config = fixture_config(SERM_ENCODER_BERT);
+	SermReal *flat = fixture_flat(&config, 56, arena),
+	         *logits = serm_arena_array(arena, COUNT * 4, sizeof(*logits));
+	SermEncoder *encoder = fixture_encoder(&config, precision, flat, arena);
+	SermEncoderInput inputs[COUNT];
+	double error2 = 0, norm2 = 0;
+	bool same = true;
+	SermError error;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 57);
+	for (int i = 0; i < COUNT; i++)
+		inputs[i] = fixture_input(&config, 1 + serm_rng_below(&rng, 68), &rng, arena);
+	serm_encoder_score(encoder, inputs, COUNT, NULL, arena, logits, &error);
+	for (int i = 0; i < COUNT; i++) {
+		double expected[4];
+		SermReal alone[4];
+
+		plain_forward(&config, flat, &inputs[i], expected, NULL, arena);
+		for (int y = 0; y < 4; y++) {
+			error2 += (logits[4 * i + y] - expected[y]) * (logits[4 * i + y] - expected[y]);
+			norm2 += expected[y] * expected[y];
+		}
+		serm_encoder_score(encoder, &inputs[i], 1, NULL, arena, alone, &error);
+		same = same && memcmp(alone, logits + 4 * i, sizeof(alone)) == 0;
+	}
+	CHECK(sqrt(error2 / norm2) < tolerance, "%s: logits move by %.2g of themselves",
+	    serm_precision_name(precision), sqrt(error2 / norm2));
+	CHECK(same, "%s: the same bits alone and in a batch of 64", serm_precision_name(precision));
+	CHECK(serm_encoder_packed_bytes(&config, precision, NULL) <
+	          .6 * serm_encoder_packed_bytes(&config, SERM_PRECISION_F32, NULL),
+	    "%s: the weights are smaller", serm_precision_name(precision));
+}
+
 static bool
 stop_at_third(void *context)
 {
@@ -150,6 +188,8 @@ main(void)
 	test_against_plain(SERM_ENCODER_BERT, &arena);
 	test_against_plain(SERM_ENCODER_ROBERTA, &arena);
 	test_kept(&arena);
+	test_precision(SERM_PRECISION_BF16, .02, &arena);
+	test_precision(SERM_PRECISION_INT8, .06, &arena);
 	test_refusals(&arena);
 	serm_arena_free(&arena);
 	DONE();

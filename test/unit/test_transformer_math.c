@@ -6,6 +6,8 @@
 #include "core/base/rng.h"
 #include "core/math/activation.h"
 #include "core/math/gemm.h"
+#include "core/math/int8.h"
+#include "core/math/linear.h"
 #include "unit.h"
 
 #ifdef SERM_REAL_DOUBLE
@@ -263,6 +265,88 @@ test_norm(void)
 	CHECK(worst_back < 10 * TOLERANCE && inner < TOLERANCE, "layer normalisation: derivatives");
 }
 
+/* Layers of every precision near the truth, a row alone as among others, VNNI and plain C alike. */
+static void
+test_linear(SermArena *arena)
+{
+	enum { ROWS = 27, IN = 70, OUT = 45 };
+	static const double tolerance[] = {TOLERANCE, 2e-3, 8e-3};
+	SermReal *x = serm_arena_array(arena, ROWS * IN, sizeof(*x)),
+	         *w = serm_arena_array(arena, OUT * IN, sizeof(*w));
+	SermReal *y = serm_arena_array(arena, ROWS * OUT, sizeof(*y)), bias[OUT], alone[OUT];
+	SermRng rng;
+
+	serm_rng_seed(&rng, 45);
+	fill(&rng, x, ROWS * IN), fill(&rng, w, OUT * IN), fill(&rng, bias, OUT);
+	for (int precision = 0; precision < SERM_PRECISION_COUNT; precision++) {
+		SermLinear linear = {IN, OUT, (SermPrecision) precision, &serm_gemm_packed, NULL, bias};
+		void *packed = serm_arena_alloc(arena, serm_linear_bytes(&linear));
+		void *scratch = serm_arena_alloc(arena, serm_linear_scratch(&linear, ROWS) + 1);
+		double worst = 0;
+		bool same = true;
+
+		serm_linear_pack(&linear, w, packed);
+		linear.packed = packed;
+		serm_linear_run(&linear, ROWS, x, y, scratch);
+		for (size_t r = 0; r < ROWS; r++) {
+			for (size_t o = 0; o < OUT; o++) {
+				double sum = bias[o], scale = 1;
+
+				for (size_t i = 0; i < IN; i++) {
+					sum += (double) x[r * IN + i] * w[o * IN + i];
+					scale += fabs((double) x[r * IN + i] * w[o * IN + i]);
+				}
+				worst = fmax(worst, fabs(y[r * OUT + o] - sum) / scale);
+			}
+			serm_linear_run(&linear, 1, x + r * IN, alone, scratch);
+			same = same && memcmp(alone, y + r * OUT, sizeof(alone)) == 0;
+		}
+		CHECK(worst < tolerance[precision], "a linear layer in %s: %.2g of the sum of its terms",
+		    serm_precision_name((SermPrecision) precision), worst);
+		CHECK(same, "a linear layer in %s: a row alone", serm_precision_name((SermPrecision) precision));
+	}
+}
+
+static void
+test_int8(SermArena *arena)
+{
+	enum { ROWS = 31, IN = 131, OUT = 77, BYTES = 132 };
+	SermReal *x = serm_arena_array(arena, ROWS * IN, sizeof(*x)),
+	         *w = serm_arena_array(arena, OUT * IN, sizeof(*w));
+	SermReal *plain = serm_arena_array(arena, ROWS * OUT, sizeof(*plain)),
+	         *fast = serm_arena_array(arena, ROWS * OUT, sizeof(*fast));
+	uint8_t *q = serm_arena_alloc(arena, ROWS * BYTES);
+	void *packed = serm_arena_alloc(arena, serm_int8_packed_bytes(OUT, IN));
+	SermQuantised row[ROWS];
+	SermInt8Product product = {ROWS, IN, OUT, q, row, packed, NULL, plain};
+	double worst = 0, off = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 46);
+	fill(&rng, x, ROWS * IN), fill(&rng, w, OUT * IN);
+	memset(x + IN, 0, IN * sizeof(*x));
+	for (size_t i = 0; i < IN; i++)
+		x[2 * IN + i] = (SermReal) fabs(x[2 * IN + i]), w[i] = 0;
+	CHECK(serm_int8_row_bytes(IN) == BYTES, "inputs come in fours");
+	serm_int8_pack(OUT, IN, w, packed);
+	for (size_t r = 0; r < ROWS; r++) {
+		row[r] = serm_int8_quantise(IN, x + r * IN, q + r * BYTES);
+		for (size_t i = 0; i < IN; i++)
+			off = fmax(
+			    off, fabs(row[r].scale * (q[r * BYTES + i] - row[r].zero) - x[r * IN + i]) / row[r].scale);
+	}
+	CHECK(off < 1.01, "a quantised input is within a step of what it was");
+	serm_int8_multiply_with(false, &product);
+	CHECK(plain[OUT + 1] == 0 && plain[0] == 0, "a row or an output of zeros gives 0");
+	product.y = fast;
+	if (!serm_int8_multiply_with(true, &product))
+		printf("# this processor has no VNNI\n");
+	else
+		for (size_t i = 0; i < ROWS * OUT; i++)
+			worst = fmax(worst, fabs(fast[i] - plain[i]) / (1 + fabs(plain[i])));
+	CHECK(worst < 1e-6, "VNNI and plain C give the same products");
+}
+
 int
 main(void)
 {
@@ -273,6 +357,8 @@ main(void)
 	test_curves(&arena);
 	test_softmax();
 	test_norm();
+	test_linear(&arena);
+	test_int8(&arena);
 	serm_arena_free(&arena);
 	DONE();
 }

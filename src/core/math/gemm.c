@@ -3,21 +3,10 @@
 #include <string.h>
 
 #include "core/math/cpu.h"
+#include "core/math/gemm_parts.h"
 
-/* Reals of the packed side that are used again and again before the next are read: a part of the second
- * cache. */
-#define GROUP_REALS ((size_t) 160 * 1024)
-
-/* Of k that a turned left side is brought together for. */
-#define GATHER_DEPTH ((size_t) 512)
-
-/* A stretch of k, and where its left side lies. */
-typedef struct Part {
-	size_t p0, depth;
-	bool add; /* to what c holds */
-	const SermReal *a;
-	size_t a_row, a_step;
-} Part;
+#define SIDE SermReal
+#define SIDE_IS_BF16 0
 
 #define VECTOR_BYTES 16
 #define TILE_ROWS 6
@@ -48,23 +37,31 @@ serm_panels_count(size_t n, size_t k)
 	return (n + SERM_PANEL - 1) / SERM_PANEL * SERM_PANEL * k;
 }
 
+/* Turned in squares, so that both what is read and what is written stays near. */
+static void
+turn_panel(size_t columns, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
+{
+	for (size_t p0 = 0; p0 < k; p0 += SERM_PANEL) {
+		size_t p1 = k - p0 < SERM_PANEL ? k : p0 + SERM_PANEL;
+
+		for (size_t j = 0; j < columns; j++)
+			for (size_t p = p0; p < p1; p++)
+				packed[p * SERM_PANEL + j] = b[j * b_row + p];
+	}
+}
+
 void
 serm_panels_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
 {
 	for (size_t j0 = 0; j0 < n; j0 += SERM_PANEL, packed += SERM_PANEL * k) {
 		size_t columns = n - j0 < SERM_PANEL ? n - j0 : SERM_PANEL;
 
-		for (size_t p = 0; p < k; p++) {
-			SermReal *row = packed + p * SERM_PANEL;
-
-			if (transpose)
-				for (size_t j = 0; j < columns; j++)
-					row[j] = b[(j0 + j) * b_row + p];
-			else
-				memcpy(row, b + p * b_row + j0, columns * sizeof(SermReal));
-			if (columns < SERM_PANEL)
-				memset(row + columns, 0, (SERM_PANEL - columns) * sizeof(SermReal));
-		}
+		if (columns < SERM_PANEL)
+			memset(packed, 0, SERM_PANEL * k * sizeof(SermReal));
+		if (transpose)
+			turn_panel(columns, k, b + j0 * b_row, b_row, packed);
+		for (size_t p = 0; !transpose && p < k; p++)
+			memcpy(packed + p * SERM_PANEL, b + p * b_row + j0, columns * sizeof(SermReal));
 	}
 }
 

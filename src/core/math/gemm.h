@@ -24,7 +24,7 @@ typedef struct SermProduct {
 	size_t m, n, k;
 	const SermReal *a;
 	size_t a_row, a_step;
-	const SermReal *b;    /* packed [k][n] */
+	const void *b;        /* packed [k][n] */
 	const SermReal *bias; /* [n] or NULL */
 	bool add;
 	SermReal *c; /* [m][c_row] */
@@ -47,6 +47,10 @@ extern size_t serm_panels_count(size_t n, size_t k);
 extern void serm_panels_pack(
     bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed);
 extern void serm_panels_multiply(const SermProduct *product);
+/* The same with a side rounded to the upper halves of floats: half the memory, the same arithmetic. */
+extern void serm_panels_pack_bf16(
+    bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, uint16_t *packed);
+extern void serm_panels_multiply_bf16(const SermProduct *product);
 /* With vectors of 16, 32 or 64 bytes, for tests; false when the processor has none so wide. */
 extern bool serm_panels_multiply_with(size_t vector_bytes, const SermProduct *product);
 

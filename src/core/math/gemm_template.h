@@ -1,8 +1,9 @@
 /*
  * The product of gemm.h, written once over vectors of VECTOR_BYTES and
- * included by gemm.c for each instruction set; not a header in the usual
- * sense. The includer defines VECTOR_BYTES, TILE_ROWS (6 or 14: what the
- * registers hold), TARGET (the function attribute) and NAMED(name).
+ * included for each instruction set and each type of the packed side; not a
+ * header in the usual sense. The includer defines VECTOR_BYTES, TILE_ROWS (6
+ * or 14: what the registers hold), TARGET (the function attribute),
+ * NAMED(name), SIDE (the packed type) and SIDE_IS_BF16 (0 or 1).
  *
  * A tile is TILE_ROWS rows by two vectors of columns, kept in registers over
  * the whole of k. A group of panels that fits into the second cache is walked
@@ -14,6 +15,18 @@
 #define TILE_COLUMNS (2 * LANES)
 
 typedef SermReal VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(SermReal)), may_alias));
+
+#if SIDE_IS_BF16
+typedef uint16_t NAMED(Halves) __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+typedef uint32_t NAMED(Wholes) __attribute__((vector_size(LANES * 4)));
+typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
+#define WIDEN(pointer)                                                                                       \
+	__builtin_convertvector(                                                                                 \
+	    (NAMED(Floats))(__builtin_convertvector(*(const NAMED(Halves) *) (pointer), NAMED(Wholes)) << 16),   \
+	    VECTOR)
+#else
+#define WIDEN(pointer) LOAD(pointer)
+#endif
 
 #define START(row)                                                                                           \
 	VECTOR x##row = {0}, y##row = {0};                                                                       \
@@ -29,7 +42,7 @@ typedef SermReal VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof
 
 /* c[rows][TILE_COLUMNS] = from + a b; `rows` is a constant at each place that calls. */
 static inline __attribute__((always_inline)) TARGET void
-NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_step, const SermReal *b,
+NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_step, const SIDE *b,
     const SermReal *from, size_t from_row, SermReal *c, size_t c_row)
 {
 	const SermReal *a3 = a + 3 * a_row;
@@ -54,7 +67,7 @@ NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, siz
 	START(13);
 #endif
 	for (size_t p = 0; p < k; p++, b += SERM_PANEL) {
-		VECTOR b0 = LOAD(b), b1 = LOAD(b + LANES);
+		VECTOR b0 = WIDEN(b), b1 = WIDEN(b + LANES);
 
 		STEP(0, a, 0);
 		STEP(1, a, 1);
@@ -100,7 +113,7 @@ NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, siz
 
 /* Rows beyond a tile's are computed with fewer registers: a row costs what it costs. */
 static TARGET __attribute__((noinline)) void
-NAMED(tile)(size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_step, const SermReal *b,
+NAMED(tile)(size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_step, const SIDE *b,
     const SermReal *from, size_t from_row, SermReal *c, size_t c_row)
 {
 	switch (rows) {
@@ -128,7 +141,8 @@ NAMED(tile)(size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_ste
 static TARGET void
 NAMED(place)(const SermProduct *product, const Part *part, size_t i, size_t rows, size_t j)
 {
-	const SermReal *b = product->b + (j / SERM_PANEL * product->k + part->p0) * SERM_PANEL + j % SERM_PANEL;
+	const SIDE *b =
+	    (const SIDE *) product->b + (j / SERM_PANEL * product->k + part->p0) * SERM_PANEL + j % SERM_PANEL;
 	SermReal *c = product->c + i * product->c_row + j;
 	SermReal edge[TILE_ROWS * TILE_COLUMNS] __attribute__((aligned(64)));
 	const SermReal *from = part->add ? c : product->bias == NULL ? NULL : product->bias + j;
@@ -191,6 +205,7 @@ NAMED(multiply)(const SermProduct *product)
 	}
 }
 
+#undef WIDEN
 #undef START
 #undef STEP
 #undef STOP
