@@ -124,6 +124,16 @@ bench-speed-here: install-here build/bench_heads
 build/bench_heads: test/bench/heads.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
 
+# The encoder beside PyTorch and ONNX Runtime on one thread; a peer that is absent is skipped.
+.PHONY: bench-cross
+build/bench_encoder: test/bench/encoder.c build/core.a
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+bench-cross: build/bench_encoder
+	@mkdir -p build/bench/cross
+	@test -d build/bench/cross/node_modules/onnxruntime-node || ! command -v npm > /dev/null || \
+		npm install --prefix build/bench/cross --ignore-scripts --no-audit --no-fund --loglevel=error onnxruntime-node || true
+	@python3 test/bench/cross.py build/bench_encoder build/bench/cross $(or $(DATA),../shared/data)
+
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
 build/quality_core: test/bench/quality_core.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@

@@ -1,15 +1,20 @@
 /*
- * Times the encoder on MiniLM-L6's shape with random weights and prints one
- * "name value" a line for cross.py, which interleaves it with its peers.
+ * Times the encoder in MiniLM-L6's shape with random weights. Reads commands from its standard input and
+ * answers each with one line, so that cross.py can take turns between it and its peers:
  *
- * encoder forward PRECISION TOKENS BATCH | encoder mixed PADDED | encoder train TOKENS BATCH | encoder peak
- * Each run repeats for about SECONDS of CPU time and prints pairs per second of its best repetition.
+ *   forward PRECISION TOKENS BATCH     pairs per second of the best repetition within a second of CPU time
+ *   mixed N LENGTH... | padded N LENGTH...   the same for pairs of these lengths, as they are or in batches
+ * of 32 as long as their longest train TOKENS BATCH                 pairs per second of the best of a few
+ * updates peak                               GFLOP per second of multiply-adds in registers flops TOKENS
+ * GFLOP of one pair as computed, and as computed for every token difference PRECISION               of the
+ * logits of 256 pairs from f32: root mean square as a share of their own spread, and Kendall's tau of the two
+ * orders
  */
 #include <time.h>
 
 #include "core/base/rng.h"
 #include "core/model/encoder.h"
-#include "core/train/encoder_back.h"
+#include "core/train/encoder_fit.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -125,33 +130,205 @@ bench_forward(SermPrecision precision, uint32_t tokens, uint32_t batch, SermAren
 	SermEncoder *encoder = open_encoder(&config, precision, flat, arena);
 	SermEncoderInput *inputs = random_inputs(batch, NULL, tokens, arena);
 
-	printf("pairs/s %.2f\n", time_scores(encoder, inputs, batch, arena));
+	printf("%.3f\n", time_scores(encoder, inputs, batch, arena));
 }
 
-/* Products of one forward pass in floating-point operations, as computed: the last layer's first tokens only. */
+/* Products of one pair in floating-point operations; `whole`: with the last layer's rows that nobody reads.
+ */
 static double
-forward_flops(const SermEncoderConfig *config, double tokens)
+forward_flops(const SermEncoderConfig *config, double tokens, bool whole)
 {
 	double h = config->hidden, i = config->intermediate, rest = config->layers - 1;
+	double layer = tokens * (4 * h * h + 2 * h * i + 2 * tokens * h);
 
-	return 2 * (rest * tokens * (4 * h * h + 2 * h * i + 2 * tokens * h) + tokens * 2 * h * h +
-	               (2 * h * h + 2 * h * i + 2 * tokens * h) + h * h);
+	return 2 * (rest * layer + h * h +
+	               (whole ? layer : tokens * 2 * h * h + 2 * h * h + 2 * h * i + 2 * tokens * h));
+}
+
+#if defined(__x86_64__)
+#define STEP(v)                                                                                              \
+	v = v * y + x;                                                                                           \
+	__asm__ volatile("" : "+v"(v))
+#define PEAK(name, bytes, features)                                                                          \
+	typedef float name##Vector __attribute__((vector_size(bytes)));                                          \
+	__attribute__((target(features))) static double name(void)                                               \
+	{                                                                                                        \
+		name##Vector x = {0}, y = {0}, a = x, b = x, c = x, d = x, e = x, f = x, g = x, h = x, i = x, j = x; \
+		double best = 0;                                                                                     \
+                                                                                                             \
+		for (int round = 0; round < 20; round++) {                                                           \
+			double start = cpu_seconds();                                                                    \
+                                                                                                             \
+			for (int n = 0; n < 1000000; n++) {                                                              \
+				STEP(a);                                                                                     \
+				STEP(b);                                                                                     \
+				STEP(c);                                                                                     \
+				STEP(d);                                                                                     \
+				STEP(e);                                                                                     \
+				STEP(f);                                                                                     \
+				STEP(g);                                                                                     \
+				STEP(h);                                                                                     \
+				STEP(i);                                                                                     \
+				STEP(j);                                                                                     \
+			}                                                                                                \
+			best = fmax(best, 1e-3 * 10 * 2 * (bytes / 4.) / (cpu_seconds() - start));                       \
+		}                                                                                                    \
+		return best;                                                                                         \
+	}
+PEAK(peak_64, 64, "avx512f")
+PEAK(peak_32, 32, "avx2,fma")
+#endif
+
+static double
+peak(void)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx512f"))
+		return fmax(peak_64(), peak_32());
+	if (__builtin_cpu_supports("fma"))
+		return peak_32();
+#endif
+	return 0;
+}
+
+static bool
+go_on(void *context)
+{
+	(void) context;
+	return true;
+}
+
+/* Time between updates, by CPU. */
+typedef struct Clock {
+	double last, best;
+} Clock;
+
+static bool
+lap(void *context, const SermEncoderState *state)
+{
+	Clock *clock = context;
+	double now = cpu_seconds();
+
+	(void) state;
+	if (clock->last > 0)
+		clock->best = fmin(clock->best, now - clock->last);
+	clock->last = now;
+	return true;
+}
+
+static double
+bench_train(uint32_t tokens, uint32_t batch, SermArena *arena)
+{
+	SermEncoderConfig config = minilm();
+	SermEncoderInput *inputs = random_inputs(batch, NULL, tokens, arena);
+	SermEncoderExample *examples = serm_arena_array(arena, batch, sizeof(*examples));
+	SermEncoderSet set = {
+	    .grade_count = 2, .examples = examples, .example_count = batch, .query_count = batch};
+	SermTrainHost train = {.keep_going = go_on};
+	Clock clock = {0, INFINITY};
+	SermEncoderFitHost host = {.train = &train, .checkpoint = lap, .context = &clock};
+	SermEncoderOptions options;
+	SermEncoderState state;
+	SermTrainReport report;
+	SermError error;
+
+	serm_encoder_options_defaults(&options);
+	options.epochs = 4, options.batch = batch, options.dropout = 0, options.checkpoint = 1;
+	for (uint32_t i = 0; i < batch; i++)
+		examples[i] =
+		    (SermEncoderExample){.input = inputs[i], .query = i, .target = {i % 2, 1 - i % 2}, .weight = 1};
+	if (!serm_encoder_state_init(&config, random_flat(&config, arena), arena, &state) ||
+	    serm_encoder_fit(&config, &set, &options, &host, arena, &state, &report, &error) != SERM_OK)
+		abort();
+	return batch / clock.best;
+}
+
+static double
+bench_lengths(bool padded, char *text, SermArena *arena)
+{
+	enum { MOST = 4096, BATCH = 32 };
+	SermEncoderConfig config = minilm();
+	SermEncoder *encoder = open_encoder(&config, SERM_PRECISION_F32, random_flat(&config, arena), arena);
+	uint32_t lengths[MOST], count = (uint32_t) strtoul(text, &text, 10);
+
+	for (uint32_t i = 0; i < count && i < MOST; i++)
+		lengths[i] = (uint32_t) strtoul(text, &text, 10);
+	for (uint32_t i = 0; padded && i < count; i += BATCH) {
+		uint32_t longest = 0, end = i + BATCH < count ? i + BATCH : count;
+
+		for (uint32_t j = i; j < end; j++)
+			longest = lengths[j] > longest ? lengths[j] : longest;
+		for (uint32_t j = i; j < end; j++)
+			lengths[j] = longest;
+	}
+	return time_scores(encoder, random_inputs(count, lengths, 0, arena), count, arena);
+}
+
+static void
+bench_difference(SermPrecision precision, SermArena *arena)
+{
+	enum { COUNT = 256 };
+	SermEncoderConfig config = minilm();
+	SermReal *flat = random_flat(&config, arena), exact[COUNT], other[COUNT];
+	SermEncoderInput *inputs = random_inputs(COUNT, NULL, 48, arena);
+	double mean = 0, spread = 0, difference = 0, agree = 0;
+	SermError error;
+
+	serm_encoder_score(
+	    open_encoder(&config, SERM_PRECISION_F32, flat, arena), inputs, COUNT, NULL, arena, exact, &error);
+	serm_encoder_score(
+	    open_encoder(&config, precision, flat, arena), inputs, COUNT, NULL, arena, other, &error);
+	for (int i = 0; i < COUNT; i++)
+		mean += exact[i] / COUNT;
+	for (int i = 0; i < COUNT; i++) {
+		spread += (exact[i] - mean) * (exact[i] - mean) / COUNT;
+		difference += (exact[i] - other[i]) * (exact[i] - other[i]) / COUNT;
+		for (int j = 0; j < i; j++)
+			agree += (exact[i] - exact[j]) * (other[i] - other[j]) > 0 ? 1 : -1;
+	}
+	printf("%.5f %.5f\n", sqrt(difference / spread), agree / (COUNT * (COUNT - 1) / 2));
+}
+
+static SermPrecision
+precision_of(const char *name)
+{
+	int precision = 0;
+
+	while (strcmp(name, serm_precision_name((SermPrecision) precision)) != 0)
+		if (++precision == SERM_PRECISION_COUNT)
+			exit(2);
+	return (SermPrecision) precision;
 }
 
 int
-main(int argc, char **argv)
+main(void)
 {
-	SermArena arena;
-	const char *what = argc > 1 ? argv[1] : "";
-
-	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 8 << 30);
-	if (strcmp(what, "forward") == 0 && argc == 5)
-		for (int p = 0; p < SERM_PRECISION_COUNT; p++) {
-			if (strcmp(argv[2], serm_precision_name((SermPrecision) p)) == 0)
-				bench_forward((SermPrecision) p, (uint32_t) atoi(argv[3]), (uint32_t) atoi(argv[4]), &arena);
-		}
+	static char line[65536];
 	SermEncoderConfig config = minilm();
-	printf("gflop %.3f\n", forward_flops(&config, argc > 3 ? atoi(argv[3]) : 128) / 1e9);
-	serm_arena_free(&arena);
+
+	while (fgets(line, sizeof(line), stdin) != NULL) {
+		SermArena arena;
+		char name[16];
+		unsigned tokens, batch;
+
+		serm_arena_init(&arena, serm_heap_allocator(), (size_t) 8 << 30);
+		if (sscanf(line, "forward %15s %u %u", name, &tokens, &batch) == 3)
+			bench_forward(precision_of(name), tokens, batch, &arena);
+		else if (sscanf(line, "train %u %u", &tokens, &batch) == 2)
+			printf("%.3f\n", bench_train(tokens, batch, &arena));
+		else if (sscanf(line, "flops %u", &tokens) == 1)
+			printf("%.4f %.4f\n", forward_flops(&config, tokens, false) / 1e9,
+			    forward_flops(&config, tokens, true) / 1e9);
+		else if (sscanf(line, "difference %15s", name) == 1)
+			bench_difference(precision_of(name), &arena);
+		else if (strncmp(line, "mixed ", 6) == 0 || strncmp(line, "padded ", 7) == 0)
+			printf("%.3f\n", bench_lengths(line[0] == 'p', strchr(line, ' '), &arena));
+		else if (strncmp(line, "peak", 4) == 0)
+			printf("%.2f\n", peak());
+		else
+			printf("unknown\n");
+		fflush(stdout);
+		serm_arena_free(&arena);
+	}
 	return 0;
 }
