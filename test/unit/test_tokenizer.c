@@ -539,7 +539,8 @@ test_pieces(void)
 	CHECK(serm_tokenizer_special(tokenizer, 2) && !serm_tokenizer_special(tokenizer, 3) &&
 	          !serm_tokenizer_special(tokenizer, 99),
 	    "special ids are known");
-	CHECK(serm_tokenizer_overhead(tokenizer, true) == 3 && serm_tokenizer_overhead(tokenizer, false) == 2,
+	CHECK(serm_tokenizer_overhead(tokenizer, true) == 3 && serm_tokenizer_overhead(tokenizer, false) == 2 &&
+	          serm_tokenizer_types(tokenizer) == 2,
 	    "so is their number");
 	CHECK(serm_tokenizer_kind(tokenizer) == SERM_TOKENIZER_WORDPIECE &&
 	          serm_tokenizer_vocab(tokenizer) == 19 && serm_tokenizer_tokens_max(tokenizer) == 0 &&

@@ -301,8 +301,8 @@ check_keys(const SermJson *json, uint32_t object, SermArena *arena, SermError *e
 		at = (size_t) serm_hash_bytes(name.bytes, name.length, 0) & (size - 1);
 		for (; slots[at].bytes != NULL; at = (at + 1) & (size - 1))
 			if (same_string(slots[at], name))
-				return serm_fail(error, SERM_ERR_CORRUPT, "not acceptable as JSON: key \"%.*s\" occurs twice",
-				    (int) serm_utf8_clip(name.bytes, name.length, 64), name.bytes);
+				return serm_fail(error, SERM_ERR_CORRUPT,
+				    "not acceptable as JSON: the key at byte %u occurs twice", json->nodes[key].start);
 		slots[at] = name;
 	}
 	serm_arena_rewind(arena, mark);

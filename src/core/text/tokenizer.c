@@ -253,6 +253,18 @@ serm_tokenizer_overhead(const SermTokenizer *tokenizer, bool pair)
 	return count;
 }
 
+uint32_t
+serm_tokenizer_types(const SermTokenizer *tokenizer)
+{
+	uint32_t types = 1;
+
+	for (int pair = 0; pair < 2; pair++)
+		for (uint32_t i = 0; i < template_of(tokenizer, pair)->count; i++)
+			if (template_of(tokenizer, pair)->items[i].type >= types)
+				types = template_of(tokenizer, pair)->items[i].type + 1;
+	return types;
+}
+
 static uint32_t
 smaller(uint32_t a, uint32_t b)
 {

@@ -108,7 +108,8 @@ typedef struct SermTokenizer SermTokenizer;
 extern SermStatus serm_tokenizer_write(const SermTokenizerSpec *spec, SermArena *arena,
     const unsigned char **bytes, size_t *length, SermError *error);
 
-/* Open tables in place: `bytes` is aligned to SERM_ARENA_ALIGN and outlives the tokenizer. Error: CORRUPT. */
+/* Open tables in place: `bytes` is aligned to SERM_ARENA_ALIGN and outlives the tokenizer. Errors: CORRUPT,
+ * MEMORY. */
 extern SermStatus serm_tokenizer_open(const unsigned char *bytes, size_t length, SermArena *arena,
     const SermTokenizer **tokenizer, SermError *error);
 
@@ -119,6 +120,8 @@ extern uint32_t serm_tokenizer_pad(const SermTokenizer *tokenizer);        /* or
 /* The piece of an id as the vocabulary spells it; empty for an id without one. */
 extern SermText serm_tokenizer_piece(const SermTokenizer *tokenizer, uint32_t id);
 extern bool serm_tokenizer_special(const SermTokenizer *tokenizer, uint32_t id);
+/* How many types (segments) its templates use. */
+extern uint32_t serm_tokenizer_types(const SermTokenizer *tokenizer);
 /* Special tokens that a single text, or a pair, is given. */
 extern uint32_t serm_tokenizer_overhead(const SermTokenizer *tokenizer, bool pair);
 

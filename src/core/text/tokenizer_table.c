@@ -573,10 +573,10 @@ serm_tokenizer_open(const unsigned char *bytes, size_t length, SermArena *arena,
 	const Header *header = (const Header *) bytes;
 	Opening opening = {bytes, header, serm_arena_alloc(arena, sizeof(SermTokenizer))};
 
-	SERM_ASSERT((uintptr_t) bytes % SERM_ARENA_ALIGN == 0);
 	if (opening.tokenizer == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for a tokenizer");
-	if (length < sizeof(Header) || header->magic != MAGIC || header->length != length)
+	if (length < sizeof(Header) || (uintptr_t) bytes % SERM_ARENA_ALIGN != 0 || header->magic != MAGIC ||
+	    header->length != length)
 		return serm_fail(error, SERM_ERR_CORRUPT, "the tokenizer is cut off or none");
 	*opening.tokenizer = (SermTokenizer){.kind = header->kind,
 	    .normalizer.steps = header->normalize,
