@@ -236,7 +236,7 @@ test_json_refused(void)
 	refused(json("{" WORDPIECE "," BERT_PARTS ",\"normalizer\":{\"type\":\"NFKC\"}}"), SERM_ERR_INVALID,
 	    "normalizer; Bert");
 	refused(json("{" WORDPIECE "," BERT_PARTS ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{"
-	                                          "\"type\":\"NFC\"},{\"type\":\"NFC\"}]}}"),
+	             "\"type\":\"NFC\"},{\"type\":\"NFC\"}]}}"),
 	    SERM_ERR_INVALID, "sequence of normalizers");
 	refused(json("{" WORDPIECE "," BERT_PARTS ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":7}}"),
 	    SERM_ERR_CORRUPT, "a sequence of normalizers");
