@@ -73,7 +73,8 @@ fuzz:
 	@mkdir -p build/fuzz/corpus-$(FUZZ)
 	@if [ $(FUZZ) = reply ]; then python3 test/fuzz/seed-reply.py test/mock/replies.tsv build/fuzz/corpus-reply; fi
 	clang-14 $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer test/fuzz/fuzz_$(FUZZ).c $(CORE_SOURCES) $(UNIT_LIBS) -o build/fuzz/$(FUZZ)
-	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ)
+	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ) \
+		$(addprefix ../../,$(wildcard test/fuzz/corpus/$(FUZZ)))
 
 # --- inside a private cluster
 regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
