@@ -8,6 +8,7 @@
 #include "pg/serm.h"
 
 #include "core/model/cross_encoder_stored.h"
+#include "core/model/encoder_layout.h"
 #include "pg/store/internal.h"
 
 /* Lock the model's row for this transaction; returns its active version, 0 without one. Inside SPI. */
@@ -55,10 +56,11 @@ check_tensors(const char *kind, const SermTensorSet *tensors)
 	SermError error = {SERM_OK, ""};
 
 	serm_arena_init(&arena, serm_context_allocator(context), SIZE_MAX);
-	/* A kind that can be imported, but not scored by this build. */
-	if (!serm_model_kind_known(kind) && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0)
+	/* Laying the weights out would prove nothing more. */
+	if (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0) {
 		serm_check(serm_encoder_stored_open(tensors, &arena, &config, &tokenizer, &error), &error);
-	else
+		serm_check(serm_encoder_supported(&config, &error), &error);
+	} else
 		serm_check(serm_model_open(kind, tensors, &arena, &model, &error), &error);
 	MemoryContextDelete(context);
 }
