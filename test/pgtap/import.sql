@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(55);
+SELECT plan(64);
 
 -- --- the files of a small model
 
@@ -179,5 +179,21 @@ SELECT results_eq($$SELECT replace(name, 'bert.', ''), data FROM part WHERE dtyp
 SELECT throws_ok($$SELECT pg_temp.sharded('bad', '{"x": "m-3.safetensors"}')$$, '58P01', NULL, 'a file that is not there');
 SELECT throws_ok($$SELECT pg_temp.sharded('bad', '{"x": "../m-1.safetensors"}')$$, '22P03', NULL, 'a file that is elsewhere');
 SELECT throws_ok($$SELECT pg_temp.sharded('bad', '{"x": "m-1.safetensors"}')$$, '22P03', NULL, 'a tensor that is not there');
+
+-- --- scoring
+
+SELECT is(pg_temp.load('one', pg_temp.file()), 1, 'a model of one label');
+SELECT ok(serm.score('blue pill', 'blue pillow', 'one') BETWEEN 0 AND 1, 'its score is a share of two grades');
+SELECT isnt(serm.score('blue pill', 'blue', 'one'), serm.score('blue pill', 'pills pills', 'one'), 'the document counts');
+SELECT is((p).score || ' ' || (p).version || ' ' || cardinality((p).probs), serm.score('blue pill', 'blue pillow', 'one') || ' 1 2', 'predict agrees')
+  FROM serm.predict('blue pill', 'blue pillow', 'one') AS p;
+SELECT results_eq($$SELECT ordinal, score FROM serm.rank('blue pill', ARRAY['blue', 'pills pills', 'blue pillow'], 'one') ORDER BY ordinal$$,
+	$$SELECT ordinality::int, serm.score('blue pill', doc, 'one') FROM unnest(ARRAY['blue', 'pills pills', 'blue pillow']) WITH ORDINALITY AS d (doc, ordinality)$$,
+	'a batch gives the bits of single scores');
+SELECT throws_ok($$SELECT serm.score('blue', serm.encode('pill'), 'one')$$, '22023', NULL, 'an encoded document does not hold the text');
+SELECT throws_ok($$SELECT * FROM serm.explain('blue', 'pill', 'one')$$, '22023', NULL, 'scores are not explained');
+SELECT throws_ok($$SELECT pg_temp.load('modern', pg_temp.file(), pg_temp.config(1, '{"model_type": "modernbert", "architectures": ["ModernBertForSequenceClassification"]}'))$$,
+	'0A000', NULL, 'an architecture that is not computed');
+SELECT ok(serm.score(repeat('blue ', 1000), repeat('pill ', 1000), 'one') BETWEEN 0 AND 1, 'what is too long is cut');
 
 SELECT * FROM finish();

@@ -14,6 +14,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "core/model/cross_encoder_stored.h"
+#include "core/model/encoder_layout.h"
 #include "core/model/safetensors.h"
 #include "core/model/tokenizer_read.h"
 #include "pg/store/internal.h"
@@ -92,6 +93,7 @@ read_config(Import *import)
 	check_file(import,
 	    serm_encoder_config_read(file.bytes, file.length, &import->arena, &import->config, &import->error),
 	    "config.json");
+	check_file(import, serm_encoder_supported(&import->config, &import->error), "config.json");
 	json = serm_encoder_config_write(&import->config, &import->arena, &length);
 	if (json == NULL)
 		check_file(import, SERM_ERR_MEMORY, "config.json");
@@ -183,7 +185,7 @@ read_tensor(Import *import, const SermImportFile *file, const SermFileTensor *te
 			ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			    errmsg("%s cannot be imported: tensor \"%s\" is no part of a %s sequence classifier",
 			        file->name, tensor->name, serm_encoder_architecture_name(import->config.architecture)),
-			    errhint("Supported are BERT, RoBERTa, XLM-R and ModernBERT without adapters."));
+			    errhint("Supported are BERT, RoBERTa and XLM-R without adapters."));
 		default:
 			break;
 	}
