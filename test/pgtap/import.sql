@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(64);
+SELECT plan(63);
 
 -- --- the files of a small model
 
@@ -184,7 +184,6 @@ SELECT throws_ok($$SELECT pg_temp.sharded('bad', '{"x": "m-1.safetensors"}')$$, 
 
 SELECT is(pg_temp.load('one', pg_temp.file()), 1, 'a model of one label');
 SELECT ok(serm.score('blue pill', 'blue pillow', 'one') BETWEEN 0 AND 1, 'its score is a share of two grades');
-SELECT isnt(serm.score('blue pill', 'blue', 'one'), serm.score('blue pill', 'pills pills', 'one'), 'the document counts');
 SELECT is((p).score || ' ' || (p).version || ' ' || cardinality((p).probs), serm.score('blue pill', 'blue pillow', 'one') || ' 1 2', 'predict agrees')
   FROM serm.predict('blue pill', 'blue pillow', 'one') AS p;
 SELECT results_eq($$SELECT ordinal, score FROM serm.rank('blue pill', ARRAY['blue', 'pills pills', 'blue pillow'], 'one') ORDER BY ordinal$$,
