@@ -1,4 +1,5 @@
-#include "core/model/cross_encoder_config.h"
+#include "core/model/cross_encoder_stored.h"
+#include "core/model/tokenizer_read.h"
 #include "unit.h"
 
 static SermArena arena;
@@ -302,6 +303,79 @@ test_tensors(void)
 	}
 }
 
+/* --- a stored model */
+
+static SermTensor
+bytes_tensor(const char *name, const void *bytes, size_t length)
+{
+	SermTensor tensor = {
+	    .dtype = SERM_DTYPE_U8, .rank = 1, .shape = {length}, .data = bytes, .bytes = length};
+
+	snprintf(tensor.name, sizeof(tensor.name), "%s", name);
+	return tensor;
+}
+
+/* Open a model of `json` with a WordPiece of nine tokens that says how long an input may be. */
+static SermStatus
+open_stored(const char *json, uint32_t tokens_max, uint32_t left_out, SermError *error)
+{
+	static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nblue\npill\n##ow\n##s\n";
+	const SermTokenizerFiles files = {.vocab_txt = {vocab, sizeof(vocab) - 1}};
+	SermEncoderConfig config, again;
+	const SermTokenizer *tokenizer;
+	const unsigned char *tables;
+	SermTensor *tensors, *all;
+	SermTokenizerSpec spec;
+	size_t length, json_length;
+	uint32_t count;
+	char *written;
+
+	*error = (SermError){0};
+	(void) read_config(json, &config, error);
+	tensors = make_tensors(&config, &count);
+	(void) serm_tokenizer_read(&files, &arena, &spec, error);
+	spec.tokens_max = tokens_max;
+	(void) serm_tokenizer_write(&spec, &arena, &tables, &length, error);
+	written = serm_encoder_config_write(&config, &arena, &json_length);
+	all = serm_arena_array(&arena, count + 2, sizeof(SermTensor));
+	all[0] = bytes_tensor(SERM_ENCODER_CONFIG_TENSOR, written, json_length);
+	all[1] = bytes_tensor(SERM_ENCODER_TOKENIZER_TENSOR, tables, length);
+	memcpy(all + 2, tensors, count * sizeof(SermTensor));
+	if (left_out < count + 2)
+		all[left_out] = all[count + 1];
+	return serm_encoder_stored_open(
+	    &(SermTensorSet){all, count + (left_out < count + 2 ? 1 : 2)}, &arena, &again, &tokenizer, error);
+}
+
+static void
+test_stored(void)
+{
+#define SMALL(rest)                                                                                          \
+	BERT(",\"num_hidden_layers\":1,\"hidden_size\":8,\"num_attention_heads\":2,\"intermediate_size\":"       \
+	     "16" rest)
+	SermError error;
+
+	CHECK(open_stored(SMALL(",\"vocab_size\":9"), 0, 99, &error) == SERM_OK, "a stored model opens");
+	CHECK(open_stored(SMALL(",\"vocab_size\":9"), 0, 0, &error) == SERM_ERR_CORRUPT &&
+	          strstr(error.message, "\"config\" is missing") != NULL,
+	    "not without its config");
+	CHECK(open_stored(SMALL(",\"vocab_size\":9"), 0, 1, &error) == SERM_ERR_CORRUPT &&
+	          strstr(error.message, "\"tokenizer\" is missing") != NULL,
+	    "not without its tokenizer");
+	CHECK(open_stored(SMALL(",\"vocab_size\":9"), 0, 5, &error) == SERM_ERR_CORRUPT &&
+	          strstr(error.message, "is missing") != NULL,
+	    "not without one of its weights");
+	CHECK(open_stored(SMALL(",\"vocab_size\":8"), 0, 99, &error) == SERM_ERR_CORRUPT &&
+	          strstr(error.message, "9 tokens, the encoder only 8") != NULL,
+	    "not with ids that the encoder does not have");
+	CHECK(open_stored(SMALL(",\"vocab_size\":9,\"type_vocab_size\":1"), 0, 99, &error) == SERM_ERR_CORRUPT &&
+	          strstr(error.message, "2 token types") != NULL,
+	    "nor with types that it does not have");
+	CHECK(open_stored(SMALL(",\"vocab_size\":9"), 3, 99, &error) == SERM_ERR_CORRUPT &&
+	          strstr(error.message, "no room for a pair") != NULL,
+	    "nor where special tokens fill the input");
+}
+
 int
 main(void)
 {
@@ -310,6 +384,7 @@ main(void)
 	test_refused();
 	test_names();
 	test_tensors();
+	test_stored();
 	serm_arena_free(&arena);
 	DONE();
 }
