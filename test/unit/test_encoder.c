@@ -84,6 +84,68 @@ test_kept(SermArena *arena)
 	CHECK(same, "the logits have the same bits with and without what is kept");
 }
 
+/* Another library behind the table of functions: row-major [k][n], added up in double. */
+static size_t
+other_count(size_t n, size_t k)
+{
+	return n * k;
+}
+
+static void
+other_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
+{
+	for (size_t p = 0; p < k; p++)
+		for (size_t j = 0; j < n; j++)
+			packed[p * n + j] = transpose ? b[j * b_row + p] : b[p * b_row + j];
+}
+
+static void
+other_multiply(const SermProduct *product)
+{
+	const SermReal *b = product->b;
+
+	for (size_t i = 0; i < product->m; i++)
+		for (size_t j = 0; j < product->n; j++) {
+			SermReal *c = product->c + i * product->c_row + j;
+			double sum = product->add ? *c : product->bias != NULL ? product->bias[j] : 0;
+
+			for (size_t p = 0; p < product->k; p++)
+				sum += (double) product->a[i * product->a_row + p * product->a_step] * b[p * product->n + j];
+			*c = (SermReal) sum;
+		}
+}
+
+static void
+test_provider(SermArena *arena)
+{
+	static const SermGemmProvider other = {"other", other_count, other_pack, other_multiply};
+	SermEncoderConfig config = fixture_config(SERM_ENCODER_BERT);
+	SermReal *flat = fixture_flat(&config, 58, arena), logits[8 * 4];
+	void *packed = serm_arena_alloc(arena, serm_encoder_packed_bytes(&config, SERM_PRECISION_F32, &other));
+	SermEncoder *encoder = NULL;
+	SermEncoderInput inputs[8];
+	double worst = 0;
+	SermError error;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 59);
+	for (int i = 0; i < 8; i++)
+		inputs[i] = fixture_input(&config, 3 + serm_rng_below(&rng, 40), &rng, arena);
+	serm_encoder_pack(&config, SERM_PRECISION_F32, &other, flat, packed, NULL);
+	CHECK(serm_encoder_open(&config, SERM_PRECISION_F32, &other, flat, packed, arena, &encoder, &error) ==
+	              SERM_OK &&
+	          serm_encoder_score(encoder, inputs, 8, NULL, arena, logits, &error) == SERM_OK,
+	    "an encoder over another library");
+	for (int i = 0; i < 8; i++) {
+		double expected[4];
+
+		plain_forward(&config, flat, &inputs[i], expected, NULL, arena);
+		for (int y = 0; y < 4; y++)
+			worst = fmax(worst, fabs(logits[4 * i + y] - expected[y]));
+	}
+	CHECK(worst < TOLERANCE, "gives the logits of the plain encoder");
+}
+
 /* Narrow weights cost little, and no more when a pair stands in a batch. */
 static void
 test_precision(SermPrecision precision, double tolerance, SermArena *arena)
@@ -188,6 +250,7 @@ main(void)
 	test_against_plain(SERM_ENCODER_BERT, &arena);
 	test_against_plain(SERM_ENCODER_ROBERTA, &arena);
 	test_kept(&arena);
+	test_provider(&arena);
 	test_precision(SERM_PRECISION_BF16, .02, &arena);
 	test_precision(SERM_PRECISION_INT8, .06, &arena);
 	test_refusals(&arena);
