@@ -51,10 +51,19 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE $< build/double.a $(UNIT_LIBS) -o $@
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
-unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(wildcard test/unit/test_gradient.c))
+DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c
+unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 	prove -e '' $^
 unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
+
+# The encoder against the reference model of DATA: logits, norms of layers, losses and gradient norms.
+.PHONY: check-encoder
+check-encoder: build/unit/test_encoder_golden build/unit-asan/test_encoder_golden
+	@from=$(or $(DATA),../shared/data)/cross_encoder/tiny; \
+	test -d $$from || { echo "skipped: $$from is not there"; exit 0; }; \
+	test/data/encoder_golden.py $$from > build/encoder_golden.txt && \
+	SERM_ENCODER_GOLDEN=build/encoder_golden.txt prove -v -e '' $^
 
 # Long fuzzing is not part of `make test`: make fuzz FUZZ=reply SECS=600
 FUZZ ?= text
@@ -64,7 +73,8 @@ fuzz:
 	@mkdir -p build/fuzz/corpus-$(FUZZ)
 	@if [ $(FUZZ) = reply ]; then python3 test/fuzz/seed-reply.py test/mock/replies.tsv build/fuzz/corpus-reply; fi
 	clang-14 $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer test/fuzz/fuzz_$(FUZZ).c $(CORE_SOURCES) $(UNIT_LIBS) -o build/fuzz/$(FUZZ)
-	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ)
+	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ) \
+		$(addprefix ../../,$(wildcard test/fuzz/corpus/$(FUZZ)))
 
 # --- inside a private cluster
 regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
@@ -118,6 +128,14 @@ bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
 build/bench_%: test/bench/%.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+
+# The encoder beside PyTorch and ONNX Runtime on one thread; a peer that is absent is skipped.
+.PHONY: bench-cross
+bench-cross: build/bench_encoder
+	@mkdir -p build/bench/cross
+	@test -d build/bench/cross/node_modules/onnxruntime-node || ! command -v npm > /dev/null || \
+		npm install --prefix build/bench/cross --ignore-scripts --no-audit --no-fund --loglevel=error onnxruntime-node || true
+	@python3 test/bench/cross.py build/bench_encoder build/bench/cross $(or $(DATA),../shared/data)
 
 bench-annotate: deps-test
 	@$(MAKE) --no-print-directory bench-annotate-here

@@ -412,7 +412,7 @@ test_batch(SermArena *arena)
 			bad += serm_batch_add(batch, query, &doc, &error) != SERM_OK;
 		}
 		bad += serm_batch_count(batch) != size;
-		serm_batch_run(batch, rows);
+		bad += serm_batch_run(batch, rows, &error) != SERM_OK;
 		bad += serm_batch_count(batch) != 0;
 		for (uint32_t r = 0; r < size; r++)
 			bad += memcmp(&alone[r], &rows[r], sizeof(rows[r])) != 0;

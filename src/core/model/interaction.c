@@ -420,13 +420,15 @@ interaction_batch_add(SermBatch *batch, const SermQuery *query, const SermDocume
 	return SERM_OK;
 }
 
-static void
-interaction_batch_run(const SermBatch *batch, SermPrediction *predictions)
+static SermStatus
+interaction_batch_run(const SermBatch *batch, SermPrediction *predictions, SermError *error)
 {
 	const InteractionBatch *rows = (const InteractionBatch *) batch;
 
+	(void) error;
 	serm_heads_predict_rows(&((const InteractionModel *) batch->model)->heads, batch->count, rows->input[0],
 	    rows->guard, predictions);
+	return SERM_OK;
 }
 
 bool
