@@ -277,6 +277,62 @@ test_json_refused(void)
 	    SERM_ERR_INVALID, "sequence of post-processors");
 }
 
+/* --- memory that ends at every place */
+
+static SermStatus
+within(size_t limit, SermTokenizerFiles files, SermText text)
+{
+	const SermTokenizer *tokenizer;
+	SermTokenizerSpec spec;
+	const unsigned char *bytes;
+	const uint32_t *ids;
+	uint32_t count;
+	SermArena small;
+	SermError error;
+	SermStatus status;
+	size_t length;
+
+	serm_arena_init(&small, serm_heap_allocator(), limit);
+	status = serm_tokenizer_read(&files, &small, &spec, &error);
+	if (status == SERM_OK)
+		status = serm_tokenizer_write(&spec, &small, &bytes, &length, &error);
+	if (status == SERM_OK)
+		status = serm_tokenizer_open(bytes, length, &small, &tokenizer, &error);
+	if (status == SERM_OK)
+		status = serm_tokenizer_encode(tokenizer, text, 1 << 20, &small, &ids, &count, &error);
+	serm_arena_free(&small);
+	return status;
+}
+
+static void
+test_memory(void)
+{
+	const SermTokenizerFiles files[] = {
+	    json("{" WORDPIECE "," BERT_PARTS ",\"normalizer\":{\"type\":\"BertNormalizer\"}}"),
+	    json("{" UNIGRAM "," SPACES "," TEMPLATE "}"),
+	    {.vocab_txt = TEXT("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n")}};
+	const size_t length = 20000;
+	char *text = malloc(length);
+
+	for (size_t i = 0; i < length; i++)
+		text[i] = "ab\xc3\xa9 "[i % 5];
+	for (unsigned i = 0; i < SERM_LENGTH(files); i++) {
+		bool good = true;
+		size_t limit = 0;
+
+		for (; limit < (8 << 20); limit += limit / 64 + 997) {
+			SermStatus status = within(limit, files[i], (SermText){text, length});
+
+			if (status == SERM_OK)
+				break;
+			good = good && status == SERM_ERR_MEMORY;
+		}
+		CHECK(good && limit > 10000 && limit < (8 << 20),
+		    "with too little memory nothing but that is said (%u)", i);
+	}
+	free(text);
+}
+
 int
 main(void)
 {
@@ -285,6 +341,7 @@ main(void)
 	test_bpe_files();
 	test_json();
 	test_json_refused();
+	test_memory();
 	serm_arena_free(&arena);
 	DONE();
 }
