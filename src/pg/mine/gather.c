@@ -72,7 +72,7 @@ add_cells(SermMining *mining, Datum datum)
 	if (ARR_HASNULL(array) || ARR_ELEMTYPE(array) != INT4OID)
 		elog(ERROR, "unexpected array of impression counts");
 	for (int i = 0; i < count; i++, numbers += 3) {
-		SermClickCell cell = {mining->stream_count, numbers[0], numbers[1], numbers[2]};
+		SermClickCell cell = {mining->stream_count, (uint16) numbers[0], 0, numbers[1], numbers[2]};
 		size_t at = mining->cell_count;
 
 		mining->cells = grow(mining, mining->cells, at, &mining->cell_capacity, sizeof(SermClickCell));
