@@ -122,31 +122,38 @@ bounded(double probability)
 	return fmin(fmax(probability, SERM_CLICK_PROBABILITY_MIN), 1.0 - SERM_CLICK_PROBABILITY_MIN);
 }
 
-/* Likelihood of a model that is counted, not climbed to: cells as pages of the click above and the result. */
+/* The forecast of a cell: that of a page of the click above, where there is one, and the result. */
+static void
+forecast_cell(const SermClickModel *model, const SermClickCell *cell, double *examined, double *conditional)
+{
+	SermClickResult results[] = {{SERM_CLICK_UNKNOWN, cell->previous, 1}, {cell->pair, cell->position, 0}};
+	uint32_t first = cell->previous > 0 ? 0 : 1;
+	SermClickPage page = {&results[first], 2 - first, 1};
+	SermClickForecast forecast;
+
+	serm_click_forecast(model, &page, &forecast);
+	*examined = forecast.examined[1 - first];
+	*conditional = forecast.conditional[1 - first];
+}
+
+/* Likelihood of a model that is counted, not climbed to. */
 static double
 likelihood_of(const SermClickModel *model, const SermClickData *data)
 {
 	SermClickQuality quality = {0};
 	double total = 0;
 
-	if (model->kind->input == SERM_CLICK_BY_PAGE) {
-		for (size_t i = 0; i < data->page_count; i++)
-			serm_click_judge(model, &data->pages[i], &quality);
-		for (uint32_t k = 0; k < SERM_CLICK_POSITIONS_MAX; k++)
-			total += quality.log_likelihood[k];
-		return total;
-	}
-	for (size_t i = 0; i < data->cell_count; i++) {
+	for (size_t i = 0; model->kind->input == SERM_CLICK_BY_PAGE && i < data->page_count; i++)
+		serm_click_judge(model, &data->pages[i], &quality);
+	for (uint32_t k = 0; k < SERM_CLICK_POSITIONS_MAX; k++)
+		total += quality.log_likelihood[k];
+	for (size_t i = 0; model->kind->input != SERM_CLICK_BY_PAGE && i < data->cell_count; i++) {
 		const SermClickCell *cell = &data->cells[i];
-		SermClickResult results[] = {
-		    {SERM_CLICK_UNKNOWN, cell->previous, 1}, {cell->pair, cell->position, 0}};
-		uint32_t above = cell->previous > 0 ? 0 : 1;
-		SermClickPage page = {&results[above], 2 - above, 1};
-		SermClickForecast forecast;
+		double examined, conditional;
 
-		serm_click_forecast(model, &page, &forecast);
-		total += cell->clicked * log(forecast.conditional[1 - above]) +
-		         (double) (cell->shown - cell->clicked) * log(1.0 - forecast.conditional[1 - above]);
+		forecast_cell(model, cell, &examined, &conditional);
+		total += cell->clicked * log(conditional) +
+		         (double) (cell->shown - cell->clicked) * log(1.0 - conditional);
 	}
 	return total;
 }
@@ -200,4 +207,46 @@ serm_click_judge(const SermClickModel *model, const SermClickPage *page, SermCli
 		quality->shown[k] += page->count;
 		quality->clicked[k] += clicked ? page->count : 0;
 	}
+}
+
+static void
+add_evidence(SermClickEvidence *evidence, uint32_t pair, uint32_t position, double examined, double clip,
+    uint32_t shown, uint32_t clicked)
+{
+	evidence->examined[pair] += shown * examined;
+	evidence->inverse[pair] += clicked / fmax(examined, clip);
+	evidence->examined_at[position - 1] += shown * examined;
+	evidence->shown_at[position - 1] += shown;
+	evidence->clicked_at[position - 1] += clicked;
+}
+
+SermStatus
+serm_click_evidence(const SermClickModel *model, const SermClickData *data, double clip, SermArena *arena,
+    SermClickEvidence *evidence, SermError *error)
+{
+	bool by_page = model->kind->input == SERM_CLICK_BY_PAGE;
+
+	*evidence = (SermClickEvidence){.examined = serm_arena_array(arena, data->pair_count, sizeof(double)),
+	    .inverse = serm_arena_array(arena, data->pair_count, sizeof(double))};
+	if (!(clip > 0 && clip <= 1))
+		return serm_fail(error, SERM_ERR_INVALID, "the least examination must be within (0, 1]");
+	if (evidence->examined == NULL || evidence->inverse == NULL)
+		return serm_fail(error, SERM_ERR_MEMORY, "no memory for the evidence of %u pairs", data->pair_count);
+	for (size_t i = 0; !by_page && i < data->cell_count; i++) {
+		const SermClickCell *cell = &data->cells[i];
+		double examined, conditional;
+
+		forecast_cell(model, cell, &examined, &conditional);
+		add_evidence(evidence, cell->pair, cell->position, examined, clip, cell->shown, cell->clicked);
+	}
+	for (size_t i = 0; by_page && i < data->page_count; i++) {
+		const SermClickPage *page = &data->pages[i];
+		SermClickForecast forecast;
+
+		serm_click_forecast(model, page, &forecast);
+		for (uint32_t k = 0; k < page->result_count; k++)
+			add_evidence(evidence, page->results[k].pair, page->results[k].position, forecast.examined[k],
+			    clip, page->count, page->results[k].clicked ? page->count : 0);
+	}
+	return SERM_OK;
 }

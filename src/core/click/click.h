@@ -137,6 +137,19 @@ extern void serm_click_forecast(
 extern void serm_click_judge(
     const SermClickModel *model, const SermClickPage *page, SermClickQuality *quality);
 
+/* What a fitted model makes of the data it saw: sums by pair and by position. */
+typedef struct SermClickEvidence {
+	double *examined; /* [pair_count] expected examinations, given the clicks above */
+	double *inverse; /* [pair_count] clicks over max(examination, clip): over impressions, an unbiased rate */
+	double examined_at[SERM_CLICK_POSITIONS_MAX];
+	uint64_t shown_at[SERM_CLICK_POSITIONS_MAX];
+	uint64_t clicked_at[SERM_CLICK_POSITIONS_MAX];
+} SermClickEvidence;
+
+/* Errors: INVALID clip outside (0, 1], MEMORY. */
+extern SermStatus serm_click_evidence(const SermClickModel *model, const SermClickData *data, double clip,
+    SermArena *arena, SermClickEvidence *evidence, SermError *error);
+
 /* Place of a position in `examination`; `previous` counts where the kind is by_previous. */
 static inline uint32_t
 serm_click_slot(bool by_previous, uint32_t position, uint32_t previous)
