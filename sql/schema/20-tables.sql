@@ -191,6 +191,7 @@ CREATE TABLE serm.click_model (
 	calibration_grade double precision[],
 	calibration_pairs integer NOT NULL DEFAULT 0,
 	options jsonb NOT NULL DEFAULT '{}',
+	cost jsonb NOT NULL DEFAULT '{}',
 	fitted timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (model, kind),
 	CHECK (cardinality(calibration_at) = cardinality(calibration_grade))

@@ -1,8 +1,11 @@
 /*
  * Open addressing with linear probing for queries, pairs and pages; texts in
- * chunks of their own; the cells of a pair in a chain, which is short because a
- * pair is shown at few positions. Arrays double, so the arena holds at most twice
- * what they need.
+ * chunks of their own. Arrays double, so the arena holds at most twice what they
+ * need.
+ *
+ * A table of many pairs does not fit a cache, and each look at it would wait for
+ * memory. So impressions are staged: what the next STAGE of them need is fetched
+ * together, in three steps (slot, pair, cells), and then counted in their order.
  */
 #include "core/click/group.h"
 
@@ -13,6 +16,11 @@
 #define CHUNK_BYTES ((size_t) 1 << 20)
 #define NONE UINT32_MAX
 #define INITIAL 1024
+#define STAGE 64
+#define STAGE_BYTES 8192
+/* Document ids up to this length are compared without leaving the record of the pair. */
+#define PREFIX 24
+#define CELL_CLASSES 16
 
 typedef struct Slot {
 	uint32_t tag;   /* upper half of the hash */
@@ -25,10 +33,41 @@ typedef struct Table {
 	uint32_t used;
 } Table;
 
-typedef struct ChainedCell {
-	SermClickCell cell;
-	uint32_t next;
-} ChainedCell;
+typedef struct Cell {
+	uint16_t position;
+	uint16_t previous;
+	uint32_t shown;
+	uint32_t clicked;
+} Cell;
+
+/* One cache line. */
+typedef struct Pair {
+	uint64_t hash;
+	const char *doc_id;
+	Cell *cells;
+	uint32_t length; /* of the document id */
+	uint32_t query;
+	uint16_t cell_count;
+	uint16_t cell_class; /* room for 2 << cell_class cells */
+	uint32_t unused;
+	char prefix[PREFIX];
+} Pair;
+
+typedef struct Totals {
+	uint64_t shown;
+	uint64_t clicked;
+} Totals;
+
+/* An impression that waits to be counted. */
+typedef struct Staged {
+	uint64_t hash;
+	SermClickText doc_id;
+	uint32_t query;
+	uint32_t pair; /* a guess by the tag alone, NONE: none */
+	uint16_t position;
+	bool clicked;
+	bool page_starts;
+} Staged;
 
 typedef struct Query {
 	SermClickText text;
@@ -49,11 +88,13 @@ struct SermClickGrouping {
 	Table query_table, pair_table, page_table;
 	Query *queries;
 	uint32_t query_count, query_capacity;
-	SermClickPair *pairs;
-	uint64_t *pair_hash;
-	uint32_t pair_count, pair_capacity, hash_capacity;
-	ChainedCell *cells;
-	uint32_t cell_count, cell_capacity;
+	Pair *pairs;
+	uint32_t pair_count, pair_capacity;
+	Totals *totals; /* [pair_count], NULL before serm_click_grouped() */
+	char *cell_chunk;
+	size_t cell_chunk_left;
+	void *free_cells[CELL_CLASSES]; /* arrays that were outgrown, each pointing to the next */
+	size_t cell_count;
 	PageGroup *pages;
 	uint32_t page_count, page_capacity;
 	SermClickResult *results;
@@ -64,6 +105,10 @@ struct SermClickGrouping {
 	SermClickResult page[SERM_CLICK_POSITIONS_MAX]; /* the page that is being read */
 	uint32_t page_length;
 	uint64_t pages_seen;
+	Staged stage[STAGE];
+	uint32_t staged;
+	char stage_bytes[STAGE_BYTES];
+	uint32_t stage_used;
 };
 
 /* Eight bytes a step: long ids and queries are hashed once per row. Not stored, so free to change. */
@@ -126,7 +171,7 @@ hash_at(const SermClickGrouping *grouping, const Table *table, uint32_t index)
 {
 	if (table == &grouping->query_table)
 		return grouping->queries[index].hash;
-	return table == &grouping->pair_table ? grouping->pair_hash[index] : grouping->pages[index].hash;
+	return table == &grouping->pair_table ? grouping->pairs[index].hash : grouping->pages[index].hash;
 }
 
 /* Keep the table at most half full. */
@@ -209,6 +254,13 @@ find_query(const SermClickGrouping *grouping, SermClickText text, uint64_t hash)
 	}
 }
 
+static bool
+is_pair(const Pair *pair, uint32_t query, SermClickText doc_id)
+{
+	return pair->query == query && pair->length == doc_id.length &&
+	       memcmp(doc_id.length <= PREFIX ? pair->prefix : pair->doc_id, doc_id.bytes, doc_id.length) == 0;
+}
+
 static uint32_t
 find_pair(const SermClickGrouping *grouping, uint32_t query, SermClickText doc_id, uint64_t hash)
 {
@@ -216,12 +268,9 @@ find_pair(const SermClickGrouping *grouping, uint32_t query, SermClickText doc_i
 
 	for (uint32_t at = (uint32_t) hash & (table->capacity - 1);; at = (at + 1) & (table->capacity - 1)) {
 		const Slot *slot = &table->slots[at];
-		const SermClickPair *pair;
 
-		if (slot->index == NONE)
-			return NONE;
-		pair = &grouping->pairs[slot->index];
-		if (slot->tag == (uint32_t) (hash >> 32) && pair->query == query && same_text(pair->doc_id, doc_id))
+		if (slot->index == NONE ||
+		    (slot->tag == (uint32_t) (hash >> 32) && is_pair(&grouping->pairs[slot->index], query, doc_id)))
 			return slot->index;
 	}
 }
@@ -257,60 +306,89 @@ query_number(SermClickGrouping *grouping, SermClickText text, uint32_t *number)
 }
 
 static SermStatus
-pair_number(
-    SermClickGrouping *grouping, uint32_t query, SermClickText doc_id, uint32_t *number, SermError *error)
+add_pair(SermClickGrouping *grouping, const Staged *staged, uint32_t *number, SermError *error)
 {
-	uint64_t hash = hash_of(doc_id.bytes, doc_id.length, grouping->queries[query].hash);
-	SermClickPair *pair;
+	SermClickText kept;
+	Pair *pair;
 
-	*number = find_pair(grouping, query, doc_id, hash);
-	if (*number != NONE)
-		return SERM_OK;
 	if (grouping->pair_count >= grouping->pairs_max)
 		return serm_fail(error, SERM_ERR_LIMIT,
 		    "the search log has more than %u distinct pairs in this window", grouping->pairs_max);
 	if (!grow_table(grouping, &grouping->pair_table) ||
 	    !reserve(grouping->arena, (void **) &grouping->pairs, grouping->pair_count, &grouping->pair_capacity,
-	        sizeof(SermClickPair)) ||
-	    !reserve(grouping->arena, (void **) &grouping->pair_hash, grouping->pair_count,
-	        &grouping->hash_capacity, sizeof(uint64_t)))
+	        sizeof(Pair)) ||
+	    !keep_text(grouping, staged->doc_id, &kept))
 		return no_memory(error);
 	pair = &grouping->pairs[grouping->pair_count];
-	*pair = (SermClickPair){.query = query, .first_cell = NONE};
-	if (!keep_text(grouping, doc_id, &pair->doc_id))
-		return no_memory(error);
-	grouping->pair_hash[grouping->pair_count] = hash;
+	*pair = (Pair){.hash = staged->hash, .doc_id = kept.bytes, .length = kept.length, .query = staged->query};
+	memcpy(pair->prefix, kept.bytes, kept.length < PREFIX ? kept.length : PREFIX);
 	*number = grouping->pair_count++;
-	put_slot(&grouping->pair_table, hash, *number);
+	put_slot(&grouping->pair_table, staged->hash, *number);
 	grouping->pair_table.used++;
 	return SERM_OK;
 }
 
+/* Room for twice as many cells of a pair; what it outgrows is kept for another pair. */
+static bool
+grow_cells(SermClickGrouping *grouping, Pair *pair)
+{
+	uint16_t class = pair->cell_count == 0 ? 0 : pair->cell_class + 1;
+	size_t size = ((size_t) 2 << class) * sizeof(Cell);
+	Cell *cells;
+
+	if (class >= CELL_CLASSES)
+		return false;
+	cells = grouping->free_cells[class];
+	if (cells != NULL)
+		memcpy(&grouping->free_cells[class], cells, sizeof(void *));
+	else {
+		if (size > grouping->cell_chunk_left) {
+			grouping->cell_chunk_left = size > CHUNK_BYTES ? size : CHUNK_BYTES;
+			grouping->cell_chunk = serm_arena_reserve(grouping->arena, grouping->cell_chunk_left);
+			if (grouping->cell_chunk == NULL) {
+				grouping->cell_chunk_left = 0;
+				return false;
+			}
+		}
+		cells = (Cell *) grouping->cell_chunk;
+		grouping->cell_chunk += size;
+		grouping->cell_chunk_left -= size;
+	}
+	if (pair->cell_count > 0) {
+		memcpy(cells, pair->cells, pair->cell_count * sizeof(Cell));
+		memcpy(pair->cells, &grouping->free_cells[pair->cell_class], sizeof(void *));
+		grouping->free_cells[pair->cell_class] = pair->cells;
+	}
+	pair->cells = cells;
+	pair->cell_class = class;
+	return true;
+}
+
 static SermStatus
-add_cell(SermClickGrouping *grouping, uint32_t pair, uint32_t position, uint32_t previous, bool clicked,
+add_cell(SermClickGrouping *grouping, uint32_t number, uint32_t position, uint32_t previous, bool clicked,
     SermError *error)
 {
-	uint32_t at = grouping->pairs[pair].first_cell;
-	ChainedCell *chained;
+	Pair *pair = &grouping->pairs[number];
+	uint32_t at = 0;
+	Cell *cell;
 
-	for (; at != NONE; at = grouping->cells[at].next)
-		if (grouping->cells[at].cell.position == position && grouping->cells[at].cell.previous == previous)
-			break;
-	if (at == NONE) {
-		if (!reserve(grouping->arena, (void **) &grouping->cells, grouping->cell_count,
-		        &grouping->cell_capacity, sizeof(ChainedCell)))
+	while (at < pair->cell_count &&
+	       (pair->cells[at].position != position || pair->cells[at].previous != previous))
+		at++;
+	if (at == pair->cell_count) {
+		bool full = at == 0 || at == (uint32_t) 2 << pair->cell_class;
+
+		if (full && !grow_cells(grouping, pair))
 			return no_memory(error);
-		at = grouping->cell_count++;
-		grouping->cells[at] = (ChainedCell){
-		    .cell = {.pair = pair, .position = (uint16_t) position, .previous = (uint16_t) previous},
-		    .next = grouping->pairs[pair].first_cell};
-		grouping->pairs[pair].first_cell = at;
+		pair->cells[at] = (Cell){.position = (uint16_t) position, .previous = (uint16_t) previous};
+		pair->cell_count++;
+		grouping->cell_count++;
 	}
-	chained = &grouping->cells[at];
+	cell = &pair->cells[at];
 	/* A cell that is full counts no more: its rate is known to nine digits. */
-	if (chained->cell.shown < UINT32_MAX) {
-		chained->cell.shown++;
-		chained->cell.clicked += clicked;
+	if (cell->shown < UINT32_MAX) {
+		cell->shown++;
+		cell->clicked += clicked;
 	}
 	return SERM_OK;
 }
@@ -374,33 +452,97 @@ end_page(SermClickGrouping *grouping, SermError *error)
 	return status;
 }
 
+/* Count one impression whose memory has been fetched. */
+static SermStatus
+count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error)
+{
+	uint32_t number = staged->pair;
+	SermStatus status = SERM_OK;
+
+	if (grouping->input != SERM_CLICK_BY_POSITION && staged->page_starts)
+		status = end_page(grouping, error);
+	if (number == NONE || !is_pair(&grouping->pairs[number], staged->query, staged->doc_id))
+		number = find_pair(grouping, staged->query, staged->doc_id, staged->hash);
+	if (status == SERM_OK && number == NONE)
+		status = add_pair(grouping, staged, &number, error);
+	if (status != SERM_OK)
+		return status;
+	if (grouping->input == SERM_CLICK_BY_POSITION)
+		return add_cell(grouping, number, staged->position, 0, staged->clicked, error);
+	if (grouping->page_length < SERM_CLICK_POSITIONS_MAX)
+		grouping->page[grouping->page_length++] =
+		    (SermClickResult){number, staged->position, staged->clicked};
+	return SERM_OK;
+}
+
+static SermStatus
+flush_stage(SermClickGrouping *grouping, SermError *error)
+{
+	const Table *table = &grouping->pair_table;
+	SermStatus status = SERM_OK;
+
+	/* The slots were asked for when the impressions were staged. */
+	for (uint32_t i = 0; i < grouping->staged; i++) {
+		Staged *staged = &grouping->stage[i];
+		uint32_t at = (uint32_t) staged->hash & (table->capacity - 1);
+
+		while (table->slots[at].index != NONE && table->slots[at].tag != (uint32_t) (staged->hash >> 32))
+			at = (at + 1) & (table->capacity - 1);
+		staged->pair = table->slots[at].index;
+		if (staged->pair != NONE)
+			__builtin_prefetch(&grouping->pairs[staged->pair], 1);
+	}
+	for (uint32_t i = 0; i < grouping->staged; i++)
+		if (grouping->stage[i].pair != NONE && grouping->input == SERM_CLICK_BY_POSITION) {
+			const char *cells = (const char *) grouping->pairs[grouping->stage[i].pair].cells;
+
+			__builtin_prefetch(cells, 1);
+			__builtin_prefetch(cells + 64, 1);
+		}
+	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
+		status = count_staged(grouping, &grouping->stage[i], error);
+	grouping->staged = 0;
+	grouping->stage_used = 0;
+	return status;
+}
+
 SermStatus
 serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText doc_id, uint32_t position,
     bool clicked, bool page_starts, SermError *error)
 {
+	bool fits = doc_id.length <= STAGE_BYTES;
 	SermStatus status = SERM_OK;
-	uint32_t number, pair;
+	Staged *staged;
+	uint32_t number;
 
 	if (position < 1)
 		return serm_fail(error, SERM_ERR_INVALID, "an impression has position 0");
 	if (position > SERM_CLICK_POSITIONS_MAX)
 		position = SERM_CLICK_POSITIONS_MAX;
-	if (!query_number(grouping, query, &number))
-		return no_memory(error);
-	if (grouping->input != SERM_CLICK_BY_POSITION && page_starts)
-		status = end_page(grouping, error);
-	if (status == SERM_OK)
-		status = pair_number(grouping, number, doc_id, &pair, error);
+	if (grouping->staged == STAGE || (fits ? grouping->stage_used + doc_id.length > STAGE_BYTES : true))
+		status = flush_stage(grouping, error);
 	if (status != SERM_OK)
 		return status;
-	if (grouping->input != SERM_CLICK_BY_POSITION && grouping->page_length == SERM_CLICK_POSITIONS_MAX)
-		return SERM_OK;
-	grouping->pairs[pair].shown++;
-	grouping->pairs[pair].clicked += clicked;
-	if (grouping->input == SERM_CLICK_BY_POSITION)
-		return add_cell(grouping, pair, position, 0, clicked, error);
-	grouping->page[grouping->page_length++] = (SermClickResult){pair, (uint16_t) position, clicked};
-	return SERM_OK;
+	if (!query_number(grouping, query, &number))
+		return no_memory(error);
+	if (fits) {
+		char *copy = &grouping->stage_bytes[grouping->stage_used];
+
+		memcpy(copy, doc_id.bytes, doc_id.length);
+		grouping->stage_used += doc_id.length;
+		doc_id.bytes = copy;
+	}
+	staged = &grouping->stage[grouping->staged++];
+	*staged = (Staged){.hash = hash_of(doc_id.bytes, doc_id.length, grouping->queries[number].hash),
+	    .doc_id = doc_id,
+	    .query = number,
+	    .position = (uint16_t) position,
+	    .clicked = clicked,
+	    .page_starts = page_starts};
+	__builtin_prefetch(
+	    &grouping->pair_table.slots[(uint32_t) staged->hash & (grouping->pair_table.capacity - 1)]);
+	/* A text that is too long to be copied is gone after this call. */
+	return fits ? SERM_OK : flush_stage(grouping, error);
 }
 
 uint32_t
@@ -417,35 +559,71 @@ serm_click_find(SermClickGrouping *grouping, SermClickText query, SermClickText 
 	    grouping, number, doc_id, hash_of(doc_id.bytes, doc_id.length, grouping->queries[number].hash));
 }
 
+static void
+count_totals(SermClickGrouping *grouping)
+{
+	for (uint32_t p = 0; p < grouping->pair_count; p++)
+		for (uint32_t i = 0; i < grouping->pairs[p].cell_count; i++) {
+			grouping->totals[p].shown += grouping->pairs[p].cells[i].shown;
+			grouping->totals[p].clicked += grouping->pairs[p].cells[i].clicked;
+		}
+	for (uint32_t g = 0; g < grouping->page_count; g++)
+		for (uint32_t i = 0; i < grouping->pages[g].result_count; i++) {
+			const SermClickResult *result = &grouping->results[grouping->pages[g].start + i];
+
+			grouping->totals[result->pair].shown += grouping->pages[g].count;
+			grouping->totals[result->pair].clicked += result->clicked ? grouping->pages[g].count : 0;
+		}
+}
+
 SermStatus
 serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *error)
 {
-	SermStatus status = end_page(grouping, error);
-	SermClickCell *cells =
-	    serm_arena_reserve(grouping->arena, (grouping->cell_count + (size_t) 1) * sizeof(SermClickCell));
-	SermClickPage *pages =
-	    serm_arena_reserve(grouping->arena, (grouping->page_count + (size_t) 1) * sizeof(SermClickPage));
+	SermStatus status = flush_stage(grouping, error);
+	SermClickCell *cells;
+	SermClickPage *pages;
 	size_t count = 0;
 
+	if (status == SERM_OK)
+		status = end_page(grouping, error);
 	if (status != SERM_OK)
 		return status;
-	if (cells == NULL || pages == NULL)
+	cells = serm_arena_reserve(grouping->arena, (grouping->cell_count + 1) * sizeof(SermClickCell));
+	pages = serm_arena_reserve(grouping->arena, (grouping->page_count + (size_t) 1) * sizeof(SermClickPage));
+	grouping->totals = serm_arena_array(grouping->arena, grouping->pair_count, sizeof(Totals));
+	if (cells == NULL || pages == NULL || grouping->totals == NULL)
 		return no_memory(error);
 	for (uint32_t p = 0; p < grouping->pair_count; p++)
-		for (uint32_t at = grouping->pairs[p].first_cell; at != NONE; at = grouping->cells[at].next)
-			cells[count++] = grouping->cells[at].cell;
+		for (uint32_t i = 0; i < grouping->pairs[p].cell_count; i++) {
+			const Cell *cell = &grouping->pairs[p].cells[i];
+
+			cells[count++] = (SermClickCell){p, cell->position, cell->previous, cell->shown, cell->clicked};
+		}
 	for (uint32_t i = 0; i < grouping->page_count; i++)
 		pages[i] = (SermClickPage){&grouping->results[grouping->pages[i].start],
 		    grouping->pages[i].result_count, grouping->pages[i].count};
+	count_totals(grouping);
 	*data = (SermClickData){cells, count, pages, grouping->page_count, grouping->pair_count};
 	return SERM_OK;
 }
 
-const SermClickPair *
-serm_click_pairs(const SermClickGrouping *grouping, uint32_t *count)
+uint32_t
+serm_click_pair_count(const SermClickGrouping *grouping)
 {
-	*count = grouping->pair_count;
-	return grouping->pairs;
+	return grouping->pair_count;
+}
+
+SermClickPair
+serm_click_pair(const SermClickGrouping *grouping, uint32_t pair)
+{
+	const Pair *record = &grouping->pairs[pair];
+	SermClickPair result = {.doc_id = {record->doc_id, record->length}, .query = record->query};
+
+	if (grouping->totals != NULL) {
+		result.shown = grouping->totals[pair].shown;
+		result.clicked = grouping->totals[pair].clicked;
+	}
+	return result;
 }
 
 SermClickText

@@ -14,11 +14,10 @@ typedef struct SermClickText {
 	uint32_t length;
 } SermClickText;
 
-/* Totals of a pair over all of its impressions. */
 typedef struct SermClickPair {
 	SermClickText doc_id;
 	uint32_t query; /* number of its query */
-	uint32_t first_cell;
+	/* Over all of its impressions; known once serm_click_grouped() was called. */
 	uint64_t shown;
 	uint64_t clicked;
 } SermClickPair;
@@ -29,20 +28,21 @@ typedef struct SermClickGrouping SermClickGrouping;
 extern SermClickGrouping *serm_click_grouping(SermArena *arena, SermClickInput input, uint32_t pairs_max);
 
 /*
- * One impression. `page_starts` where it is the first of a page; with
- * SERM_CLICK_BY_POSITION it does not matter. Within a page, rows come from the
- * top. Positions from SERM_CLICK_POSITIONS_MAX on count as one, and of a page that
+ * One impression. A batch of them is looked up together, so an error may tell of an earlier one.
+ * `page_starts` where it is the first of a page; with SERM_CLICK_BY_POSITION it does not matter. Within a
+ * page, rows come from the top. Positions from SERM_CLICK_POSITIONS_MAX on count as one, and of a page that
  * is longer only so many results. Errors: LIMIT more than pairs_max pairs, INVALID position 0, MEMORY.
  */
 extern SermStatus serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText doc_id,
     uint32_t position, bool clicked, bool page_starts, SermError *error);
 
-/* Number of a pair that was seen, else SERM_CLICK_UNKNOWN. */
+/* Number of a pair that was seen, else SERM_CLICK_UNKNOWN; after serm_click_grouped(). */
 extern uint32_t serm_click_find(SermClickGrouping *grouping, SermClickText query, SermClickText doc_id);
 
 /* The counts; nothing may be added after. */
 extern SermStatus serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *error);
-extern const SermClickPair *serm_click_pairs(const SermClickGrouping *grouping, uint32_t *count);
+extern uint32_t serm_click_pair_count(const SermClickGrouping *grouping);
+extern SermClickPair serm_click_pair(const SermClickGrouping *grouping, uint32_t pair);
 extern SermClickText serm_click_query(const SermClickGrouping *grouping, uint32_t query);
 extern uint64_t serm_click_pages_seen(const SermClickGrouping *grouping);
 

@@ -5,6 +5,7 @@
 #include "pg/mine/click.h"
 
 #include <math.h>
+#include <sys/resource.h>
 
 #include "core/stats/isotonic.h"
 #include "miscadmin.h"
@@ -29,6 +30,7 @@ typedef struct Fitting {
 	SermClickData data;
 	SermClickModel fitted;
 	SermClickEvidence evidence;
+	double cpu_start, cpu_read, cpu_fitted; /* seconds of processor of this process */
 	int level;
 } Fitting;
 
@@ -42,6 +44,16 @@ static const SermOption option_table[] = {
     {"iterations", SERM_OPTION_INT, offsetof(Fitting, iterations_max), 1, 100000, NULL},
     {"clip", SERM_OPTION_REAL, offsetof(Fitting, options) + offsetof(SermClickOptions, clip), 1e-6, 1, NULL},
 };
+
+static double
+cpu_seconds(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (double) (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+	       1e-6 * (double) (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
 
 static void
 read_options(Fitting *fitting, const Jsonb *options)
@@ -84,9 +96,7 @@ store_model(const Fitting *fitting)
 	bool pages = fitting->kind->input != SERM_CLICK_BY_POSITION;
 	bool satisfies = fitted->satisfaction != NULL;
 	uint64 clicks = 0;
-	uint32 pair_count;
 
-	(void) serm_click_pairs(fitting->grouping, &pair_count);
 	for (int k = 0; k < SERM_CLICK_POSITIONS_MAX; k++)
 		clicks += fitting->evidence.clicked_at[k];
 	{
@@ -95,7 +105,8 @@ store_model(const Fitting *fitting)
 		    optional_time(fitting->window.has_until, fitting->window.until),
 		    SERM_INT8((int64) fitted->impressions), SERM_INT8((int64) clicks),
 		    pages ? SERM_INT8((int64) serm_click_pages_seen(fitting->grouping)) : SERM_NULL(INT8OID),
-		    SERM_INT8((int64) pair_count), SERM_FLOAT8(fitted->log_likelihood / (double) fitted->impressions),
+		    SERM_INT8((int64) serm_click_pair_count(fitting->grouping)),
+		    SERM_FLOAT8(fitted->log_likelihood / (double) fitted->impressions),
 		    SERM_INT4((int32) fitted->iterations), SERM_BOOL(fitted->converged),
 		    SERM_FLOAT8(fitted->kind->ratio ? 1.0 : fitted->attractiveness_mean),
 		    satisfies ? SERM_FLOAT8(fitted->satisfaction_mean) : SERM_NULL(FLOAT8OID),
@@ -136,7 +147,7 @@ float_array(const double *values, uint32 count)
 
 /* Pairs `first` to `first + count - 1` in one statement. */
 static void
-store_pairs_from(const Fitting *fitting, const SermClickPair *pairs, uint32 first, uint32 count)
+store_pairs_from(const Fitting *fitting, uint32 first, uint32 count)
 {
 	Datum *queries = palloc(count * sizeof(Datum)), *ids = palloc(count * sizeof(Datum));
 	double *values[6];
@@ -145,16 +156,17 @@ store_pairs_from(const Fitting *fitting, const SermClickPair *pairs, uint32 firs
 		values[column] = palloc(count * sizeof(double));
 	for (uint32 i = 0; i < count; i++) {
 		uint32 p = first + i;
-		double shown = (double) Max(pairs[p].shown, 1);
+		SermClickPair pair = serm_click_pair(fitting->grouping, p);
+		double shown = (double) Max(pair.shown, 1);
 
-		queries[i] = text_datum(serm_click_query(fitting->grouping, pairs[p].query));
-		ids[i] = text_datum(pairs[p].doc_id);
+		queries[i] = text_datum(serm_click_query(fitting->grouping, pair.query));
+		ids[i] = text_datum(pair.doc_id);
 		values[0][i] = fitting->fitted.attractiveness[p];
 		values[1][i] = fitting->fitted.satisfaction != NULL ? fitting->fitted.satisfaction[p] : 0;
 		values[2][i] = fitting->evidence.examined[p] / shown;
 		values[3][i] = fitting->evidence.inverse[p] / shown;
-		values[4][i] = (double) pairs[p].shown;
-		values[5][i] = (double) pairs[p].clicked;
+		values[4][i] = (double) pair.shown;
+		values[5][i] = (double) pair.clicked;
 	}
 	{
 		SermParam params[10] = {SERM_TEXT(fitting->model->name), SERM_TEXT(fitting->kind->name),
@@ -178,15 +190,14 @@ store_pairs_from(const Fitting *fitting, const SermClickPair *pairs, uint32 firs
 static void
 store_pairs(const Fitting *fitting)
 {
-	uint32 count;
-	const SermClickPair *pairs = serm_click_pairs(fitting->grouping, &count);
+	uint32 count = serm_click_pair_count(fitting->grouping);
 	MemoryContext batch =
 	    AllocSetContextCreate(CurrentMemoryContext, "serm click parameters", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(batch);
 
 	for (uint32 first = 0; first < count; first += ROWS_PER_INSERT) {
 		CHECK_FOR_INTERRUPTS();
-		store_pairs_from(fitting, pairs, first, Min(count - first, ROWS_PER_INSERT));
+		store_pairs_from(fitting, first, Min(count - first, ROWS_PER_INSERT));
 		MemoryContextReset(batch);
 	}
 	MemoryContextSwitchTo(previous);
@@ -279,6 +290,21 @@ calibrate(Fitting *fitting)
 	    SPI_OK_UPDATE, false, params, lengthof(params));
 }
 
+/* What the fit cost, in seconds of processor: a neighbour's work is not in it. */
+static void
+store_cost(const Fitting *fitting)
+{
+	double written = cpu_seconds();
+	SermParam params[] = {SERM_TEXT(fitting->model->name), SERM_TEXT(fitting->kind->name),
+	    SERM_FLOAT8(fitting->cpu_read - fitting->cpu_start),
+	    SERM_FLOAT8(fitting->cpu_fitted - fitting->cpu_read), SERM_FLOAT8(written - fitting->cpu_fitted)};
+
+	serm_spi_execute(
+	    "UPDATE serm.click_model AS c SET cost = pg_catalog.jsonb_build_object('read', $3, 'fit', $4,"
+	    " 'write', $5) WHERE c.model = $1 AND c.kind = $2",
+	    SPI_OK_UPDATE, false, params, lengthof(params));
+}
+
 static void
 tell(const Fitting *fitting)
 {
@@ -317,6 +343,7 @@ serm_fit_click_model(PG_FUNCTION_ARGS)
 	serm_host_init(&fitting->host, context,
 	    ARENA_BYTES_MIN + mul_size(ARENA_BYTES_PER_PAIR, (Size) serm_mine_pairs_max));
 
+	fitting->cpu_start = cpu_seconds();
 	fitting->level = serm_spi_begin(true);
 	MemoryContextSwitchTo(context);
 	fitting->model = serm_model_read(model);
@@ -324,11 +351,14 @@ serm_fit_click_model(PG_FUNCTION_ARGS)
 	    serm_click_log_read(&fitting->host, fitting->model, &fitting->window, fitting->kind->input);
 	/* No snapshot is held while EM runs. */
 	serm_spi_commit(&fitting->level);
+	fitting->cpu_read = cpu_seconds();
 	fit(fitting);
+	fitting->cpu_fitted = cpu_seconds();
 	store_model(fitting);
 	store_pairs(fitting);
 	store_positions(fitting);
 	calibrate(fitting);
+	store_cost(fitting);
 	serm_spi_commit(&fitting->level);
 	tell(fitting);
 	MemoryContextSwitchTo(previous);

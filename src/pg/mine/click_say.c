@@ -76,10 +76,9 @@ read_pairs(SermHost *host, SermClickModel *model, const SermModelRow *row, SermC
 	SermParam params[] = {SERM_TEXT(row->name), SERM_TEXT(model->kind->name)};
 	Oid types[] = {TEXTOID, TEXTOID};
 	Datum values[] = {params[0].value, params[1].value};
-	uint32 count;
+	uint32 count = serm_click_pair_count(grouping);
 	Portal portal;
 
-	(void) serm_click_pairs(grouping, &count);
 	model->attractiveness = MemoryContextAllocHuge(host->context, mul_size(Max(count, 1), sizeof(double)));
 	model->satisfaction = MemoryContextAllocHuge(host->context, mul_size(Max(count, 1), sizeof(double)));
 	for (uint32 i = 0; i < count; i++) {
