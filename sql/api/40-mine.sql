@@ -49,3 +49,14 @@ STABLE PARALLEL RESTRICTED ROWS 25 LANGUAGE sql BEGIN ATOMIC
 	 GROUP BY a.agent, b.agent, ta.n, tb.n ORDER BY a.agent COLLATE "C", b.agent COLLATE "C";
 END;
 COMMENT ON FUNCTION serm.mining_overlap(text, integer) IS 'what each mining agent adds: samples that two agents share, and of each agent (other = agent) those it alone found and how often the settled grade is a grade or more off the score';
+
+CREATE OR REPLACE FUNCTION serm.mine_next(model text DEFAULT NULL, budget integer DEFAULT 1000, lateness interval DEFAULT '1 hour',
+	options jsonb DEFAULT '{}')
+	RETURNS TABLE (since timestamptz, until timestamptz, events bigint, late bigint, samples bigint)
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 COST 100000 AS 'MODULE_PATHNAME', 'serm_mine_next';
+COMMENT ON FUNCTION serm.mine_next(text, integer, interval, jsonb) IS 'mine what came into the search log since the last call and store it as samples, in one transaction with the watermark; windows that got late impressions are mined again';
+
+CREATE OR REPLACE FUNCTION serm.check_log(log regclass, documents regclass DEFAULT NULL)
+	RETURNS TABLE (severity text, problem text, "column" text, rows bigint, remedy text)
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10 COST 100000 AS 'MODULE_PATHNAME', 'serm_check_log';
+COMMENT ON FUNCTION serm.check_log(regclass, regclass) IS 'every problem of a relation as a search log: what stops serm (error), what misleads it (warning), what it can do without (notice); no rows: none';

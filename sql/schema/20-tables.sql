@@ -172,6 +172,18 @@ CREATE TABLE serm.vote (
 );
 COMMENT ON TABLE serm.vote IS 'the answer of one reasoning path of one agent; a failure is a NULL grade with an error';
 
+CREATE TABLE serm.mined (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL CHECK (until > since),
+	events bigint NOT NULL,
+	samples bigint NOT NULL,
+	late bigint NOT NULL DEFAULT 0,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, until)
+);
+COMMENT ON TABLE serm.mined IS 'windows of the search log that serm.mine_next has mined: the impressions they held, the samples they gave, and the impressions that came late';
+
 CREATE TABLE serm.click_model (
 	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
 	kind text NOT NULL,

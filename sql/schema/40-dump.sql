@@ -9,6 +9,7 @@ SELECT pg_catalog.pg_extension_config_dump('serm.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.agent', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.prompt', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.vote', '');
+SELECT pg_catalog.pg_extension_config_dump('serm.mined', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.click_model', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.click_param', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.deployment_id_seq', '');

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(31);
+SELECT plan(34);
 
 -- --- the aggregates
 CREATE TABLE stream AS
@@ -96,6 +96,15 @@ UPDATE serm.model SET log = 'search_log' WHERE name = 'tap_drift';
 SELECT is_empty($$SELECT * FROM serm.drift('tap_drift', tstzrange('2026-03-01 00:00+00', '2026-03-08 00:00+00'), tstzrange('2026-03-08 00:00+00', '2026-03-15 00:00+00'), '{"effect": 0.99}') WHERE drifted$$,
 	'an effect that is asked for is a condition');
 SELECT cmp_ok(count(*), '<', 22::bigint, 'a sample of few rows does as well') FROM serm.drift('tap_drift', :before, :after, '{"rows": 400, "draws": 99, "level": 0.01, "seed": 3}');
+
+CREATE ROLE tap_drifter;
+SELECT serm.grant_access('tap_drifter', 'analyse') \g /dev/null
+GRANT SELECT ON search_log, product, small TO tap_drifter;
+SET ROLE tap_drifter;
+SELECT is((SELECT count(*) FROM serm.drift('tap_drift', :before, :after)), 21::bigint, 'who may analyse may look for drift');
+SELECT is((SELECT (serm.ks_shift(value, recent, unit)).recent_units FROM small), 20, 'and use its statistics');
+SELECT is_empty($$SELECT * FROM serm.click_relevance('tap_drift')$$, 'and click models');
+RESET ROLE;
 
 -- --- errors
 SELECT throws_ok($$SELECT * FROM serm.drift('tap_drift', 'empty', '[2026-03-08,2026-03-15)')$$, '22023', NULL, 'an empty window');
