@@ -102,7 +102,7 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed
+bench: bench-quality bench-speed bench-mine
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here
@@ -114,6 +114,13 @@ bench-speed-here: install-here build/bench_heads
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
 build/bench_heads: test/bench/heads.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+
+# Click models and mining: MINE_ROWS is the size of the log that is made for it.
+.PHONY: bench-mine bench-mine-here
+bench-mine: deps-bench
+	@$(MAKE) --no-print-directory bench-mine-here
+bench-mine-here: install-here
+	MINE_ROWS=$(or $(MINE_ROWS),10000000) $(CLUSTER) test/bench/mine.sh $(or $(DATA),../shared/data)
 
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
 build/quality_core: test/bench/quality_core.c build/core.a

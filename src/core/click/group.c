@@ -528,7 +528,8 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	if (fits) {
 		char *copy = &grouping->stage_bytes[grouping->stage_used];
 
-		memcpy(copy, doc_id.bytes, doc_id.length);
+		if (doc_id.length > 0)
+			memcpy(copy, doc_id.bytes, doc_id.length);
 		grouping->stage_used += doc_id.length;
 		doc_id.bytes = copy;
 	}
