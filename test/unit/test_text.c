@@ -2,6 +2,7 @@
 #include "core/base/hash.h"
 #include "core/base/rng.h"
 #include "core/base/utf8.h"
+#include "core/text/reader.h"
 #include "core/text/text.h"
 #include "unit.h"
 
@@ -155,6 +156,37 @@ test_hashes(SermArena *arena)
 	CHECK(words_of(text_of("Blue"), 64, arena).words[0].id == PIN_BLUE, "a word's id has seed 0");
 }
 
+/* The id of one ASCII word, and the hash of what its stem should be. */
+static uint32_t
+ascii_hash(const char *word, bool stemmed)
+{
+	uint32_t code_points[64];
+	uint32_t length = (uint32_t) strlen(word);
+
+	for (uint32_t i = 0; i < length; i++)
+		code_points[i] = (unsigned char) word[i];
+	return stemmed ? serm_text_word_id(code_points, length) : serm_text_hash(code_points, length, 0);
+}
+
+static void
+test_stems(void)
+{
+	static const char *const same[][2] = {{"lights", "light"}, {"box", "boxes"}, {"battery", "batteries"},
+	    {"tapes", "tape"}, {"glasses", "glass"}, {"flor", "flores"}, {"keys", "key"}, {"toys", "toy"},
+	    {"dishes", "dish"}, {"trays", "tray"}};
+	static const char *const apart[][2] = {{"note", "not"}, {"bus", "bu"}, {"glass", "glas"},
+	    {"basis", "basi"}, {"gas", "ga"}, {"pine", "pin"}, {"cactus", "cactu"}};
+	static const char *const stems[][2] = {{"", ""}, {"s", "s"}, {"y", "y"}, {"es", "es"}, {"abs", "abs"},
+	    {"lights", "light"}, {"boxes", "box"}, {"battery", "batteri"}, {"12", "12"}};
+
+	for (size_t i = 0; i < SERM_LENGTH(same); i++)
+		CHECK(ascii_hash(same[i][0], true) == ascii_hash(same[i][1], true), same[i][0]);
+	for (size_t i = 0; i < SERM_LENGTH(apart); i++)
+		CHECK(ascii_hash(apart[i][0], true) != ascii_hash(apart[i][1], true), apart[i][0]);
+	for (size_t i = 0; i < SERM_LENGTH(stems); i++)
+		CHECK(ascii_hash(stems[i][0], true) == ascii_hash(stems[i][1], false), "the stem is hashed");
+}
+
 static uint64_t
 key_of(const char *query, SermArena *arena)
 {
@@ -282,12 +314,44 @@ test_fuzz(void)
 
 			bad += word->length == 0 || word->length > 64 || word->start != used;
 			bad += word->id != again.words[i].id ||
-			       word->id != serm_text_hash(words.code_points + used, word->length, 0);
+			       word->id != serm_text_word_id(words.code_points + used, word->length);
 			used += word->length;
 		}
 		serm_arena_free(&arena);
 	}
 	CHECK(bad == 0, "20,000 random texts give well-formed words, and a larger limit only adds some");
+}
+
+/* What a byte is, by both ways of looking at a block of them. */
+static void
+test_masks(void)
+{
+	unsigned char bytes[SERM_READER_BLOCK];
+	size_t bad = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 7);
+	for (int round = 0; round < 2000; round++) {
+		SermReaderMasks masks, portable;
+
+		/* Each byte at each place once, then any. */
+		for (int i = 0; i < SERM_READER_BLOCK; i++)
+			bytes[i] = round < 256 ? (unsigned char) (round + i) : (unsigned char) serm_rng_below(&rng, 256);
+		serm_reader_masks(bytes, &masks);
+		serm_reader_masks_portable(bytes, &portable);
+		bad += memcmp(&masks, &portable, sizeof(masks)) != 0;
+		for (int i = 0; i < SERM_READER_BLOCK; i++) {
+			unsigned char byte = bytes[i];
+			bool letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+
+			bad += (masks.letters >> i & 1) != letter;
+			bad += (masks.digits >> i & 1) != (byte >= '0' && byte <= '9');
+			bad += (masks.joins >> i & 1) != (byte == '.' || byte == ',');
+			bad += (masks.apostrophes >> i & 1) != (byte == '\'');
+			bad += (masks.others >> i & 1) != (byte >= 0x80);
+		}
+	}
+	CHECK(bad == 0, "what the bytes of a block are");
 }
 
 int
@@ -296,10 +360,12 @@ main(void)
 	SermArena arena = unit_arena();
 
 	test_table(&arena);
+	test_stems();
 	test_hashes(&arena);
 	test_query_key(&arena);
 	test_split(&arena);
 	test_limits(&arena);
+	test_masks();
 	test_fuzz();
 	serm_arena_free(&arena);
 	DONE();

@@ -4,8 +4,8 @@
  * 59-64 kernels of the title (mu 1, .8, .6, .4, .2, 0), 65-70 of the body,
  * 71 dot of the title, 72 dot of the body.
  *
- * Stems are the words themselves, so each stem feature repeats its word
- * feature; the places are kept for models that are trained with stems.
+ * A word is identified by its stem (S3), so what the literature computes on
+ * words and on stems is the same here; both places are kept.
  */
 #include "core/model/features.h"
 
@@ -114,6 +114,7 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	status = serm_text_words(text, SERM_QUERY_WORDS_MAX, arena, &words, error);
 	if (status != SERM_OK)
 		return status;
+	query->level = serm_vector_level();
 	query->idf_max = log(1 + (statistics->document_count + 0.5) / 0.5);
 	collect_terms(statistics, &words, query);
 	fill_failure(query);
@@ -128,6 +129,12 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 		query->serial = ++embedding->cache->query_count;
 	*parsed = query;
 	return SERM_OK;
+}
+
+void
+serm_features_limit(SermParsedQuery *query, SermVectorLevel level)
+{
+	query->level = level < serm_vector_level() ? level : serm_vector_level();
 }
 
 /* Largest of idf * strength over the terms, as a share of the largest idf there can be. */

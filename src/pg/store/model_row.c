@@ -3,6 +3,8 @@
  */
 #include "pg/serm.h"
 
+#include <math.h>
+
 #include "utils/array.h"
 
 #include "pg/store/internal.h"
@@ -18,6 +20,9 @@ const SermOption serm_model_option_table[] = {
     {"quorum", SERM_OPTION_REAL, FIELD(quorum), .01, 1, NULL},
     {"labels", SERM_OPTION_TEXT, FIELD(labels), 0, 0, "posterior, agreed"},
     {"evidence", SERM_OPTION_TEXT, FIELD(evidence), 0, 0, NULL},
+    {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
+    {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
+    {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
 };
 const int serm_model_option_count = lengthof(serm_model_option_table);
 
@@ -31,8 +36,14 @@ static SermPlan names_plan = {
 void
 serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
 {
-	const SermModelOptions defaults = {
-	    .test_share = .2, .rule = "unanimous", .quorum = 2.0 / 3.0, .labels = "posterior", .evidence = NULL};
+	const SermModelOptions defaults = {.test_share = .2,
+	    .rule = "unanimous",
+	    .quorum = 2.0 / 3.0,
+	    .labels = "posterior",
+	    .evidence = NULL,
+	    .budget = NAN,
+	    .budget_round = NAN,
+	    .budget_day = NAN};
 
 	*options = defaults;
 	serm_options_read(given, serm_model_option_table, serm_model_option_count, options, what);

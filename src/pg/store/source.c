@@ -36,7 +36,8 @@ static const Contract contracts[] = {
         "log",
         {{"query", COLUMN_TEXT, false}, {"doc_id", COLUMN_TEXT, false}, {"shown_at", COLUMN_TIME, false},
             {"position", COLUMN_INTEGER, false}, {"clicked", COLUMN_BOOLEAN, false},
-            {"dwell_ms", COLUMN_INTEGER, true}, {"session_id", COLUMN_TEXT, true}, {"segment", COLUMN_TEXT, true}}},
+            {"dwell_ms", COLUMN_INTEGER, true}, {"session_id", COLUMN_TEXT, true},
+            {"segment", COLUMN_TEXT, true}}},
     [SERM_SOURCE_DOCUMENTS] = {"documents", "doc_id text, doc text", "documents",
         {{"doc_id", COLUMN_TEXT, false}, {"doc", COLUMN_TEXT, false}}},
 };
