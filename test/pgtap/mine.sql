@@ -212,8 +212,7 @@ SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2026-01-31', '2026-03-02'
 	'and gets its share');
 UPDATE serm.model SET log = 'impression' WHERE name = 'tap_mine';
 BEGIN;
-INSERT INTO product SELECT doc_id || '-copy', doc || ' today' FROM product WHERE doc_id = 'green-lamp';
-UPDATE product SET doc = doc || repeat(E'\nIt comes in a box with a manual and a warranty card of two years', 3) WHERE doc_id LIKE 'green-lamp%';
+INSERT INTO product SELECT doc_id || '-copy', upper(doc) || ' !' FROM product WHERE doc_id = 'green-lamp';
 INSERT INTO impression SELECT query, doc_id || '-copy', shown_at, position, clicked, dwell_ms FROM impression WHERE doc_id = 'green-lamp';
 SELECT cmp_ok(count(*), '>', 0::bigint, 'copies of a pair are mined') FROM serm.mine('tap_mine', budget => 100000, options => '{"include_judged": true}') AS a
 	JOIN serm.mine('tap_mine', budget => 100000, options => '{"include_judged": true}') AS b ON b.query = a.query AND b.doc_id = a.doc_id || '-copy';
