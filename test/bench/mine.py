@@ -228,7 +228,7 @@ def make_log(session, rows):
       FROM generate_series(0, {queries} * 15 + 15) AS n;
     VACUUM ANALYZE big_log; VACUUM ANALYZE big_doc;
     SELECT serm.create_model('big', log => 'big_log', documents => 'big_doc')""")
-    session.run("SET max_parallel_workers_per_gather = 0; SET jit = off; SET serm.mine_pairs_max = 20000000")
+    session.run("SET max_parallel_workers_per_gather = 0; SET jit = off; SET serm.mine_pairs_max = 20000000; SET serm.train_memory = '8GB'")
     return moment_of(pages // 4)
 
 
