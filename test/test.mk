@@ -116,7 +116,7 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed bench-annotate
+bench: bench-quality bench-speed bench-annotate bench-mine
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here build/bench_features
@@ -136,6 +136,13 @@ bench-cross: build/bench_encoder
 	@test -d build/bench/cross/node_modules/onnxruntime-node || ! command -v npm > /dev/null || \
 		npm install --prefix build/bench/cross --ignore-scripts --no-audit --no-fund --loglevel=error onnxruntime-node || true
 	@python3 test/bench/cross.py build/bench_encoder build/bench/cross $(or $(DATA),../shared/data)
+
+# Click models and mining: MINE_ROWS is the size of the log that is made for it.
+.PHONY: bench-mine bench-mine-here
+bench-mine: deps-bench
+	@$(MAKE) --no-print-directory bench-mine-here
+bench-mine-here: install-here
+	MINE_ROWS=$(or $(MINE_ROWS),10000000) $(CLUSTER) test/bench/mine.sh $(or $(DATA),../shared/data)
 
 bench-annotate: deps-test
 	@$(MAKE) --no-print-directory bench-annotate-here

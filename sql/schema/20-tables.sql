@@ -179,6 +179,63 @@ CREATE TABLE serm.vote (
 CREATE INDEX vote_key ON serm.vote (key) WHERE grade IS NOT NULL;
 COMMENT ON TABLE serm.vote IS 'the answer of one reasoning path of one agent; a failure is a NULL grade with an error';
 
+CREATE TABLE serm.mined (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL CHECK (until > since),
+	events bigint NOT NULL,
+	samples bigint NOT NULL,
+	late bigint NOT NULL DEFAULT 0,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, until)
+);
+COMMENT ON TABLE serm.mined IS 'windows of the search log that serm.mine_next has mined: the impressions they held, the samples they gave, and the impressions that came late';
+
+CREATE TABLE serm.click_model (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	kind text NOT NULL,
+	since timestamptz,
+	until timestamptz,
+	impressions bigint NOT NULL,
+	clicks bigint NOT NULL,
+	pages bigint,
+	pairs bigint NOT NULL,
+	log_likelihood double precision NOT NULL,
+	iterations integer NOT NULL,
+	converged boolean NOT NULL,
+	attractiveness double precision NOT NULL,
+	satisfaction double precision,
+	continuation double precision,
+	calibration_at double precision[],
+	calibration_grade double precision[],
+	calibration_pairs integer NOT NULL DEFAULT 0,
+	options jsonb NOT NULL DEFAULT '{}',
+	cost jsonb NOT NULL DEFAULT '{}',
+	fitted timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, kind),
+	CHECK (cardinality(calibration_at) = cardinality(calibration_grade))
+);
+COMMENT ON TABLE serm.click_model IS 'a click model fitted to the search log of a model: window, counts, log-likelihood per impression in nats, priors, and the curve from relevance to grade';
+
+CREATE TABLE serm.click_param (
+	model text NOT NULL,
+	kind text NOT NULL,
+	query text,
+	doc_id text,
+	"position" integer,
+	previous integer,
+	attractiveness double precision,
+	satisfaction double precision,
+	examination double precision,
+	ips double precision,
+	impressions bigint NOT NULL,
+	clicks bigint NOT NULL,
+	FOREIGN KEY (model, kind) REFERENCES serm.click_model ON DELETE CASCADE,
+	CHECK ((query IS NULL) = (doc_id IS NULL) AND (query IS NULL) = ("position" IS NOT NULL))
+);
+CREATE INDEX click_param_model ON serm.click_param (model, kind);
+COMMENT ON TABLE serm.click_param IS 'parameters of a fitted click model: of a pair (query, doc_id), of a position, or of a position below a click at position previous';
+
 CREATE TABLE serm._server (
 	server name PRIMARY KEY,
 	requests double precision NOT NULL DEFAULT 0,

@@ -68,10 +68,10 @@ read_cell(void *state, uint64 row)
 	reading->pairs += reading->count == 0 || key != reading->last;
 	reading->last = key;
 	reading->keys[reading->count] = key;
-	reading->cells[reading->count++] =
-	    (SermClickCell){reading->pairs - 1, (uint32) DatumGetInt32(serm_spi_value(row, 3, &null)),
-	        (uint32) DatumGetInt32(serm_spi_value(row, 4, &null)),
-	        (uint32) DatumGetInt32(serm_spi_value(row, 5, &null))};
+	reading->cells[reading->count++] = (SermClickCell){.pair = reading->pairs - 1,
+	    .position = (uint16) DatumGetInt32(serm_spi_value(row, 3, &null)),
+	    .shown = (uint32) DatumGetInt32(serm_spi_value(row, 4, &null)),
+	    .clicked = (uint32) DatumGetInt32(serm_spi_value(row, 5, &null))};
 	pfree(query);
 	pfree(doc_id);
 }
