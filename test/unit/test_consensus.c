@@ -448,6 +448,7 @@ static void
 test_drawn_gold(void)
 {
 	static const double share[GRADES] = {.5, .25, .15, .1};
+	static double weight[ITEMS];
 	SermJudgeLabels labels;
 	SermConsensusOptions options;
 	SermConsensus told, untold, full;
@@ -461,11 +462,13 @@ test_drawn_gold(void)
 		if (left[world.truth[i]]-- <= 0)
 			world.gold[i] = SERM_LABEL_MISSING;
 	untold = fit(&labels, &options);
-	options.grade_share = share;
+	for (size_t i = 0; i < ITEMS; i++)
+		weight[i] = share[world.truth[i]];
+	options.gold_weight = weight;
 	told = fit(&labels, &options);
 	CHECK(fabs(told.cut[0] - full.cut[0]) < .5 * fabs(untold.cut[0] - full.cut[0]),
-	    "the shares of the grades put the cuts right: %.2f, not %.2f, for %.2f", told.cut[0], untold.cut[0],
-	    full.cut[0]);
+	    "weights by the shares of the grades put the cuts right: %.2f, not %.2f, for %.2f", told.cut[0],
+	    untold.cut[0], full.cut[0]);
 	CHECK_NEAR(told.judge[GOOD].gold_kappa, full.judge[GOOD].gold_kappa, .08, "and the kappas");
 }
 

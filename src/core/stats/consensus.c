@@ -35,8 +35,7 @@ serm_consensus_defaults(SermConsensusOptions *options)
 }
 
 static SermStatus
-check_options(
-    const SermConsensusOptions *options, uint32_t grade_count, uint32_t judge_count, SermError *error)
+check_options(const SermConsensusOptions *options, uint32_t judge_count, size_t item_count, SermError *error)
 {
 	if (!(options->copy_kappa > 0.0 && options->copy_kappa <= 1.0))
 		return serm_fail(error, SERM_ERR_INVALID, "kappa %g of copies is outside 0..1", options->copy_kappa);
@@ -52,10 +51,10 @@ check_options(
 		if (!(options->say[j] > 0.0) || isinf(options->say[j]))
 			return serm_fail(
 			    error, SERM_ERR_INVALID, "the say %g of a judge must be above 0", options->say[j]);
-	for (uint32_t y = 0; options->grade_share != NULL && y < grade_count; y++)
-		if (!(options->grade_share[y] >= 0.0) || isinf(options->grade_share[y]))
+	for (size_t i = 0; options->gold_weight != NULL && i < item_count; i++)
+		if (!(options->gold_weight[i] > 0.0) || isinf(options->gold_weight[i]))
 			return serm_fail(
-			    error, SERM_ERR_INVALID, "the share %g of a grade is negative", options->grade_share[y]);
+			    error, SERM_ERR_INVALID, "the weight %g of a pair must be above 0", options->gold_weight[i]);
 	return SERM_OK;
 }
 
@@ -73,13 +72,12 @@ allocate(SermConsensusFit *fit)
 	consensus->grade_prior = serm_arena_array(fit->arena, grades, sizeof(double));
 	consensus->prior_scale = serm_arena_array(fit->arena, grades, sizeof(double));
 	consensus->threshold = serm_arena_array(fit->arena, grades, sizeof(double));
-	fit->gold_weight = serm_arena_array(fit->arena, grades, sizeof(double));
 	fit->met = serm_arena_array(fit->arena, judges * judges, sizeof(double));
 	fit->counts = serm_arena_array(fit->arena, grades * grades, sizeof(double));
 	if (consensus->judge == NULL || consensus->kappa == NULL || consensus->confusion == NULL ||
 	    consensus->cut == NULL || consensus->judge_cut == NULL || consensus->grade_prior == NULL ||
-	    consensus->prior_scale == NULL || consensus->threshold == NULL || fit->gold_weight == NULL ||
-	    fit->met == NULL || fit->counts == NULL)
+	    consensus->prior_scale == NULL || consensus->threshold == NULL || fit->met == NULL ||
+	    fit->counts == NULL)
 		return serm_fail(
 		    fit->error, SERM_ERR_MEMORY, "out of memory for the consensus of %zu judges", judges);
 	return SERM_OK;
@@ -138,10 +136,10 @@ scale_prior(SermConsensusFit *fit)
 
 		if (truth == SERM_LABEL_MISSING)
 			continue;
-		gold[truth] += fit->gold_weight[truth];
-		total += fit->gold_weight[truth];
+		gold[truth] += serm_consensus_weight(fit, i);
+		total += serm_consensus_weight(fit, i);
 		for (uint32_t y = 0; y < grades; y++)
-			model[y] += fit->gold_weight[truth] * labels->prior[i * grades + y];
+			model[y] += serm_consensus_weight(fit, i) * labels->prior[i * grades + y];
 	}
 	/* As if so many pairs more had shown the model to be right, spread as it spreads. */
 	for (uint32_t y = 0; y < grades; y++) {
@@ -220,8 +218,8 @@ cut_by_gold(const SermConsensusFit *fit, const double *value, Valued *valued, do
 
 		if (gold == SERM_LABEL_MISSING || isnan(value[i]))
 			continue;
-		valued[count++] = (Valued){value[i], fit->gold_weight[gold]};
-		mass[gold] += fit->gold_weight[gold];
+		valued[count++] = (Valued){value[i], serm_consensus_weight(fit, i)};
+		mass[gold] += serm_consensus_weight(fit, i);
 	}
 	if (count == 0)
 		return;
@@ -363,10 +361,10 @@ SermStatus
 serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *options, SermArena *arena,
     SermKeepGoing keep_going, void *context, SermConsensus *consensus, SermError *error)
 {
-	SermConsensusFit fit = {labels, options, consensus, arena, keep_going, context, NULL, NULL, NULL, error};
+	SermConsensusFit fit = {labels, options, consensus, arena, keep_going, context, NULL, NULL, error};
 	SermConfusionOptions confusion = options->confusion;
 	SermArenaMark mark;
-	SermStatus status = check_options(options, labels->grade_count, labels->judge_count, error);
+	SermStatus status = check_options(options, labels->judge_count, labels->item_count, error);
 
 	memset(consensus, 0, sizeof(*consensus));
 	consensus->rule = options->rule;

@@ -36,15 +36,14 @@ typedef enum SermConsensusRule {
 
 typedef struct SermConsensusOptions {
 	SermConsensusRule rule;
-	double copy_kappa;     /* in (0, 1]; default .75 */
-	size_t copy_items_min; /* labelled by both, before two judges may be copies; default 30 */
-	double shrink;         /* gold labels that weigh as much as the agreement; > 0, default 100 */
-	double cut_strength;   /* gold pairs that weigh as much as the cuts without gold; > 0, default 10 */
-	double vote_share;     /* of the votes in the soft target of WEIGHTED; in [0, 1], default .3 */
-	double keep;           /* share kept of each predicted grade; in (0, 1], default 1 */
-	const double *say;     /* [judge] factors > 0 that a person gave; NULL: 1 */
-	const double
-	    *grade_share; /* [grade] shares of the grades where gold was drawn from; NULL: those of gold */
+	double copy_kappa;         /* in (0, 1]; default .75 */
+	size_t copy_items_min;     /* labelled by both, before two judges may be copies; default 30 */
+	double shrink;             /* gold labels that weigh as much as the agreement; > 0, default 100 */
+	double cut_strength;       /* gold pairs that weigh as much as the cuts without gold; > 0, default 10 */
+	double vote_share;         /* of the votes in the soft target of WEIGHTED; in [0, 1], default .3 */
+	double keep;               /* share kept of each predicted grade; in (0, 1], default 1 */
+	const double *say;         /* [judge] factors > 0 that a person gave; NULL: 1 */
+	const double *gold_weight; /* [item] > 0 of pairs with gold that was not drawn at random; NULL: 1 */
 	SermConfusionOptions confusion; /* gold_min 0, the default: 40 with fewer than three judges, else 100 */
 } SermConsensusOptions;
 

@@ -18,9 +18,8 @@ typedef struct SermConsensusFit {
 	SermArena *arena;
 	SermKeepGoing keep_going;
 	void *context;
-	double *gold_weight; /* [grade]: of a gold pair by its grade */
-	double *met;         /* [judge][judge]: pairs labelled by both */
-	double *counts;      /* [grade][grade] */
+	double *met;    /* [judge][judge]: pairs labelled by both */
+	double *counts; /* [grade][grade] */
 	SermError *error;
 } SermConsensusFit;
 
@@ -42,7 +41,13 @@ serm_consensus_gold_of(const SermConsensusFit *fit, size_t item)
 	return fit->labels->gold == NULL ? SERM_LABEL_MISSING : fit->labels->gold[item];
 }
 
-/* Fill consensus->judge and ->kappa, and the weights of gold. */
+static inline double
+serm_consensus_weight(const SermConsensusFit *fit, size_t item)
+{
+	return fit->options->gold_weight == NULL ? 1.0 : fit->options->gold_weight[item];
+}
+
+/* Fill consensus->judge and ->kappa. */
 extern SermStatus serm_consensus_rate(SermConsensusFit *fit);
 /* The weighted mean of the labels less the levels of their judges; NAN without an answer. */
 extern double serm_consensus_mean(const SermConsensus *consensus, const int16_t *label);

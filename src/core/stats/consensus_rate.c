@@ -17,31 +17,6 @@
 
 /* --- how good each judge is */
 
-/* Gold that was drawn by grade is weighed back to the shares of the grades where it came from. */
-static void
-weigh_gold(SermConsensusFit *fit)
-{
-	uint32_t grades = fit->labels->grade_count;
-	const double *share = fit->options->grade_share;
-	double total = 0.0, there = 0.0;
-
-	for (uint32_t y = 0; y < grades; y++)
-		fit->gold_weight[y] = 0.0;
-	for (size_t i = 0; i < fit->labels->item_count; i++)
-		if (serm_consensus_gold_of(fit, i) != SERM_LABEL_MISSING) {
-			fit->gold_weight[serm_consensus_gold_of(fit, i)] += 1.0;
-			total += 1.0;
-		}
-	for (uint32_t y = 0; share != NULL && y < grades; y++)
-		there += fit->gold_weight[y] > 0.0 ? share[y] : 0.0;
-	for (uint32_t y = 0; y < grades; y++) {
-		double seen = fit->gold_weight[y];
-
-		fit->gold_weight[y] =
-		    share == NULL || !(there > 0.0) || seen == 0.0 ? 1.0 : share[y] / there * total / seen;
-	}
-}
-
 /* Quadratic kappa of the counts, shrunk by how few they are; NAN where it is not defined. */
 static SermStatus
 shrunk_kappa(const SermConsensusFit *fit, double n, double strength, double *kappa)
@@ -163,7 +138,8 @@ compare_with_gold(SermConsensusFit *fit, uint32_t j)
 		if (label == SERM_LABEL_MISSING || gold == SERM_LABEL_MISSING)
 			continue;
 		judge->gold++;
-		fit->counts[(size_t) gold * fit->labels->grade_count + (size_t) label] += fit->gold_weight[gold];
+		fit->counts[(size_t) gold * fit->labels->grade_count + (size_t) label] +=
+		    serm_consensus_weight(fit, i);
 	}
 	judge->gold_kappa = NAN;
 	if (judge->gold > 0 &&
@@ -281,7 +257,6 @@ serm_consensus_rate(SermConsensusFit *fit)
 {
 	SermStatus status = compare_judges(fit);
 
-	weigh_gold(fit);
 	for (uint32_t j = 0; j < fit->labels->judge_count && status == SERM_OK; j++)
 		status = compare_with_gold(fit, j);
 	if (status != SERM_OK)
