@@ -69,7 +69,7 @@ add_gold(SermRound *round)
 	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number),
 	    SERM_INT4(round->settings.gold), SERM_FLOAT4((float4) round->row->options.test_share)};
 
-	if (strcmp(round->row->options.labels, "posterior") != 0)
+	if (strcmp(round->row->options.labels, "agreed") == 0 && !serm_round_weighs(round))
 		return;
 	serm_spi_execute(
 	    psprintf("INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, reason)"
@@ -130,6 +130,8 @@ label_counts(const SermRoundLabels *labels)
 	serm_json_number(json, "settled", (double) labels->settled);
 	serm_json_number(json, "failed", (double) labels->failed);
 	serm_json_number(json, "judgments", (double) labels->judgments);
+	serm_json_number(json, "suspended", (double) labels->suspended);
+	serm_json_number(json, "extra_votes", (double) labels->extra_votes);
 	return serm_json_end(json);
 }
 
