@@ -31,7 +31,7 @@ CREATE FUNCTION strict_judge(query text, doc text) RETURNS integer LANGUAGE sql 
 CREATE FUNCTION half_known() RETURNS SETOF truth LANGUAGE sql STABLE AS
 	$$SELECT t.* FROM public.truth t WHERE (grade > 0 OR n % 6 = 0) AND (serm.split_of(query) = 'test' OR substr(md5(query), 1, 1) < '8')$$;
 
-SELECT FROM serm.create_model('tap_evolve', log => 'impression', documents => 'product');
+SELECT FROM serm.create_model('tap_evolve', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_evolve', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_evolve', '{"epochs": 10, "pretrain_epochs": 2}');
 SELECT FROM serm.add_agent('tap_evolve', 'kind_judge(text,text)'::regprocedure);
@@ -121,7 +121,7 @@ SELECT is(metrics -> 'gate' ->> 'rule', 'queries', 'too few test queries prove n
 SELECT is(phase, 'rejected', 'and promote nothing') FROM serm.round WHERE round = 3;
 
 -- --- the paper's rule: agreed grades only
-SELECT FROM serm.create_model('tap_plain', log => 'impression', documents => 'product', options => '{"labels": "agreed"}');
+SELECT FROM serm.create_model('tap_plain', log => 'impression', documents => 'product', options => '{"labels": "agreed", "rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_plain', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_plain', '{"epochs": 1, "pretrain_epochs": 1}');
 SELECT FROM serm.add_agent('tap_plain', 'kind_judge(text,text)'::regprocedure);
@@ -146,7 +146,7 @@ CREATE ROLE tap_evolver;
 SELECT FROM serm.grant_access('tap_evolver', 'operate');
 GRANT SELECT ON product, impression, truth TO tap_evolver;
 SET ROLE tap_evolver;
-SELECT FROM serm.create_model('tap_em', log => 'impression', documents => 'product');
+SELECT FROM serm.create_model('tap_em', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_em', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_em', '{"epochs": 1, "pretrain_epochs": 1}');
 SELECT FROM serm.add_agent('tap_em', 'kind_judge(text,text)'::regprocedure);
