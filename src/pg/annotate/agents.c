@@ -227,6 +227,7 @@ List *
 serm_agents_load(const SermModelRow *model, bool asking)
 {
 	SermParam params[] = {SERM_TEXT(model->name)};
+	MemoryContext context = CurrentMemoryContext;
 	List *agents = NIL;
 	ListCell *cell;
 
@@ -237,6 +238,8 @@ serm_agents_load(const SermModelRow *model, bool asking)
 	    "  WHERE p.oid = pg_catalog.to_regprocedure(a.judge)), true) FROM serm.agent a"
 	    " WHERE a.model = $1 AND a.active ORDER BY a.name COLLATE \"C\"",
 	    SPI_OK_SELECT, true, params, 1);
+	/* SPI leaves us in a context of its own, which ends with the transaction. */
+	MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		agents = lappend(agents, read_agent(i, model->options.min_reliability));
 	foreach (cell, agents) {

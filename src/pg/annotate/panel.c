@@ -59,6 +59,7 @@ find_judges(SermPanel *panel)
 	                 " JOIN serm.vote v ON v.sample = s.id AND v.grade IS NOT NULL"
 	                 " WHERE s.model = $1 AND s.id >= $2 ORDER BY 1, 2",
 	    SPI_OK_SELECT, false, params, lengthof(params));
+	MemoryContextSwitchTo(panel->context);
 	panel->judges = palloc(Max(SPI_processed, 1) * sizeof(SermPanelJudge));
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		const SermAgent *agent = find_agent(panel->agents, serm_spi_string(i, 1));
@@ -86,6 +87,7 @@ serm_panel_create(const SermModelRow *row, SermVoteRule rule, MemoryContext cont
 	panel->context = context;
 	serm_host_init(&panel->host, context, FIT_MEMORY_BYTES);
 	panel->agents = serm_agents_load(row, false);
+	MemoryContextSwitchTo(previous);
 	find_first(panel);
 	find_judges(panel);
 	MemoryContextSwitchTo(previous);
@@ -121,6 +123,7 @@ read_samples(SermPanel *panel)
 	int64 after = panel->count > 0 ? panel->ids[panel->count - 1] : panel->first - 1;
 	SermParam params[] = {SERM_TEXT(panel->row->name), SERM_INT8(after),
 	    SERM_FLOAT4((float4) panel->row->options.test_share), SERM_INT4(READ_SAMPLES)};
+	int samples;
 	bool null;
 
 	serm_spi_execute("SELECT s.id, s.agents = '" SERM_GOLD_MARK "', (SELECT j.grade FROM serm.judgment j"
@@ -132,6 +135,7 @@ read_samples(SermPanel *panel)
 	                 " FROM serm.sample s WHERE s.model = $1 AND s.id > $2 AND" HAS_VOTE
 	                 " ORDER BY s.id LIMIT $4",
 	    SPI_OK_SELECT, false, params, lengthof(params));
+	samples = (int) SPI_processed;
 	make_room(panel, SPI_processed);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		size_t at = panel->count + i;
@@ -145,7 +149,8 @@ read_samples(SermPanel *panel)
 		for (uint32 j = 0; j < panel->judge_count; j++)
 			panel->label[at * panel->judge_count + j] = SERM_LABEL_MISSING;
 	}
-	return (int) SPI_processed;
+	SPI_freetuptable(SPI_tuptable);
+	return samples;
 }
 
 /* What the paths of one agent about one sample come to. */
@@ -181,6 +186,7 @@ read_votes(SermPanel *panel, int samples)
 {
 	Datum *ids = palloc(mul_size((Size) samples, sizeof(Datum)));
 	Ballot *ballot = palloc0(sizeof(Ballot));
+	MemoryContext page = CurrentMemoryContext;
 	SermParam params[1];
 	char *name = NULL;
 	bool null;
@@ -192,6 +198,8 @@ read_votes(SermPanel *panel, int samples)
 	serm_spi_execute("SELECT v.sample, v.agent, v.grade, v.prompt FROM serm.vote v WHERE v.sample = ANY ($1)"
 	                 " ORDER BY v.sample, v.agent COLLATE \"C\", v.path",
 	    SPI_OK_SELECT, false, params, 1);
+	/* SPI leaves us in a context of its own, which lives as long as the call. */
+	MemoryContextSwitchTo(page);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		int64 sample = DatumGetInt64(serm_spi_value(i, 1, &null));
 		char *agent = serm_spi_string(i, 2);
@@ -211,6 +219,7 @@ read_votes(SermPanel *panel, int samples)
 	}
 	if (name != NULL)
 		close_ballot(panel, ballot, samples);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /* Each drawn pair by the share of its grade among what people graded. */
@@ -250,13 +259,19 @@ weigh_gold(SermPanel *panel)
 bool
 serm_panel_read(SermPanel *panel)
 {
+	MemoryContext page =
+	    AllocSetContextCreate(panel->context, "serm panel, one step", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(page);
 	int samples = panel->judge_count == 0 ? 0 : read_samples(panel);
 
+	MemoryContextSwitchTo(page);
 	if (samples > 0)
 		read_votes(panel, samples);
 	else
 		weigh_gold(panel);
 	panel->count += (size_t) samples;
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(page);
 	return samples > 0;
 }
 
@@ -280,6 +295,8 @@ predict_sample(SermPanel *panel, uint64 row, float *prior)
 	serm_scorer_predict(
 	    panel->scorer, (SermText){query, strlen(query)}, (SermText){doc, strlen(doc)}, &prediction);
 	memcpy(prior, prediction.probability, (Size) panel->row->grade_count * sizeof(float));
+	pfree(query);
+	pfree(doc);
 }
 
 bool
@@ -316,6 +333,7 @@ serm_panel_predict(SermPanel *panel)
 			predict_sample(panel, i, &panel->prior[panel->predicted * grades]);
 	}
 	panel->predicted = last + 1;
+	SPI_freetuptable(SPI_tuptable);
 	return true;
 }
 

@@ -71,6 +71,7 @@ static List *
 load_samples(const char *model, int64 after)
 {
 	SermParam params[] = {SERM_TEXT(model), SERM_INT4(SETTLE_SAMPLES), SERM_INT8(after)};
+	MemoryContext context = CurrentMemoryContext;
 	List *samples = NIL;
 	bool null;
 
@@ -79,6 +80,8 @@ load_samples(const char *model, int64 after)
 	                 "  AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)"
 	                 " ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
 	    SPI_OK_SELECT, false, params, lengthof(params));
+	/* SPI leaves us in a context of its own, which lives as long as the call. */
+	MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		Sample *sample = palloc0(sizeof(Sample));
 
@@ -131,6 +134,7 @@ static void
 load_votes(List *samples, const List *agents)
 {
 	Datum *ids = palloc(mul_size(list_length(samples), sizeof(Datum)));
+	MemoryContext context = CurrentMemoryContext;
 	SermParam params[1];
 	ListCell *cell;
 	int64 id;
@@ -144,6 +148,7 @@ load_votes(List *samples, const List *agents)
 	    "SELECT v.sample, v.agent, v.grade, v.rationale, v.prompt FROM serm.vote v WHERE v.sample = ANY ($1)"
 	    " ORDER BY v.sample, v.agent COLLATE \"C\", v.path",
 	    SPI_OK_SELECT, false, params, 1);
+	MemoryContextSwitchTo(context);
 	cell = list_head(samples);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		const SermAgent *agent = find_agent(agents, serm_spi_string(i, 2));
@@ -452,6 +457,7 @@ settle_batch(SermSettler *settler)
 		SermArenaMark mark = serm_arena_mark(&host.arena);
 
 		settle_one(settler, lfirst(cell), &host);
+		MemoryContextSwitchTo(context);
 		serm_arena_rewind(&host.arena, mark);
 		settler->last = ((Sample *) lfirst(cell))->id;
 	}
