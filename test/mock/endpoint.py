@@ -38,8 +38,8 @@ def words(text):
 
 
 def pair_key(query, document):
-    """Of what a judge sees of a pair: words, since prompts are cleaned, and not all, since documents are cut."""
-    seen = [re.findall(r"\w+", text)[:most] for text, most in ((query, 60), (document, 400))]
+    """Of what a judge sees of a pair: letters and digits, since prompts are cleaned, and the first, since they are cut."""
+    seen = [re.sub("[^0-9a-z]+", "", text.lower())[:1000] for text in (query, document)]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
 
 
