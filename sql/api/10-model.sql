@@ -6,6 +6,11 @@ CREATE OR REPLACE FUNCTION serm.create_model(name text, kind text DEFAULT 'inter
 RETURNS void VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_create_model';
 COMMENT ON FUNCTION serm.create_model(text, text, text[], regclass, regclass, jsonb) IS 'create a relevance model: its grades from worst to best, its search log and its documents';
 
+CREATE OR REPLACE FUNCTION serm.alter_model(name text, options jsonb DEFAULT '{}', log regclass DEFAULT NULL,
+	documents regclass DEFAULT NULL) RETURNS jsonb
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_alter_model';
+COMMENT ON FUNCTION serm.alter_model(text, jsonb, regclass, regclass) IS 'change options, log or documents of a model; what is not given stays; returns its options';
+
 CREATE OR REPLACE FUNCTION serm.drop_model(name text)
 RETURNS void VOLATILE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_drop_model';
 COMMENT ON FUNCTION serm.drop_model(text) IS 'remove a model with its versions, weights, judgments, rounds and votes';

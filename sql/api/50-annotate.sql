@@ -20,6 +20,43 @@ CREATE OR REPLACE PROCEDURE serm.annotate(model text DEFAULT NULL, wait boolean 
 	LANGUAGE c AS 'MODULE_PATHNAME', 'serm_annotate';
 COMMENT ON PROCEDURE serm.annotate(text, boolean, jsonb) IS 'have the agents of a model grade its waiting samples, and turn their agreement into judgments';
 
+CREATE OR REPLACE FUNCTION serm._agent_terms(model text DEFAULT NULL)
+	RETURNS TABLE (model_name text, agent text, server name, paths integer, max_tokens integer, requests_per_minute double precision,
+		tokens_per_minute double precision, price_prompt double precision, price_completion double precision)
+	LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_agent_terms';
+COMMENT ON FUNCTION serm._agent_terms(text) IS 'the active agents of a model with the limits and prices of their servers';
+
+CREATE OR REPLACE FUNCTION serm.estimate_annotation(model text DEFAULT NULL)
+	RETURNS TABLE (agent text, samples bigint, requests bigint, tokens bigint, cost numeric, cost_most numeric, seconds double precision)
+	LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH terms AS (SELECT * FROM serm._agent_terms(estimate_annotation.model)),
+	waiting AS (
+		SELECT count(*) AS samples, coalesce(avg(octet_length(s.query) + least(octet_length(s.doc), 16000)), 0) AS bytes
+		  FROM serm.sample AS s WHERE s.state = 'waiting' AND s.model = (SELECT max(t.model_name) FROM terms AS t)
+	), past AS (
+		SELECT v.agent, count(*) AS votes, avg(v.tokens) AS tokens, avg(v.cost) AS cost, avg(v.latency_ms) / 1000.0 AS seconds
+		  FROM serm.vote AS v JOIN serm.sample AS s ON s.id = v.sample
+		 WHERE s.model = (SELECT max(t.model_name) FROM terms AS t) AND NOT v.cached AND v.tokens > 0
+		 GROUP BY v.agent HAVING count(*) >= 20
+	), each AS (
+		-- Before there are answers: a token is four bytes, the frame of a prompt takes 350, an answer 60.
+		SELECT t.*, w.samples, w.samples * t.paths AS requests, p.seconds,
+			coalesce(p.tokens, w.bytes / 4 + 410) AS tokens,
+			CASE WHEN t.server IS NULL THEN 0 ELSE coalesce(p.cost, ((w.bytes / 4 + 350) * t.price_prompt::numeric
+				+ 60 * t.price_completion::numeric) / 1000000) END AS cost,
+			CASE WHEN t.server IS NULL THEN 0 ELSE ((w.bytes * 1.1 + 2500) * t.price_prompt::numeric
+				+ t.max_tokens * t.price_completion::numeric) / 1000000 END AS cost_most
+		  FROM terms AS t CROSS JOIN waiting AS w LEFT JOIN past AS p ON p.agent = t.agent
+	)
+	SELECT e.agent, e.samples, e.requests, CASE WHEN e.server IS NULL THEN 0 ELSE ceil(e.requests * e.tokens) END::bigint,
+		round(e.requests * e.cost, 6), round(e.requests * e.cost_most, 6),
+		greatest(e.requests * 60 / nullif(e.requests_per_minute, 0), e.requests * e.tokens::double precision * 60 / nullif(e.tokens_per_minute, 0),
+			e.requests * e.seconds::double precision / current_setting('serm.annotate_concurrency')::integer)
+	  FROM each AS e ORDER BY e.agent;
+END;
+COMMENT ON FUNCTION serm.estimate_annotation(text) IS 'what grading the waiting samples of a model would take: requests, tokens, cost, the most it may cost, and seconds';
+
 CREATE OR REPLACE FUNCTION serm.settle(sample bigint, grade real, rationale text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_settle';
 COMMENT ON FUNCTION serm.settle(bigint, real, text) IS 'give a sample the grade that a person decided on; returns the id of the judgment';
@@ -35,6 +72,20 @@ CREATE OR REPLACE FUNCTION serm._finish(task bigint, token bigint, grade integer
 COMMENT ON FUNCTION serm._finish(bigint, bigint, integer, text) IS 'store the vote of a leased task and close it; false when the lease was lost';
 
 -- --- what is going on
+CREATE OR REPLACE FUNCTION serm._monotonic_ms() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_monotonic_ms';
+COMMENT ON FUNCTION serm._monotonic_ms() IS 'milliseconds of the machine''s monotonic clock, the clock of serm._server';
+
+CREATE OR REPLACE VIEW serm.stat_server AS
+	SELECT s.server,
+		CASE WHEN s.openings > 0 THEN 'failing' WHEN s.rests_until_ms > n.ms THEN 'resting' ELSE 'asking' END AS state,
+		greatest(0, s.rests_until_ms - n.ms) / 1000.0 AS rests_s, s.failures, s.refusals,
+		CASE WHEN s.failing_since_ms > 0 THEN greatest(0, n.ms - s.failing_since_ms) / 1000.0 END AS failing_s,
+		(SELECT max(t.last_error) FROM serm.task t JOIN serm.agent a ON a.model = t.model AND a.name = t.agent
+		  WHERE a.server = s.server) AS last_error
+	  FROM serm._server s CROSS JOIN (SELECT serm._monotonic_ms() AS ms) n;
+COMMENT ON VIEW serm.stat_server IS 'servers of agents that are limited, resting or failing, for how long, and what they last did wrong';
+
 CREATE OR REPLACE VIEW serm.annotation_progress AS
 	SELECT m.name AS model,
 		coalesce(s.waiting, 0) AS waiting, coalesce(s.running, 0) AS running, coalesce(s.done, 0) AS done,

@@ -169,12 +169,15 @@ CREATE TABLE serm.task (
 	not_before timestamptz NOT NULL DEFAULT now(),
 	last_error text,
 	extra boolean NOT NULL DEFAULT false,
+	-- What the request that is on its way may cost at most; settled when its end is known.
+	reserved numeric,
 	-- A worker runs as this role: nobody may ask in the name of one whose rights they do not have.
 	requested_by oid NOT NULL CHECK (pg_has_role(requested_by, 'USAGE')),
 	UNIQUE (sample, agent, path),
 	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
 );
 CREATE INDEX task_due ON serm.task (requested_by, not_before);
+CREATE INDEX task_reserved ON serm.task (model) WHERE reserved IS NOT NULL;
 COMMENT ON TABLE serm.task IS 'the queue: one answer that is still owed by an agent; deleted in the transaction that stores its vote';
 
 CREATE TABLE serm.vote (
@@ -190,11 +193,39 @@ CREATE TABLE serm.vote (
 	prompt integer NOT NULL DEFAULT 0,
 	reply bytea,
 	extra boolean NOT NULL DEFAULT false,
+	-- What was asked, as a hash: the same question of the same agent is answered from here.
+	key bytea,
+	cached boolean NOT NULL DEFAULT false,
 	at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (sample, agent, path),
 	CHECK ((grade IS NULL) = (error IS NOT NULL))
 );
+CREATE INDEX vote_key ON serm.vote (key) WHERE grade IS NOT NULL;
 COMMENT ON TABLE serm.vote IS 'the answer of one reasoning path of one agent; a failure is a NULL grade with an error';
+
+CREATE TABLE serm._server (
+	server name PRIMARY KEY,
+	requests double precision NOT NULL DEFAULT 0,
+	tokens double precision NOT NULL DEFAULT 0,
+	filled_ms bigint NOT NULL DEFAULT 0,
+	rests_until_ms bigint NOT NULL DEFAULT 0,
+	failing_since_ms bigint NOT NULL DEFAULT 0,
+	failed_ms bigint NOT NULL DEFAULT 0,
+	failures integer NOT NULL DEFAULT 0,
+	openings integer NOT NULL DEFAULT 0,
+	refusals integer NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE serm._server IS 'what a server of agents may be asked now: its buckets, rest and circuit breaker, in milliseconds of the machine''s monotonic clock; read it through the view serm.stat_server';
+
+CREATE TABLE serm.spending (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	round integer NOT NULL,
+	day date NOT NULL,
+	spent numeric NOT NULL CHECK (spent >= 0),
+	requests bigint NOT NULL,
+	PRIMARY KEY (model, round, day)
+);
+COMMENT ON TABLE serm.spending IS 'what requests to agents have cost, by round (0: outside of any) and UTC day, in the currency of the servers'' prices';
 
 CREATE TABLE serm._progress (
 	pid integer PRIMARY KEY,

@@ -10,6 +10,7 @@ SELECT pg_catalog.pg_extension_config_dump('serm.agent', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.reliability', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.prompt', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.vote', '');
+SELECT pg_catalog.pg_extension_config_dump('serm.spending', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.deployment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.judgment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.sample_id_seq', '');

@@ -77,7 +77,7 @@ extern void serm_spi_end(int level);
  * after. */
 extern void serm_spi_commit(int *level);
 /* Execute with parameters; `expected` is the SPI_OK_ code. Raises XX000 on anything else. Result in
- * SPI_tuptable, SPI_processed. */
+ * SPI_tuptable, SPI_processed; the memory context stays the caller's. */
 extern void serm_spi_execute(
     const char *sql, int expected, bool read_only, const SermParam *params, int count);
 /* One value of the current result; text in the caller's context at the time of SPI_connect is the caller's

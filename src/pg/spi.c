@@ -51,6 +51,7 @@ serm_spi_execute(const char *sql, int expected, bool read_only, const SermParam 
 	Oid types[FUNC_MAX_ARGS];
 	Datum values[FUNC_MAX_ARGS];
 	char nulls[FUNC_MAX_ARGS] = {0};
+	MemoryContext context = CurrentMemoryContext;
 	int code;
 
 	Assert(count <= FUNC_MAX_ARGS);
@@ -60,6 +61,8 @@ serm_spi_execute(const char *sql, int expected, bool read_only, const SermParam 
 		nulls[i] = params[i].null ? 'n' : ' ';
 	}
 	code = SPI_execute_with_args(sql, count, types, values, nulls, read_only, 0);
+	/* SPI leaves its own. */
+	MemoryContextSwitchTo(context);
 	if (code != expected)
 		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR),
 		    errmsg("internal query ended with %s", SPI_result_code_string(code)),

@@ -146,6 +146,40 @@ class Judge(BaseHTTPRequestHandler):
         else:
             self.content(request, '{"grade": %s}' % grade)
 
+    def habit_billed(self, request, number):
+        """Tells /stats what it has charged."""
+        grade, rationale = judge(request, 0.0)
+        answer = completion(json.dumps({"grade": grade, "rationale": rationale}), request)
+        with lock:
+            counts["billed_prompt"] = counts.get("billed_prompt", 0) + answer["usage"]["prompt_tokens"]
+            counts["billed_completion"] = counts.get("billed_completion", 0) + answer["usage"]["completion_tokens"]
+        time.sleep(0.05)
+        self.answer(200, answer)
+
+    def habit_patience(self, request, number):
+        """Refuses its first ten requests, in all the ways there are, and then is well."""
+        if number <= 10:
+            header = ({"retry-after-ms": "300"}, {"Retry-After": "1"}, {})[number % 3]
+            self.answer(429 if number % 2 else 503, {"error": "slow down"}, header)
+        else:
+            self.grade(request)
+
+    def habit_sick(self, request, number):
+        """Broken for its first seven requests, and then well."""
+        if number <= 7:
+            self.answer(500, {"error": "broken"})
+        else:
+            self.grade(request)
+
+    def habit_clock(self, request, number):
+        """Remembers when it was asked."""
+        with lock:
+            state.setdefault("asked", []).append(time.monotonic())
+            first = state["asked"][0]
+            within = max(sum(1 for t in state["asked"] if s <= t < s + 10) for s in state["asked"])
+            counts["within_10s"], counts["asked_ms"] = within, int(1000 * (state["asked"][-1] - first))
+        self.grade(request)
+
     def habit_slow(self, request, number):
         time.sleep(0.3)
         self.grade(request)

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(123);
+SELECT plan(137);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -24,7 +24,7 @@ CREATE FUNCTION pg_temp.server(options text) RETURNS text LANGUAGE sql AS
 
 SELECT throws_ok(pg_temp.server($$endpont 'https://example.com'$$), 'HV00D', NULL, 'an unknown option is refused');
 SELECT is(pg_temp.hint_of(pg_temp.server($$endpont 'https://example.com'$$)),
-	'Valid options in this context are: endpoint, model, paths, temperature, max_tokens, timeout_ms, connect_timeout_ms, min_share, max_attempts, json_mode',
+	'Valid options in this context are: endpoint, model, paths, temperature, max_tokens, timeout_ms, connect_timeout_ms, min_share, max_attempts, json_mode, requests_per_minute, tokens_per_minute, outage_s, price_prompt, price_completion, cache',
 	'and the hint lists the valid ones');
 SELECT throws_ok(pg_temp.server($$api_key 'sk-1'$$), 'HV00D', NULL, 'keys do not belong into servers');
 SELECT throws_ok(pg_temp.server(option || ' ' || quote_literal(value)), '22023', NULL, option || ' ' || value || ' is refused')
@@ -306,5 +306,31 @@ SELECT results_eq($$SELECT v.grade, char_length(v.rationale) FROM serm.vote v JO
 	$$VALUES (0::smallint, 2000), (3::smallint, 8)$$, 'rationales are clipped');
 SELECT results_eq($$SELECT query = '', state FROM serm.sample WHERE model = 'tap_text' ORDER BY 1$$,
 	$$VALUES (false, 'agreed'), (true, 'failed')$$, 'a sample that cannot become a judgment holds up no other');
+
+-- --- limits and prices of servers, and what annotating would take
+SELECT throws_ok(format('CREATE SERVER tap_worse FOREIGN DATA WRAPPER serm_agent OPTIONS (%s %L)', o.option, o.value), '22023', NULL, o.option || ' ' || o.value || ' is refused')
+  FROM (VALUES ('requests_per_minute', '0'), ('tokens_per_minute', '0.5'), ('outage_s', '0'), ('price_prompt', '-1'), ('price_completion', 'free'),
+	('requests_per_minute', 'many')) AS o(option, value);
+SELECT serm.create_model('estimated');
+CREATE SERVER tap_priced FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:9/v1', model 'x', paths '4',
+	requests_per_minute '100', tokens_per_minute '6000', price_prompt '2.5', price_completion '10', max_tokens '200');
+CREATE FUNCTION public.tap_free(query text, doc text) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+SELECT serm.add_agent('estimated', 'tap_priced');
+SELECT serm.add_agent('estimated', 'tap_free(text,text)'::regprocedure);
+INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'estimated', repeat('q', 40), i::text, repeat('d', 360) FROM generate_series(1, 50) AS i;
+SELECT results_eq($$SELECT agent, samples, requests, tokens, cost, seconds FROM serm.estimate_annotation('estimated')$$,
+	$$VALUES ('tap_free', 50::bigint, 50::bigint, 0::bigint, 0::numeric, NULL::float8),
+	('tap_priced', 50, 200, (200 * 510)::bigint, round(200 * (450 * 2.5 + 60 * 10) / 1000000, 6), 1020)$$,
+	'requests, tokens, cost and time, of judges and of servers');
+SELECT ok(cost_most > cost, 'what it may cost at most is more') FROM serm.estimate_annotation('estimated') WHERE agent = 'tap_priced';
+INSERT INTO serm.sample (model, query, doc_id, doc, state) SELECT 'estimated', 'past', 'p' || i, 'd', 'agreed' FROM generate_series(1, 20) AS i;
+INSERT INTO serm.vote (sample, agent, path, grade, tokens, cost, latency_ms) SELECT id, 'tap_priced', 1, 1, 1000, 0.01, 600 FROM serm.sample WHERE query = 'past';
+SELECT is((SELECT (tokens, cost) FROM serm.estimate_annotation('estimated') WHERE agent = 'tap_priced'), (200000::bigint, 2.000000),
+	'once there are twenty votes they tell');
+SELECT throws_ok($$SELECT * FROM serm.estimate_annotation('nowhere')$$, '42704', NULL, 'an unknown model is an error');
+SELECT ok(serm._monotonic_ms() <= serm._monotonic_ms(), 'the clock of servers runs forward');
+SELECT is_empty('SELECT * FROM serm.stat_server', 'no server is limited that nobody asked');
+SELECT throws_ok($$INSERT INTO serm.spending VALUES ('estimated', 0, '2026-01-01', -1, 1)$$, '23514', NULL, 'nobody earns money by asking');
+SELECT is(serm.drop_model('estimated')::text, '', 'models with spending can be dropped');
 
 SELECT * FROM finish();

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(127);
+SELECT plan(139);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -27,7 +27,7 @@ SELECT lives_ok($$SELECT serm.create_model('plain')$$, 'a model needs nothing bu
 SELECT results_eq($$SELECT kind, grades, log, documents, active, options FROM serm.model WHERE name = 'plain'$$,
 	$$VALUES ('interaction', '{bad,fair,good,excellent}'::text[], NULL::regclass, NULL::regclass, NULL::integer,
 		'{"rule": "weighted", "labels": "posterior", "quorum": 0.666666666666667, "evidence": null, "test_share": 0.2,
-		"keep": 0.9, "extra_paths": 0, "gold_rate": 0.02, "min_reliability": 0.1}'::jsonb)$$,
+		"keep": 0.9, "extra_paths": 0, "gold_rate": 0.02, "min_reliability": 0.1, "budget": null, "budget_day": null, "budget_round": null}'::jsonb)$$,
 	'defaults are written out');
 SELECT lives_ok($$SELECT serm.create_model('nulls', NULL, NULL, NULL, NULL, NULL)$$, 'NULL means default');
 SELECT is(grades, '{bad,fair,good,excellent}', 'NULL grades are the default') FROM serm.model WHERE name = 'nulls';
@@ -50,7 +50,7 @@ CREATE FUNCTION public.about(query text, doc text) RETURNS text IMMUTABLE LANGUA
 SELECT lives_ok($$SELECT serm.create_model('evident', options => '{"evidence": "about", "test_share": 0.1, "rule": null}')$$,
 	'options are taken');
 SELECT is(options, '{"rule": "weighted", "labels": "posterior", "quorum": 0.666666666666667, "evidence": "public.about", "test_share": 0.1,
-	"keep": 0.9, "extra_paths": 0, "gold_rate": 0.02, "min_reliability": 0.1}',
+	"keep": 0.9, "extra_paths": 0, "gold_rate": 0.02, "min_reliability": 0.1, "budget": null, "budget_day": null, "budget_round": null}',
 	'a function is kept by its qualified name') FROM serm.model WHERE name = 'evident';
 
 -- --- log and documents
@@ -181,5 +181,24 @@ SELECT is((SELECT count(*) FROM serm.version) + (SELECT count(*) FROM serm.tenso
 	+ (SELECT count(*) FROM serm.judgment WHERE model = 'nulls'), 0::bigint, 'nothing is left of it');
 SELECT throws_ok($$SELECT serm.drop_model('nulls')$$, '42704', 'model "nulls" does not exist');
 SELECT lives_ok('SELECT serm.drop_model(NULL)', 'dropping nothing');
+
+-- --- alter_model
+SELECT serm.create_model('altered', options => '{"test_share": 0.3, "quorum": 0.9}');
+CREATE TEMP TABLE altered AS SELECT serm.alter_model('altered', '{"budget": 5, "rule": "quorum"}') AS options;
+SELECT is((SELECT options FROM altered), (SELECT options FROM serm.model WHERE name = 'altered'), 'alter_model returns the options');
+SELECT is((SELECT ARRAY[options ->> 'budget', options ->> 'rule', options ->> 'quorum', options ->> 'test_share'] FROM serm.model
+	WHERE name = 'altered'), '{5,quorum,0.9,0.3}', 'what is not given stays');
+SELECT is(serm.alter_model('altered', '{"budget": null, "rule": null}') ->> 'budget', NULL, 'null is the default');
+SELECT is((SELECT options ->> 'rule' FROM serm.model WHERE name = 'altered'),
+	(SELECT options ->> 'rule' FROM serm.model WHERE name = 'evident'), 'of a text, too');
+SELECT throws_ok($$SELECT serm.alter_model('altered', '{"bugdet": 5}')$$, '22023', NULL, 'an unknown option is refused');
+SELECT throws_ok($$SELECT serm.alter_model('altered', '{"budget": -1}')$$, '22023', NULL, 'and a budget below 0');
+SELECT throws_ok($$SELECT serm.alter_model('altered', '[{"budget": 1}]')$$, '22023', NULL, 'and what is no object');
+SELECT throws_ok($$SELECT serm.alter_model('nobody', '{}')$$, '42704', NULL, 'and an unknown model');
+SELECT throws_ok($$SELECT serm.alter_model('altered', documents => 'pg_class')$$, '42703', NULL, 'and documents without their columns');
+SELECT lives_ok($$SELECT serm.alter_model('altered', '{"test_share": 0.1}')$$, 'the test split moves while there is nothing to test');
+INSERT INTO serm.judgment (model, query, doc, grade) VALUES ('altered', 'q', 'd', 1);
+SELECT throws_ok($$SELECT serm.alter_model('altered', '{"test_share": 0.2}')$$, '55000', NULL, 'and not with judgments');
+SELECT lives_ok($$SELECT serm.alter_model('altered', '{"test_share": 0.1, "quorum": 0.5}')$$, 'others still do');
 
 SELECT * FROM finish();

@@ -67,6 +67,15 @@ test_classes(void)
 	CHECK(decide(SERM_OUTCOME_MALFORMED, 200, -1, 2, 0.5).action == SERM_RETRY_AGAIN &&
 	          decide(SERM_OUTCOME_MALFORMED, 200, -1, 3, 0.5).action == SERM_RETRY_GIVE_UP,
 	    "nonsense is asked for twice more");
+	for (int status = 429; status <= 503; status += 503 - 429) {
+		SermRetryDecision decision = decide(SERM_OUTCOME_HTTP, status, -1, 400, 0.5);
+
+		CHECK(
+		    decision.action == SERM_RETRY_AGAIN && !decision.counted, "%d is never the last attempt", status);
+	}
+	CHECK(decide(SERM_OUTCOME_HTTP, 500, -1, 1, 0.5).counted &&
+	          decide(SERM_OUTCOME_CONNECT, 0, -1, 1, 0.5).counted,
+	    "everything else counts");
 }
 
 static void
@@ -149,6 +158,11 @@ test_retry_after(void)
 	check_after("Tue, 14 Nov 23 22:13:30 GMT", -1);
 	check_after("14 Nov 2023 22:13:30 GMT", -1);
 	check_after("Tue", -1);
+	CHECK(serm_retry_after_ms_parse((SermText){" 250 ", 5}) == 250, "retry-after-ms: 250");
+	CHECK(serm_retry_after_ms_parse((SermText){"", 0}) == -1, "retry-after-ms: nothing");
+	CHECK(serm_retry_after_ms_parse((SermText){"1.5", 3}) == -1, "retry-after-ms: 1.5");
+	CHECK(serm_retry_after_ms_parse((SermText){"99999999999999999999", 20}) > SERM_RETRY_AFTER_MAX_MS,
+	    "retry-after-ms: for ever");
 }
 
 static SermAgentVote

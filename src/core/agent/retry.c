@@ -5,6 +5,12 @@
 #define SECONDS_PER_DAY 86400
 
 bool
+serm_retry_limited(SermOutcome outcome, int http_status)
+{
+	return outcome == SERM_OUTCOME_HTTP && (http_status == 429 || http_status == 503);
+}
+
+bool
 serm_retry_worthwhile(SermOutcome outcome, int http_status)
 {
 	switch (outcome) {
@@ -42,7 +48,8 @@ jittered_delay(uint32_t attempt, double uniform)
 SermRetryDecision
 serm_retry_decide(const SermRetryInput *input)
 {
-	SermRetryDecision decision = {SERM_RETRY_GIVE_UP, 0};
+	bool limited = serm_retry_limited(input->outcome, input->http_status);
+	SermRetryDecision decision = {SERM_RETRY_GIVE_UP, 0, !limited};
 	uint32_t attempts_max = input->attempts_max;
 
 	SERM_ASSERT(input->attempt >= 1);
@@ -53,7 +60,8 @@ serm_retry_decide(const SermRetryInput *input)
 	}
 	if (input->outcome == SERM_OUTCOME_MALFORMED && attempts_max > 1 + SERM_RETRY_REASKS_MAX)
 		attempts_max = 1 + SERM_RETRY_REASKS_MAX;
-	if (!serm_retry_worthwhile(input->outcome, input->http_status) || input->attempt >= attempts_max)
+	if (!limited &&
+	    (!serm_retry_worthwhile(input->outcome, input->http_status) || input->attempt >= attempts_max))
 		return decision;
 
 	decision.action = SERM_RETRY_AGAIN;
@@ -171,29 +179,47 @@ read_date(Cursor *cursor, int64_t *unix_time)
 	return true;
 }
 
-int64_t
-serm_retry_after_parse(SermText value, int64_t now)
+static Cursor
+trim(SermText value)
 {
 	Cursor cursor = {value.bytes, value.bytes + value.length};
-	int64_t seconds;
 
 	while (cursor.at < cursor.end && (*cursor.at == ' ' || *cursor.at == '\t'))
 		cursor.at++;
 	while (cursor.at < cursor.end && (cursor.end[-1] == ' ' || cursor.end[-1] == '\t'))
 		cursor.end--;
+	return cursor;
+}
+
+/* All of it digits: their number, saturated; else -1. */
+static int64_t
+read_digits(Cursor cursor)
+{
+	int64_t number;
+
 	if (cursor.at == cursor.end)
 		return -1;
-	if (*cursor.at >= '0' && *cursor.at <= '9') {
-		const char *digit = cursor.at;
+	for (const char *digit = cursor.at; digit < cursor.end; digit++)
+		if (*digit < '0' || *digit > '9')
+			return -1;
+	/* More than fifteen digits is for ever anyway. */
+	return read_number(&cursor, 1, 15, &number) ? number : INT64_MAX / 2000;
+}
 
-		for (; digit < cursor.end; digit++)
-			if (*digit < '0' || *digit > '9')
-				return -1;
-		/* More than fifteen digits is for ever anyway. */
-		if (!read_number(&cursor, 1, 15, &seconds))
-			return INT64_MAX / 2;
-		return seconds * 1000;
-	}
+int64_t
+serm_retry_after_ms_parse(SermText value)
+{
+	return read_digits(trim(value));
+}
+
+int64_t
+serm_retry_after_parse(SermText value, int64_t now)
+{
+	Cursor cursor = trim(value);
+	int64_t seconds = read_digits(cursor);
+
+	if (seconds >= 0)
+		return seconds > INT64_MAX / 2000 - 1 ? INT64_MAX / 2 : seconds * 1000;
 	if (!read_date(&cursor, &seconds))
 		return -1;
 	return seconds > now ? (seconds - now) * 1000 : 0;

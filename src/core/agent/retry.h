@@ -47,8 +47,11 @@ typedef struct SermRetryInput {
 typedef struct SermRetryDecision {
 	SermRetryAction action;
 	uint32_t delay_ms;
+	bool counted; /* this attempt is one of attempts_max; being limited (429, 503) is none */
 } SermRetryDecision;
 
+/* 429 and 503: the server is well and asks for patience (RFC 9110 section 15.6.4, RFC 6585 section 4). */
+extern bool serm_retry_limited(SermOutcome outcome, int http_status);
 /* Could asking again help? 408, 409, 429 and 5xx say so; other statuses do not. */
 extern bool serm_retry_worthwhile(SermOutcome outcome, int http_status);
 extern SermRetryDecision serm_retry_decide(const SermRetryInput *input);
@@ -59,5 +62,7 @@ extern SermRetryDecision serm_retry_decide(const SermRetryInput *input);
  * the past is 0). -1: not understood. Saturates at INT64_MAX / 2.
  */
 extern int64_t serm_retry_after_parse(SermText value, int64_t now);
+/* The value of retry-after-ms, which some endpoints send as well: a whole number of milliseconds; else -1. */
+extern int64_t serm_retry_after_ms_parse(SermText value);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "catalog/pg_proc.h"
 #include "foreign/foreign.h"
+#include "funcapi.h"
+#include "nodes/execnodes.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
@@ -254,4 +256,46 @@ serm_agents_load(const SermModelRow *model, bool asking)
 			agent->min_share = server.min_share;
 	}
 	return agents;
+}
+
+/*
+ * serm._agent_terms(model text): the active agents with the limits and prices of
+ * their servers. Errors: 42704, 55000 as for serm_model_read.
+ */
+SERM_FUNCTION(serm_agent_terms);
+Datum
+serm_agent_terms(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SermModelRow *row = serm_model_read(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	List *agents;
+	ListCell *cell;
+	int level;
+
+	InitMaterializedSRF(fcinfo, 0);
+	level = serm_spi_begin(false);
+	agents = serm_agents_load(row, false);
+	foreach (cell, agents) {
+		const SermAgent *agent = lfirst(cell);
+		SermServerOptions server = {.paths = 1};
+		Datum values[9];
+		bool nulls[9] = {0};
+
+		if (agent->server != NULL)
+			read_server(agent->server, false, &server);
+		values[0] = CStringGetTextDatum(row->name);
+		values[1] = CStringGetTextDatum(agent->name);
+		nulls[2] = agent->server == NULL;
+		if (agent->server != NULL)
+			values[2] = DirectFunctionCall1(namein, CStringGetDatum(agent->server));
+		values[3] = Int32GetDatum(agent->paths);
+		values[4] = Int32GetDatum(server.max_tokens);
+		values[5] = Float8GetDatum(server.rates.requests_per_minute);
+		values[6] = Float8GetDatum(server.rates.tokens_per_minute);
+		values[7] = Float8GetDatum(server.price_prompt);
+		values[8] = Float8GetDatum(server.price_completion);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	serm_spi_end(level);
+	return (Datum) 0;
 }

@@ -208,7 +208,7 @@ ask_judge(const Run *run, const SermTask *task)
 {
 	Oid function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(task->server)));
 	char *statement = serm_judge_statement(function);
-	SermVoteRow vote = {.grade = SERM_VOTE_NONE, .tokens = -1};
+	SermVoteRow vote = {.grade = SERM_VOTE_NONE, .tokens = -1, .cost = 0};
 	SermUserAnswer answer;
 	TimestampTz start = GetCurrentTimestamp();
 
@@ -374,10 +374,25 @@ warn_if_refused(const Run *run)
 			        "launcher of a preloaded library."));
 }
 
+/* Servers of the model that nobody may ask at the moment; NULL: there are none. */
+static char *
+resting_servers(const Run *run)
+{
+	SermParam params[] = {SERM_TEXT(run->model->name)};
+
+	serm_spi_execute("SELECT pg_catalog.string_agg(pg_catalog.format('%s is %s%s', s.server, s.state,"
+	                 "  coalesce(': ' || s.last_error, '')), '; ' ORDER BY s.server)"
+	                 " FROM serm.stat_server s WHERE s.state <> 'asking'"
+	                 "  AND s.server IN (SELECT a.server FROM serm.agent a WHERE a.model = $1)",
+	    SPI_OK_SELECT, false, params, 1);
+	return serm_spi_string(0, 1);
+}
+
 static void
 note_progress(Run *run, int64 open, TimestampTz *last)
 {
 	ListCell *cell;
+	char *resting;
 
 	if (open < run->open)
 		foreach (cell, run->workers)
@@ -385,7 +400,9 @@ note_progress(Run *run, int64 open, TimestampTz *last)
 	run->open = open;
 	if (!TimestampDifferenceExceeds(*last, GetCurrentTimestamp(), NOTICE_MS))
 		return;
-	ereport(NOTICE, errmsg("annotating \"%s\": %lld answers are open", run->model->name, (long long) open));
+	resting = resting_servers(run);
+	ereport(NOTICE, errmsg("annotating \"%s\": %lld answers are open", run->model->name, (long long) open),
+	    resting != NULL ? errdetail("%s.", resting) : 0);
 	*last = GetCurrentTimestamp();
 }
 

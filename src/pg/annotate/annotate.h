@@ -14,6 +14,7 @@
 #include "nodes/pg_list.h"
 
 #include "core/agent/endpoint.h"
+#include "core/agent/limit.h"
 #include "core/agent/retry.h"
 #include "core/agent/vote.h"
 #include "pg/store/store.h"
@@ -48,6 +49,11 @@ typedef struct SermServerOptions {
 	double min_share;
 	int max_attempts;
 	bool json_mode;
+	SermRates rates;
+	int outage_s;            /* of failures, after which nobody waits for it */
+	double price_prompt;     /* per million tokens */
+	double price_completion; /* the same */
+	bool cache;              /* answer a question that it has answered from its vote */
 } SermServerOptions;
 
 /* The server's oid; errors: 42704 unknown, 42809 another wrapper's, 42501 without USAGE. */
@@ -117,6 +123,9 @@ typedef struct SermTask {
 	char *doc;
 	int path;
 	int attempt;
+	int round;
+	bool limited;    /* its server has a row of state: tell it what became of the request */
+	double estimate; /* of the tokens that it will take, as its bucket was told */
 } SermTask;
 
 typedef struct SermVoteRow {
@@ -124,10 +133,13 @@ typedef struct SermVoteRow {
 	const char *error;
 	const char *rationale; /* or NULL */
 	int tokens;            /* -1: not known */
+	double cost;           /* NaN: not known */
 	int latency_ms;        /* -1: not measured */
 	int prompt;
 	const char *reply; /* what could not be read; or NULL */
 	size_t reply_length;
+	bytea *key; /* hash of the question; or NULL */
+	bool cached;
 } SermVoteRow;
 
 /* One task per waiting sample, agent and path, in one step of at most `limit` samples; returns the samples
@@ -144,11 +156,64 @@ extern uint64 serm_queue_extend(int64 sample, const char *model, const List *age
 extern List *serm_queue_claim(Oid role, int limit, int lease_ms);
 /* Store a vote and close its task; false when the lease was lost and somebody else answers. */
 extern bool serm_queue_finish(const SermTask *task, const SermVoteRow *vote);
-extern void serm_queue_retry(const SermTask *task, uint32 delay_ms, const char *error);
+extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error);
+/* Is the task still there, whoever holds it? */
+extern bool serm_queue_has(int64 task);
+/* End the due tasks of a server with votes without a grade; returns how many there were. */
+extern uint64 serm_queue_give_up(Oid role, const char *server, const char *error);
+/* The vote that answered the same question before; false without one. */
+extern bool serm_queue_find_vote(bytea *key, SermVoteRow *vote);
 /* Forget the leases of a worker that is gone: only its successor, under the lock of queue workers, may. */
 extern void serm_queue_release(Oid role);
 /* Milliseconds until the next task of a server is due (0: now); -1 without one. */
 extern int64 serm_queue_next_due(Oid role);
+
+/* --- how fast servers may be asked (limits.c); call inside serm_spi_begin */
+
+typedef struct SermServer {
+	char *name;
+	SermRates rates;
+	int64 outage_ms;
+	bool limited; /* it has rates, or has failed or refused: `state` counts, and its row is locked */
+	SermServerState state;
+} SermServer;
+
+/* What became of one request. */
+typedef struct SermServerReport {
+	const char *server;
+	SermServerEvent event;
+	double tokens_more; /* than were estimated */
+	int64 retry_after_ms;
+} SermServerReport;
+
+/* The servers of all agents by name, the state of the limited ones filled and locked until the end of the
+ * transaction. */
+extern List *serm_limits_lock(void);
+extern void serm_limits_store(const SermServer *server);
+/* How many requests a limited server may be sent now. */
+extern int serm_limits_allowance(const SermServer *server);
+/* Note reports (a List of SermServerReport *). */
+extern void serm_limits_note(List *reports);
+/* Must the server be told of this? Those without rates do well without a row of state. */
+extern bool serm_limits_matter(const SermTask *task, SermServerEvent event);
+
+/* --- money (budget.c); call inside serm_spi_begin */
+
+typedef enum SermBudgetAnswer {
+	SERM_BUDGET_RESERVED,
+	SERM_BUDGET_WAIT, /* what is on its way may leave enough */
+	SERM_BUDGET_SPENT /* `problem` says which one */
+} SermBudgetAnswer;
+
+/*
+ * Reserve what the request of a task may cost at most, so that the budgets of its
+ * model hold whatever comes back. What an earlier attempt reserved and never
+ * settled (its worker died) counts as spent.
+ */
+extern SermBudgetAnswer serm_budget_reserve(
+    const SermTask *task, const SermModelOptions *options, double most, char **problem);
+/* What the request did cost; call after its task was finished or put back. */
+extern void serm_budget_charge(const SermTask *task, double cost);
 
 /* --- the end of a sample (settle.c) */
 

@@ -52,6 +52,12 @@ static const Option server_options[] = {
     {"min_share", OPTION_REAL, FIELD(min_share), 0.01, 1, false},
     {"max_attempts", OPTION_INT, FIELD(max_attempts), 1, 20, false},
     {"json_mode", OPTION_BOOL, FIELD(json_mode), 0, 0, false},
+    {"requests_per_minute", OPTION_REAL, FIELD(rates.requests_per_minute), 0.1, 1e6, false},
+    {"tokens_per_minute", OPTION_REAL, FIELD(rates.tokens_per_minute), 1, 1e9, false},
+    {"outage_s", OPTION_INT, FIELD(outage_s), 1, 86400, false},
+    {"price_prompt", OPTION_REAL, FIELD(price_prompt), 0, 1e6, false},
+    {"price_completion", OPTION_REAL, FIELD(price_completion), 0, 1e6, false},
+    {"cache", OPTION_BOOL, FIELD(cache), 0, 0, false},
 };
 
 static const Option mapping_options[] = {
@@ -256,7 +262,9 @@ serm_server_read(Oid server, SermServerOptions *options)
 	    .timeout_ms = 60000,
 	    .connect_timeout_ms = 5000,
 	    .min_share = SERM_SHARE_MIN_DEFAULT,
-	    .max_attempts = 4};
+	    .max_attempts = 4,
+	    .outage_s = 300,
+	    .cache = true};
 	foreach (cell, GetForeignServer(server)->options) {
 		DefElem *element = lfirst_node(DefElem, cell);
 

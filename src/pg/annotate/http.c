@@ -36,6 +36,7 @@ struct SermTransfer {
 	size_t body_capacity;
 	size_t header_length;
 	char retry_after[64];
+	char retry_after_ms[32];
 	struct timespec first_byte;
 	bool begun;
 	bool refused;   /* an address that the rules forbid */
@@ -83,13 +84,27 @@ on_body(char *bytes, size_t size, size_t count, void *context)
 	return length;
 }
 
+/* The value of a header line that begins with `name`, trimmed, if it fits. */
+static void
+keep_header(const char *line, size_t length, const char *name, char *value, size_t size)
+{
+	const size_t skip = strlen(name);
+
+	if (length <= skip || pg_strncasecmp(line, name, skip) != 0)
+		return;
+	while (length > skip && strchr("\r\n", line[length - 1]) != NULL)
+		length--;
+	if (length - skip < size) {
+		memcpy(value, line + skip, length - skip);
+		value[length - skip] = '\0';
+	}
+}
+
 static size_t
 on_header(char *bytes, size_t size, size_t count, void *context)
 {
-	static const char name[] = "retry-after:";
 	SermTransfer *transfer = context;
 	const size_t length = size * count;
-	size_t value_length;
 
 	transfer->header_length += length;
 	if (transfer->header_length > SERM_HTTP_HEADER_BYTES_MAX) {
@@ -100,15 +115,8 @@ on_header(char *bytes, size_t size, size_t count, void *context)
 		transfer->begun = true;
 		clock_gettime(CLOCK_MONOTONIC, &transfer->first_byte);
 	}
-	if (length <= strlen(name) || pg_strncasecmp(bytes, name, strlen(name)) != 0)
-		return length;
-	value_length = length - strlen(name);
-	while (value_length > 0 && strchr("\r\n", bytes[strlen(name) + value_length - 1]) != NULL)
-		value_length--;
-	if (value_length < sizeof(transfer->retry_after)) {
-		memcpy(transfer->retry_after, bytes + strlen(name), value_length);
-		transfer->retry_after[value_length] = '\0';
-	}
+	keep_header(bytes, length, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
+	keep_header(bytes, length, "retry-after-ms:", transfer->retry_after_ms, sizeof(transfer->retry_after_ms));
 	return length;
 }
 
@@ -447,8 +455,11 @@ serm_http_next(SermHttp *http, SermHttpResult *result)
 	result->http_status = (int) status;
 	result->outcome = classify(transfer);
 	result->latency_ms = (int) Min(microseconds / 1000, INT_MAX);
-	result->retry_after_ms = serm_retry_after_parse(
-	    (SermText){transfer->retry_after, strlen(transfer->retry_after)}, (int64) time(NULL));
+	result->retry_after_ms =
+	    serm_retry_after_ms_parse((SermText){transfer->retry_after_ms, strlen(transfer->retry_after_ms)});
+	if (result->retry_after_ms < 0)
+		result->retry_after_ms = serm_retry_after_parse(
+		    (SermText){transfer->retry_after, strlen(transfer->retry_after)}, (int64) time(NULL));
 	result->body = transfer->body;
 	result->body_length = transfer->body_length;
 	describe(transfer, result);

@@ -5,6 +5,8 @@
  */
 #include "pg/annotate/job.h"
 
+#include <math.h>
+
 #include "catalog/namespace.h"
 #include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
@@ -21,6 +23,10 @@
 #define CRASHES_MAX 5
 /* Backslashes before one character: JSON in JSON in JSON. */
 #define ESCAPES_MAX 8
+/* How long a request waits for others to leave it some money. */
+#define MONEY_MS 500
+/* Prices are per million. */
+#define TOKENS_PRICED 1e6
 
 SermJob *
 serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char *search_path)
@@ -35,6 +41,8 @@ serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char
 	job->outcome = SERM_OUTCOME_CONFIG;
 	job->vote.grade = SERM_VOTE_NONE;
 	job->vote.tokens = job->vote.latency_ms = -1;
+	job->vote.cost = NAN;
+	job->retry_after_ms = -1;
 	job->task = *task;
 	job->task.model = pstrdup(task->model);
 	job->task.agent = pstrdup(task->agent);
@@ -133,6 +141,42 @@ read_evidence(const SermJob *job, const char *function_name, SermPromptInput *in
 }
 
 static void
+append_part(StringInfo parts, const void *bytes, size_t length)
+{
+	uint64 size = length;
+
+	appendBinaryStringInfo(parts, (const char *) &size, sizeof(size));
+	if (length > 0)
+		appendBinaryStringInfo(parts, bytes, (int) length);
+}
+
+/* SHA-256 over all that the answer depends on: who is asked, how, and what. Not over the numbers that fence.
+ */
+static bytea *
+hash_question(const SermJob *job, const SermPromptInput *input)
+{
+	const SermServerOptions *server = &job->server;
+	StringInfoData parts;
+
+	initStringInfo(&parts);
+	append_part(&parts, job->task.server, strlen(job->task.server));
+	append_part(&parts, server->endpoint, strlen(server->endpoint));
+	append_part(&parts, server->model, strlen(server->model));
+	append_part(&parts, &server->temperature, sizeof(server->temperature));
+	append_part(&parts, &server->max_tokens, sizeof(server->max_tokens));
+	append_part(&parts, &server->json_mode, sizeof(server->json_mode));
+	append_part(&parts, &job->task.path, sizeof(job->task.path));
+	for (uint32_t i = 0; i < input->grade_count; i++)
+		append_part(&parts, input->grade_names[i].bytes, input->grade_names[i].length);
+	append_part(&parts, input->instructions.bytes, input->instructions.length);
+	append_part(&parts, input->evidence.bytes, input->evidence.length);
+	append_part(&parts, input->query.bytes, input->query.length);
+	append_part(&parts, input->doc.bytes, input->doc.length);
+	return DatumGetByteaP(
+	    DirectFunctionCall1(sha256_bytea, PointerGetDatum(cstring_to_text_with_len(parts.data, parts.len))));
+}
+
+static void
 build_request(SermJob *job, const SermModelRow *model)
 {
 	SermText *names = palloc(mul_size(model->grade_count, sizeof(SermText)));
@@ -152,6 +196,11 @@ build_request(SermJob *job, const SermModelRow *model)
 	read_instructions(job, &input);
 	if (model->options.evidence != NULL && model->options.evidence[0] != '\0')
 		read_evidence(job, model->options.evidence, &input);
+	if (job->server.cache) {
+		job->vote.key = hash_question(job, &input);
+		if (serm_queue_find_vote(job->vote.key, &job->vote))
+			return;
+	}
 	if (!pg_strong_random(input.nonce, sizeof(input.nonce)))
 		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
 	request.seed =
@@ -161,6 +210,10 @@ build_request(SermJob *job, const SermModelRow *model)
 	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
 	serm_host_check(&host, serm_prompt_build(&input, &host.arena, &prompt, &error), &error);
 	serm_host_check(&host, serm_prompt_request(&prompt, &request, &host.arena, &job->body, &error), &error);
+	/* A token is a byte at least. */
+	job->cost_most = ((double) job->body.length * job->server.price_prompt +
+	                     (double) job->server.max_tokens * job->server.price_completion) /
+	                 TOKENS_PRICED;
 }
 
 static void
@@ -182,6 +235,7 @@ prepare_step(void *argument)
 		        job->server.endpoint == NULL ? "endpoint" : "model"));
 	job->key = serm_server_key(server, job->role);
 	build_request(job, model);
+	job->budgets = model->options;
 }
 
 /* Whatever is wrong with a model, a server, a key or evidence is the answer of this job, not the worker's
@@ -197,14 +251,33 @@ serm_job_prepare(SermJob *job)
 	MemoryContextSwitchTo(previous);
 }
 
+bool
+serm_job_admit(SermJob *job)
+{
+	MemoryContext previous = MemoryContextSwitchTo(job->context);
+	SermBudgetAnswer answer = SERM_BUDGET_RESERVED;
+
+	if (job->failure == NULL && !job->vote.cached)
+		answer = serm_budget_reserve(&job->task, &job->budgets, job->cost_most, &job->failure);
+	if (answer == SERM_BUDGET_WAIT) {
+		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
+		job->failure = pstrdup("it waits for what others leave of the budget");
+	} else if (job->vote.cached)
+		job->decision.action = SERM_RETRY_DONE;
+	else if (job->failure != NULL)
+		serm_job_decide(job);
+	MemoryContextSwitchTo(previous);
+	return answer == SERM_BUDGET_RESERVED && !job->vote.cached && job->failure == NULL;
+}
+
 /* --- after it */
 
 void
-serm_job_decide(SermJob *job, int http_status, int64 retry_after_ms)
+serm_job_decide(SermJob *job)
 {
 	SermRetryInput input = {.outcome = job->outcome,
-	    .http_status = http_status,
-	    .retry_after_ms = retry_after_ms,
+	    .http_status = job->http_status,
+	    .retry_after_ms = job->retry_after_ms,
 	    .attempt = (uint32) job->task.attempt,
 	    .attempts_max = (uint32) Max(job->attempts_max, 1),
 	    .uniform = pg_prng_double(&pg_global_prng_state)};
@@ -281,24 +354,46 @@ redacted_copy(const SermJob *job, const SermHttpResult *result)
 }
 
 static void
-read_reply(SermJob *job, SermText body)
+read_reply(SermJob *job, SermText body, SermReply *reply)
 {
-	SermReply reply;
 	SermError error;
 	SermHost host;
 
 	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
 	serm_host_check(
-	    &host, serm_reply_parse(body, (uint32) job->grade_count, &host.arena, &reply, &error), &error);
-	if (reply.tokens_prompt >= 0 || reply.tokens_completion >= 0)
-		job->vote.tokens = Max(reply.tokens_prompt, 0) + Max(reply.tokens_completion, 0);
-	if (reply.reason == SERM_REPLY_OK) {
-		job->vote.grade = reply.grade;
-		job->vote.rationale = reply.rationale.length > 0 ? from_utf8(reply.rationale) : NULL;
+	    &host, serm_reply_parse(body, (uint32) job->grade_count, &host.arena, reply, &error), &error);
+	if (reply->tokens_prompt >= 0 || reply->tokens_completion >= 0)
+		job->vote.tokens = Max(reply->tokens_prompt, 0) + Max(reply->tokens_completion, 0);
+	if (reply->reason == SERM_REPLY_OK) {
+		job->vote.grade = reply->grade;
+		job->vote.rationale = reply->rationale.length > 0 ? from_utf8(reply->rationale) : NULL;
 		return;
 	}
 	job->outcome = SERM_OUTCOME_MALFORMED;
-	job->failure = pstrdup(serm_reply_reason_text(reply.reason));
+	job->failure = pstrdup(serm_reply_reason_text(reply->reason));
+}
+
+/* What a request did cost: what the reply says, or, where it may have been billed unseen, the most. */
+static double
+cost_of(const SermJob *job, const SermReply *reply)
+{
+	switch (job->outcome) {
+		case SERM_OUTCOME_HTTP:
+		case SERM_OUTCOME_MALFORMED:
+			if (job->http_status < 200 || job->http_status > 299)
+				return 0;
+			if (reply->tokens_prompt < 0 || reply->tokens_completion < 0)
+				return job->cost_most;
+			return (reply->tokens_prompt * job->server.price_prompt +
+			           reply->tokens_completion * job->server.price_completion) /
+			       TOKENS_PRICED;
+		case SERM_OUTCOME_TIMEOUT:
+		case SERM_OUTCOME_BROKEN:
+		case SERM_OUTCOME_TOO_LARGE:
+			return job->cost_most;
+		default:
+			return 0;
+	}
 }
 
 void
@@ -306,17 +401,21 @@ serm_job_finish(SermJob *job, const SermHttpResult *result)
 {
 	MemoryContext previous = MemoryContextSwitchTo(job->context);
 	SermText body = redacted_copy(job, result);
+	SermReply reply = {.tokens_prompt = -1, .tokens_completion = -1};
 
 	job->outcome = result->outcome;
+	job->http_status = result->http_status;
+	job->retry_after_ms = result->retry_after_ms;
 	job->vote.prompt = job->prompt_version;
 	job->vote.latency_ms = result->latency_ms;
 	job->failure = pstrdup(result->detail);
 	if (result->outcome == SERM_OUTCOME_HTTP && result->http_status >= 200 && result->http_status <= 299)
-		read_reply(job, body);
+		read_reply(job, body, &reply);
 	if (job->vote.grade < 0 && body.length > 0) {
 		job->vote.reply = body.bytes;
 		job->vote.reply_length = Min(body.length, REPLY_KEPT_BYTES);
 	}
+	job->vote.cost = cost_of(job, &reply);
 	MemoryContextSwitchTo(previous);
-	serm_job_decide(job, result->http_status, result->retry_after_ms);
+	serm_job_decide(job);
 }

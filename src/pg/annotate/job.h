@@ -19,8 +19,12 @@ typedef struct SermJob {
 	char *key;
 	SermText body; /* of the request */
 	SermServerOptions server;
+	SermModelOptions budgets;
 	char *failure; /* why it could not be prepared, or what came back instead of a grade */
 	SermOutcome outcome;
+	int http_status; /* with SERM_OUTCOME_HTTP */
+	int64 retry_after_ms;
+	double cost_most; /* of the request */
 	SermRetryDecision decision;
 	SermVoteRow vote;
 } SermJob;
@@ -37,7 +41,9 @@ extern void serm_job_prepare(SermJob *job);
 /* Read a reply and decide. Call in a transaction: encodings may need the catalog. */
 extern void serm_job_finish(SermJob *job, const SermHttpResult *result);
 /* What `outcome` and `failure` lead to: done, again, or a vote without a grade. */
-extern void serm_job_decide(SermJob *job, int http_status, int64 retry_after_ms);
+extern void serm_job_decide(SermJob *job);
+/* May its request be sent? False: it is decided already, from an earlier vote or for want of money. */
+extern bool serm_job_admit(SermJob *job);
 /* Wipe the key and free everything. */
 extern void serm_job_free(SermJob *job);
 

@@ -11,11 +11,16 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/float.h"
 
 /* Longer than every lease (10 minutes and a margin) and every wait (2 minutes). */
 #define HORIZON "interval '1 hour'"
 
-#define FINISH_PARAMS 9
+#define FINISH_PARAMS 12
+/* Tokens of a request before it is written: a quarter of its bytes, and the frame around them. */
+#define ESTIMATE                                                                                             \
+	"((pg_catalog.octet_length(s.query) + CASE WHEN pg_catalog.octet_length(s.doc) < 16000"                  \
+	" THEN pg_catalog.octet_length(s.doc) ELSE 16000 END) / 4 + 500)::pg_catalog.float8"
 
 #define DUE                                                                                                  \
 	" NOT (t.not_before > pg_catalog.now() AND t.not_before < pg_catalog.now() + " HORIZON ")"               \
@@ -138,7 +143,7 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 }
 
 static SermTask *
-read_task(uint64 i, int64 token)
+read_task(uint64 i, int64 token, bool limited)
 {
 	SermTask *task = palloc0(sizeof(SermTask));
 	bool null;
@@ -153,11 +158,15 @@ read_task(uint64 i, int64 token)
 	task->server = serm_spi_string(i, 7);
 	task->query = serm_spi_string(i, 8);
 	task->doc = serm_spi_string(i, 9);
+	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
+	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
+	task->limited = limited;
 	return task;
 }
 
-List *
-serm_queue_claim(Oid role, int limit, int lease_ms)
+/* Lease due tasks of some servers, as many as `tokens` (their estimates, but for the last one) allow. */
+static List *
+claim_from(Oid role, Datum servers, int limit, double tokens, int lease_ms, bool limited)
 {
 	List *tasks = NIL;
 	int64 token;
@@ -170,21 +179,82 @@ serm_queue_claim(Oid role, int limit, int lease_ms)
 		    SERM_INT4(limit),
 		    SERM_INT4(lease_ms),
 		    SERM_INT8(token),
+		    SERM_DATUM(TEXTARRAYOID, servers),
+		    SERM_FLOAT8(tokens),
 		};
 
-		serm_spi_execute(
-		    "WITH due AS (SELECT t.id, a.server FROM serm.task t"
-		    "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent AND a.server IS NOT NULL"
-		    "  WHERE t.requested_by = $1 AND" DUE
-		    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)"
-		    " UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"
-		    "  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
-		    " FROM due d, serm.sample s WHERE t.id = d.id AND s.id = t.sample"
-		    " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, d.server, s.query, s.doc",
+		serm_spi_execute("WITH due AS (SELECT t.id, t.not_before, t.sample, a.server FROM serm.task t"
+		                 "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
+		                 "   AND a.server::pg_catalog.text = ANY ($5)"
+		                 "  WHERE t.requested_by = $1 AND" DUE
+		                 "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
+		                 " sized AS (SELECT d.id, d.server, s.query, s.doc, s.round, " ESTIMATE
+		                 " AS estimate,"
+		                 "   pg_catalog.sum(" ESTIMATE ") OVER (ORDER BY d.not_before, d.id"
+		                 "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+		                 "  FROM due d JOIN serm.sample s ON s.id = d.sample)"
+		                 " UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"
+		                 "  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
+		                 " FROM sized z WHERE t.id = z.id AND (z.before IS NULL OR z.before < $6)"
+		                 " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, z.query, "
+		                 "z.doc, z.round,"
+		                 "  z.estimate",
 		    SPI_OK_UPDATE_RETURNING, false, params, lengthof(params));
 	}
 	for (uint64 i = 0; i < SPI_processed; i++)
-		tasks = lappend(tasks, read_task(i, token));
+		tasks = lappend(tasks, read_task(i, token, limited));
+	return tasks;
+}
+
+static Datum
+array_of(Datum *names, int count)
+{
+	return PointerGetDatum(construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* What a limited server may be sent now; its state is told. */
+static List *
+claim_limited(Oid role, SermServer *server, int limit, int lease_ms)
+{
+	Datum name = CStringGetTextDatum(server->name);
+	int allowed = Min(limit, serm_limits_allowance(server));
+	double tokens = server->rates.tokens_per_minute > 0 ? server->state.tokens : get_float8_infinity();
+	List *tasks = allowed > 0 ? claim_from(role, array_of(&name, 1), allowed, tokens, lease_ms, true) : NIL;
+	double estimate = 0;
+	ListCell *cell;
+
+	foreach (cell, tasks)
+		estimate += ((SermTask *) lfirst(cell))->estimate;
+	serm_limit_take(&server->state, &server->rates, list_length(tasks), estimate);
+	if (serm_limit_lost(&server->state, server->outage_ms)) {
+		(void) serm_queue_give_up(role, server->name,
+		    psprintf("the server has failed for %lld s", (long long) (server->outage_ms / 1000)));
+		serm_limit_forgive(&server->state);
+	}
+	serm_limits_store(server);
+	return tasks;
+}
+
+List *
+serm_queue_claim(Oid role, int limit, int lease_ms)
+{
+	List *servers = serm_limits_lock();
+	Datum *free = palloc(mul_size(list_length(servers) + 1, sizeof(Datum)));
+	List *tasks = NIL;
+	ListCell *cell;
+	int free_count = 0;
+
+	foreach (cell, servers) {
+		SermServer *server = lfirst(cell);
+
+		if (server->limited)
+			tasks = list_concat(tasks, claim_limited(role, server, limit - list_length(tasks), lease_ms));
+		else
+			free[free_count++] = CStringGetTextDatum(server->name);
+	}
+	if (free_count > 0 && list_length(tasks) < limit)
+		tasks = list_concat(tasks, claim_from(role, array_of(free, free_count), limit - list_length(tasks),
+		                               get_float8_infinity(), lease_ms, false));
 	return tasks;
 }
 
@@ -220,8 +290,10 @@ finish_plan(const SermParam *params, int count)
 	    "WITH gone AS (DELETE FROM serm.task t WHERE t.id = $1 AND t.token IS NOT DISTINCT FROM $2"
 	    "  RETURNING t.sample, t.agent, t.path, t.extra),"
 	    " stored AS (INSERT INTO serm.vote"
-	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, extra)"
-	    "  SELECT g.sample, g.agent, g.path, $3::pg_catalog.int2, $4, $5, $6, $7, $8, $9, g.extra FROM gone g"
+	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "
+	    "cached, extra)"
+	    "  SELECT g.sample, g.agent, g.path, $3::pg_catalog.int2, $4, $5, $6, $7, $8, $9,"
+	    "   $10::pg_catalog.numeric, $11, $12, g.extra FROM gone g"
 	    "  ON CONFLICT DO NOTHING)"
 	    " SELECT pg_catalog.count(*) FROM gone",
 	    count, types);
@@ -248,6 +320,9 @@ serm_queue_finish(const SermTask *task, const SermVoteRow *vote)
 	    vote->reply != NULL
 	        ? SERM_DATUM(BYTEAOID, PointerGetDatum(cstring_to_text_with_len(vote->reply, vote->reply_length)))
 	        : SERM_NULL(BYTEAOID),
+	    isnan(vote->cost) ? SERM_NULL(FLOAT8OID) : SERM_FLOAT8(vote->cost),
+	    vote->key != NULL ? SERM_DATUM(BYTEAOID, PointerGetDatum(vote->key)) : SERM_NULL(BYTEAOID),
+	    SERM_BOOL(vote->cached),
 	};
 	Datum values[FINISH_PARAMS];
 	char nulls[FINISH_PARAMS];
@@ -263,19 +338,75 @@ serm_queue_finish(const SermTask *task, const SermVoteRow *vote)
 }
 
 void
-serm_queue_retry(const SermTask *task, uint32 delay_ms, const char *error)
+serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error)
 {
 	SermParam params[] = {
 	    SERM_INT8(task->id),
 	    SERM_INT8(task->token),
-	    SERM_INT4((int32) delay_ms),
+	    SERM_INT4((int32) decision->delay_ms),
 	    SERM_TEXT(error),
+	    SERM_INT4(decision->counted ? 0 : 1),
 	};
 
 	serm_spi_execute(
-	    "UPDATE serm.task t SET lease_until = NULL, token = NULL, last_error = $4,"
-	    "  not_before = pg_catalog.now() + $3 * interval '1 millisecond' WHERE t.id = $1 AND t.token = $2",
+	    "UPDATE serm.task t SET lease_until = NULL, token = NULL, last_error = $4, reserved = NULL,"
+	    "  attempt = t.attempt - $5, not_before = pg_catalog.now() + $3 * interval '1 millisecond'"
+	    " WHERE t.id = $1 AND t.token = $2",
 	    SPI_OK_UPDATE, false, params, lengthof(params));
+}
+
+bool
+serm_queue_has(int64 task)
+{
+	SermParam params[] = {SERM_INT8(task)};
+
+	serm_spi_execute("SELECT FROM serm.task t WHERE t.id = $1", SPI_OK_SELECT, false, params, 1);
+	return SPI_processed > 0;
+}
+
+uint64
+serm_queue_give_up(Oid role, const char *server, const char *error)
+{
+	SermParam params[] = {SERM_DATUM(OIDOID, ObjectIdGetDatum(role)), SERM_TEXT(server), SERM_TEXT(error)};
+
+	/* What a dead worker had reserved for them may have been spent. */
+	serm_spi_execute(
+	    "WITH due AS (SELECT t.id FROM serm.task t"
+	    "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent AND a.server = $2::pg_catalog.name"
+	    "  WHERE t.requested_by = $1 AND t.lease_until IS NULL FOR UPDATE OF t SKIP LOCKED),"
+	    " gone AS (DELETE FROM serm.task t USING due d WHERE t.id = d.id"
+	    "  RETURNING t.model, t.sample, t.agent, t.path, t.last_error, t.reserved),"
+	    " spent AS (INSERT INTO serm.spending AS p (model, round, day, spent, requests)"
+	    "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
+	    "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
+	    "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL GROUP BY 1, 2, 3"
+	    "  ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
+	    "   requests = p.requests + EXCLUDED.requests)"
+	    " INSERT INTO serm.vote (sample, agent, path, error)"
+	    " SELECT g.sample, g.agent, g.path, $3 || coalesce(': ' || g.last_error, '') FROM gone g"
+	    " ON CONFLICT DO NOTHING",
+	    SPI_OK_INSERT, false, params, lengthof(params));
+	return SPI_processed;
+}
+
+bool
+serm_queue_find_vote(bytea *key, SermVoteRow *vote)
+{
+	SermParam params[] = {SERM_DATUM(BYTEAOID, PointerGetDatum(key))};
+	bool null;
+
+	serm_spi_execute("SELECT v.grade::pg_catalog.int4, v.rationale, v.prompt FROM serm.vote v"
+	                 " WHERE v.key = $1 AND v.grade IS NOT NULL ORDER BY v.at LIMIT 1",
+	    SPI_OK_SELECT, false, params, 1);
+	if (SPI_processed == 0)
+		return false;
+	vote->grade = DatumGetInt32(serm_spi_value(0, 1, &null));
+	vote->rationale = serm_spi_string(0, 2);
+	vote->prompt = DatumGetInt32(serm_spi_value(0, 3, &null));
+	vote->tokens = 0;
+	vote->cost = 0;
+	vote->cached = true;
+	return true;
 }
 
 void
@@ -353,6 +484,7 @@ serm_finish(PG_FUNCTION_ARGS)
 	SermVoteRow vote = {.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2),
 	    .error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3)),
 	    .tokens = -1,
+	    .cost = NAN,
 	    .latency_ms = -1};
 	int level = serm_spi_begin(false);
 	bool stored = serm_queue_finish(&task, &vote);

@@ -9,6 +9,8 @@
  */
 #include "pg/annotate/annotate.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
@@ -181,25 +183,60 @@ keep_done(Worker *worker, SermJob *job)
 static void
 start_jobs(Worker *worker, List *jobs)
 {
+	List *admitted = NIL;
 	ListCell *cell;
 	int level = begin();
 
 	foreach (cell, jobs) {
-		note_model(worker, ((SermJob *) lfirst(cell))->task.model);
-		serm_job_prepare(lfirst(cell));
+		SermJob *job = lfirst(cell);
+
+		note_model(worker, job->task.model);
+		serm_job_prepare(job);
+		if (serm_job_admit(job))
+			admitted = lappend(admitted, job);
+		else
+			keep_done(worker, job);
 	}
 	end(level);
-	foreach (cell, jobs) {
+	foreach (cell, admitted) {
 		SermJob *job = lfirst(cell);
 		SermHttpRequest request = {job->server.endpoint, job->key, job->body.bytes, job->body.length,
 		    job->server.timeout_ms, job->server.connect_timeout_ms};
 
-		if (job->failure != NULL) {
-			serm_job_decide(job, 0, -1);
-			keep_done(worker, job);
-		} else
-			serm_http_start(worker->http, &request, job);
+		serm_http_start(worker->http, &request, job);
 	}
+}
+
+/* Keep the vote or put the task back; what it did cost is settled with it. */
+static void
+store_job(const SermJob *job)
+{
+	bool kept = true;
+
+	if (job->decision.action == SERM_RETRY_AGAIN)
+		serm_queue_retry(&job->task, &job->decision, job->failure);
+	else
+		kept = serm_queue_finish(&job->task, &job->vote);
+	if (!kept)
+		ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
+	/* Whoever took the task over has counted what was reserved for it. */
+	if (!isnan(job->vote.cost) && (kept || !serm_queue_has(job->task.id)))
+		serm_budget_charge(&job->task, job->vote.cost);
+}
+
+/* What the end of a request tells about its server; NULL: nothing that matters. */
+static SermServerReport *
+report_of(const SermJob *job)
+{
+	SermServerEvent event = serm_limit_event(job->outcome, job->http_status);
+	SermServerReport *report;
+
+	if (job->vote.cached || !serm_limits_matter(&job->task, event))
+		return NULL;
+	report = palloc(sizeof(SermServerReport));
+	*report = (SermServerReport){job->task.server, event,
+	    job->vote.tokens >= 0 ? job->vote.tokens - job->task.estimate : 0, job->retry_after_ms};
+	return report;
 }
 
 /* Read what has ended and store it, all in one transaction. */
@@ -208,6 +245,7 @@ store_done(Worker *worker)
 {
 	SermHttpResult result;
 	ListCell *cell;
+	List *reports = NIL;
 	int level;
 	bool some = serm_http_next(worker->http, &result);
 
@@ -221,13 +259,13 @@ store_done(Worker *worker)
 		some = serm_http_next(worker->http, &result);
 	}
 	foreach (cell, worker->done) {
-		const SermJob *job = lfirst(cell);
+		SermServerReport *report = report_of(lfirst(cell));
 
-		if (job->decision.action == SERM_RETRY_AGAIN)
-			serm_queue_retry(&job->task, job->decision.delay_ms, job->failure);
-		else if (!serm_queue_finish(&job->task, &job->vote))
-			ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
+		store_job(lfirst(cell));
+		if (report != NULL)
+			reports = lappend(reports, report);
 	}
+	serm_limits_note(reports);
 	end(level);
 	foreach (cell, worker->done)
 		serm_job_free(lfirst(cell));

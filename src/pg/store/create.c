@@ -138,6 +138,77 @@ serm_create_model(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* The test split of a model that has judgments stays where it is: a moved one would test what was trained on.
+ */
+static void
+check_split(const char *name, double before, double after)
+{
+	SermParam params[] = {SERM_TEXT(name)};
+
+	if (before == after)
+		return;
+	serm_spi_execute(
+	    "SELECT FROM serm.judgment AS j WHERE j.model = $1 LIMIT 1", SPI_OK_SELECT, false, params, 1);
+	if (SPI_processed > 0)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("option \"test_share\" of model \"%s\" cannot change: it has judgments", name),
+		    errhint("Create another model with the test_share that you want, and copy the judgments."));
+}
+
+/* Anything else would be appended instead of merged. */
+static void
+check_object(const Jsonb *options)
+{
+	if (!JB_ROOT_IS_OBJECT(options))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("options of serm.alter_model must be a JSON object"));
+}
+
+/*
+ * serm.alter_model(name text, options jsonb, log regclass, documents regclass) returns jsonb
+ *
+ * Errors: 42704 unknown model, 22023 options, 55000 another test split, 42804 a log
+ * or documents without their columns.
+ */
+SERM_FUNCTION(serm_alter_model);
+Datum
+serm_alter_model(PG_FUNCTION_ARGS)
+{
+	char *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Oid log = PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2);
+	Oid documents = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
+	SermModelRow *row = serm_model_read(name);
+	SermModelOptions options;
+	Jsonb *written = serm_options_write(serm_model_option_table, serm_model_option_count, &row->options);
+	int level;
+
+	if (OidIsValid(log))
+		(void) serm_source_name(log, SERM_SOURCE_LOG, row->name);
+	if (OidIsValid(documents))
+		(void) serm_source_name(documents, SERM_SOURCE_DOCUMENTS, row->name);
+	if (!PG_ARGISNULL(1)) {
+		check_object(PG_GETARG_JSONB_P(1));
+		written =
+		    DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(written), PG_GETARG_DATUM(1)));
+	}
+	serm_model_options_read(written, "serm.alter_model", &options);
+	if (options.evidence != NULL &&
+	    (row->options.evidence == NULL || strcmp(options.evidence, row->options.evidence) != 0))
+		options.evidence = resolve_evidence(options.evidence);
+	written = serm_options_write(serm_model_option_table, serm_model_option_count, &options);
+
+	level = serm_spi_begin(false);
+	check_split(row->name, row->options.test_share, options.test_share);
+	serm_spi_execute("UPDATE serm.model AS m SET options = $2, log = coalesce($3, m.log),"
+	                 "  documents = coalesce($4, m.documents) WHERE m.name = $1",
+	    SPI_OK_UPDATE, false,
+	    (SermParam[]){SERM_TEXT(row->name), SERM_DATUM(JSONBOID, JsonbPGetDatum(written)),
+	        regclass_param(log), regclass_param(documents)},
+	    4);
+	serm_spi_end(level);
+	PG_RETURN_JSONB_P(written);
+}
+
 SERM_FUNCTION(serm_drop_model);
 Datum
 serm_drop_model(PG_FUNCTION_ARGS)

@@ -3,6 +3,8 @@
  */
 #include "pg/serm.h"
 
+#include <math.h>
+
 #include "utils/array.h"
 
 #include "pg/store/internal.h"
@@ -22,6 +24,9 @@ const SermOption serm_model_option_table[] = {
     {"min_reliability", SERM_OPTION_REAL, FIELD(min_reliability), -1, 1, NULL},
     {"labels", SERM_OPTION_TEXT, FIELD(labels), 0, 0, "posterior, agreed"},
     {"evidence", SERM_OPTION_TEXT, FIELD(evidence), 0, 0, NULL},
+    {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
+    {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
+    {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
 };
 const int serm_model_option_count = lengthof(serm_model_option_table);
 
@@ -42,7 +47,10 @@ serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *
 	    .gold_rate = .02,
 	    .min_reliability = .1,
 	    .labels = "posterior",
-	    .evidence = NULL};
+	    .evidence = NULL,
+	    .budget = NAN,
+	    .budget_round = NAN,
+	    .budget_day = NAN};
 
 	*options = defaults;
 	serm_options_read(given, serm_model_option_table, serm_model_option_count, options, what);

@@ -24,6 +24,9 @@ typedef struct SermModelOptions {
 	double min_reliability; /* below it an agent is suspended, default .1 */
 	char *labels;           /* what training takes from agents: posterior (default), agreed */
 	char *evidence;         /* function f(query text, doc text) returns text, or NULL */
+	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
+	double budget_round;
+	double budget_day;
 } SermModelOptions;
 
 typedef struct SermModelRow {
