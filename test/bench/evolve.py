@@ -20,7 +20,9 @@ from judges import Set, csv_lines, human, table
 from quality import Lists, bootstrap, copy, kappa, psql, rows
 
 SEED = 42
-SEEDS = (1, 2)
+SEEDS = tuple(map(int, os.environ.get("EVOLVE_SEEDS", "1").split(",")))
+# Of every training: less than the defaults, since there are dozens of them; the same for all that is compared.
+TRAIN = '"epochs": 12, "pretrain_epochs": 3'
 FOLDS = 5
 GOLD = .02
 DRAWS = 2000
@@ -30,7 +32,7 @@ QUIET = "SET client_min_messages = warning;"
 # --- a model and its predictions
 
 def train(model, seed):
-    psql(f"""{QUIET} CALL serm.train('{model}', '{{"seed": {seed}, "promote": true}}');""")
+    psql(f"""{QUIET} CALL serm.train('{model}', '{{"seed": {seed}, "promote": true, {TRAIN}}}');""")
 
 
 def predict(pairs, model, version="NULL"):
@@ -141,7 +143,6 @@ def students(root):
         "people": None,
         "weighted, 2% gold": ("weighted", None, "{}"),
         "posterior, 2% gold": ("posterior", None, "{}"),
-        "the most votes": ("quorum", None, '{"quorum": 0.01}'),
         "best two judges, agreed only": ("unanimous", list(best_two), "{}"),
     }
     made = {name: [{} for _ in SEEDS] for name in teachers}
@@ -155,6 +156,7 @@ def students(root):
                 settle(data, rule[0], gold, *rule[1:])
             for into, new in zip(made[name], student(f, "people" if rule is None else "bench")):
                 into.update(new)
+            print(f"evolve.py: fold {f}, {name}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
     lists = Lists(rows("SELECT query_id, doc_id, grade FROM bench.pair"))
     draws = np.random.default_rng(15).integers(0, len(lists.queries), (DRAWS, len(lists.queries)))
     results = {name: Result(predictions, lists, 4) for name, predictions in made.items()}
@@ -226,7 +228,7 @@ def start_model(name, rule, agents):
         INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT '{name}', query, doc_id, grade FROM bench.pair
             WHERE part = 'base' OR gold;"""
          + "".join(f"SELECT FROM serm.add_agent('{name}', 'bench.{a}(text,text)'::regprocedure);" for a in agents)
-         + f"""{QUIET} CALL serm.train('{name}', '{{"seed": 1}}');""")
+         + f"""{QUIET} CALL serm.train('{name}', '{{"seed": 1, {TRAIN}}}');""")
 
 
 def test_pairs(part):
@@ -239,7 +241,6 @@ def rounds(root):
     arms = {
         "weighted": ('{"rule": "weighted"}', judges),
         "posterior": ('{"rule": "posterior"}', judges),
-        "unanimous, posterior labels": ('{"rule": "unanimous"}', judges),
         "unanimous of two, agreed only": ('{"rule": "unanimous", "labels": "agreed"}', [judges[4], judges[3]]),
         "oracle": ('{"rule": "unanimous", "labels": "agreed", "gold_rate": 0}', ["truth"]),
     }
@@ -256,7 +257,8 @@ def rounds(root):
             for part in lists:
                 show(f"none, {part}", none[part], None, ("lin@1", "lin@4"), draws[part])
         for _ in range(3):
-            psql(f"{QUIET} SET client_min_messages = error; CALL serm.evolve('rounds', '{{\"budget\": 1000, \"seed\": 1}}');")
+            psql(f"""SET client_min_messages = error;
+                CALL serm.evolve('rounds', '{{"budget": 1000, "seed": 1, "train": {{{TRAIN}}}}}');""")
         promoted = rows("SELECT count(*) FILTER (WHERE phase = 'promoted'), string_agg(phase, ' ' ORDER BY round) FROM serm.round")[0]
         kept, correct = rows("""SELECT count(*), avg((round(j.grade) = p.grade)::int) FROM serm.current_judgment j
             JOIN bench.pair p USING (query, doc_id) WHERE j.model = 'rounds' AND j.source = 'agents'""")[0]
