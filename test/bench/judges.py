@@ -28,7 +28,7 @@ from quality import copy, csv_lines, kappa, psql, rows  # noqa: E402
 csv.field_size_limit(1 << 30)
 GRADES = 4
 GOLD = .02
-DRAWS_GOLD = 5
+DRAWS_GOLD = 10
 DRAWS = 400
 WIRE_PAIRS = 100
 # Least kappa with 2 % gold; without gold the bar is the best judge in hindsight less .02.
