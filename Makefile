@@ -42,4 +42,8 @@ $(DATA_built): $(SQL_SOURCES) Makefile
 
 $(OBJS): $(SOURCE_HEADERS) Makefile
 
+# Features have the same bits on every processor: no multiplication is fused with an addition. (test.mk has the objects of tests.)
+UNFUSED = $(sort $(wildcard src/core/model/features*.c)) src/core/model/embedding.c
+$(UNFUSED:.c=.o): override CFLAGS += -ffp-contract=off
+
 include test/test.mk

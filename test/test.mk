@@ -32,6 +32,8 @@ build/double/%.o: src/core/%.c $(SOURCE_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE -c $< -o $@
 
+$(foreach kind,core asan double,$(UNFUSED:src/core/%.c=build/$(kind)/%.o)): UNIT_CFLAGS += -ffp-contract=off
+
 build/core.a: $(patsubst src/core/%.c,build/core/%.o,$(CORE_SOURCES))
 build/asan.a: $(patsubst src/core/%.c,build/asan/%.o,$(CORE_SOURCES))
 build/double.a: $(patsubst src/core/%.c,build/double/%.o,$(CORE_SOURCES))
@@ -60,6 +62,7 @@ SECS ?= 60
 .PHONY: fuzz
 fuzz:
 	@mkdir -p build/fuzz/corpus-$(FUZZ)
+	@if [ $(FUZZ) = reply ]; then python3 test/fuzz/seed-reply.py test/mock/replies.tsv build/fuzz/corpus-reply; fi
 	clang-14 $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer test/fuzz/fuzz_$(FUZZ).c $(CORE_SOURCES) $(UNIT_LIBS) -o build/fuzz/$(FUZZ)
 	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ)
 
@@ -88,7 +91,8 @@ check-clang:
 		-isystem $(shell $(PG_CONFIG) --includedir-server) $(CORE_SOURCES) $(PG_SOURCES)
 
 # --- the front door: what a fresh machine lacks is installed first, then a make of its own sees it
-.PHONY: install-here demo-here test-here bench-quality-here bench-speed bench-speed-here
+.PHONY: install-here demo-here test-here bench-quality-here bench-speed bench-speed-here \
+	bench-annotate bench-annotate-here
 install-here: all
 	PG_CONFIG=$(PG_CONFIG) test/install.sh $(MAKE) PG_CONFIG=$(PG_CONFIG)
 
@@ -102,7 +106,7 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed bench-judges bench-evolve
+bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here
@@ -110,7 +114,7 @@ bench-quality-here: install-here
 
 bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
-bench-speed-here: install-here build/bench_heads
+bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
 # What labels of real judges are worth, and what is learned from them.
 .PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here
@@ -119,8 +123,13 @@ bench-judges bench-evolve: deps-bench
 bench-judges-here bench-evolve-here: bench-%-here: install-here
 	$(CLUSTER) test/bench/$*.sh $(or $(DATA),../shared/data)
 
-build/bench_heads: test/bench/heads.c build/core.a
+build/bench_%: test/bench/%.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+
+bench-annotate: deps-test
+	@$(MAKE) --no-print-directory bench-annotate-here
+bench-annotate-here: install-here build/bench_endpoint
+	$(CLUSTER) test/bench/annotate.py build/bench_endpoint
 
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
 build/quality_core: test/bench/quality_core.c build/core.a
@@ -131,3 +140,14 @@ bench-core: build/quality_core
 		test -d $$from || { echo "$$set: skipped, $$from is not there"; continue; }; mkdir -p $$to; \
 		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; \
 		build/quality_core $${set%_srr} $$to quiet $(OPTIONS) || exit 1; done
+
+# What continued training forgets, and merging; the same sets.
+.PHONY: bench-forgetting
+build/forgetting: test/bench/forgetting.c build/core.a
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+bench-forgetting: build/forgetting
+	@for set in crowdflower_srr homedepot epqa; do \
+		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
+		test -d $$from || { echo "bench-forgetting: skipped, $$from is not there"; exit 0; }; mkdir -p $$to; \
+		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; done; \
+	build/forgetting homedepot=build/bench/homedepot crowdflower=build/bench/crowdflower_srr epqa=build/bench/epqa $(OPTIONS)

@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(78);
+SELECT plan(83);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text || p.prokind::text, expected, f)
@@ -147,6 +147,27 @@ WHERE NOT (float4send(batch) = float4send(score) AND float4send(batch_encoded) =
 SELECT is(count(*), 0::bigint, 'an array that is ranked has them')
 FROM (SELECT query, array_agg(doc ORDER BY id) AS docs, array_agg(score ORDER BY id) AS scores FROM plain GROUP BY query) AS g, serm.rank(query, docs) AS r
 WHERE float4send(r.score) <> float4send(scores[r.ordinal]);
+
+-- --- memory: after the first rows a statement takes no more, whatever the rows say
+CREATE FUNCTION memory_now(id bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$BEGIN
+	RETURN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts);
+END$$;
+CREATE TABLE many AS
+SELECT i AS id, 'blue pillow ' || i % 7 AS query, 'Pillow ' || i || E'\nsoft ' || md5(i::text) || repeat(' word' || i % 100, i % 60) AS doc
+FROM generate_series(1, 30000) AS i;
+ALTER TABLE many ADD COLUMN encoded serm.doc;
+UPDATE many SET encoded = serm.encode(doc);
+SET max_parallel_workers_per_gather = 0;
+/* What looking at memory takes itself, it takes at its first calls. */
+SELECT is(count(memory_now(i)), 3::bigint, 'memory can be looked at') FROM generate_series(1, 3) AS i;
+SELECT is(max(bytes), min(bytes), 'nothing is taken per row: ' || what)
+FROM (
+	SELECT 'text' AS what, serm.score('blue pillow', doc), CASE WHEN id IN (3000, 30000) THEN memory_now(id) END AS bytes FROM many
+	UNION ALL SELECT 'encoded', serm.score('blue pillow', encoded), CASE WHEN id IN (3000, 30000) THEN memory_now(id) END FROM many
+	UNION ALL SELECT 'changing queries', serm.score(query, encoded), CASE WHEN id IN (3000, 30000) THEN memory_now(id) END FROM many
+	UNION ALL SELECT 'encoding', length(serm.encode(doc)::text), CASE WHEN id IN (3000, 30000) THEN memory_now(id) END FROM many) AS m
+GROUP BY what ORDER BY what;
+RESET max_parallel_workers_per_gather;
 
 -- --- NULL, several models, damage
 SELECT is(serm.score(NULL, serm.encode('d')), NULL, 'no query');

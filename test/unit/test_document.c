@@ -202,6 +202,53 @@ test_features(SermArena *arena)
 	CHECK(different == 0, "features of a stored document are those of its text, bit for bit");
 }
 
+/* Features by each level that the processor has, without and with a cache of its own. */
+static void
+test_levels(SermArena *arena)
+{
+	static const SermStatistics statistics = {
+	    .document_count = 100, .title_length = 5, .body_length = 20, .joined_length = 25};
+	static char text[40000], question[4000];
+	SermEmbedding embedding = {serm_arena_alloc(arena, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH),
+	    serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float)), NULL};
+	SermWordCache *caches[SERM_VECTOR_AVX512 + 1];
+	size_t different = 0, close = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 53);
+	for (size_t i = 0; i < (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH; i++)
+		((int8_t *) embedding.rows)[i] = (int8_t) ((int) serm_rng_below(&rng, 255) - 127);
+	for (size_t i = 0; i < SERM_EMBEDDING_ROWS; i++)
+		((float *) embedding.scale)[i] = 0.01f;
+	for (int level = 0; level <= SERM_VECTOR_AVX512; level++)
+		caches[level] = serm_word_cache_create(arena);
+	for (int round = 0; round < 600; round++) {
+		SermArenaMark mark = serm_arena_mark(arena);
+		SermText query = random_text(&rng, question, round % 3 == 0 ? 90 : 12);
+		SermText doc = random_text(&rng, text, round % 7 == 0 ? 300 : 40);
+		SermFeatures plain, other;
+		SermError error;
+
+		for (int level = 0; level <= 2 * SERM_VECTOR_AVX512 + 1; level++) {
+			SermFeatures *features = level == 0 ? &plain : &other;
+			SermParsedQuery *parsed;
+
+			embedding.cache = level % 2 == 1 ? caches[level / 2] : NULL;
+			if (serm_features_parse_query(&statistics, &embedding, query, arena, &parsed, &error) != SERM_OK)
+				abort();
+			serm_features_limit(parsed, (SermVectorLevel) (level / 2));
+			if (serm_features_compute(&statistics, &embedding, parsed, doc, arena, features, &error) !=
+			    SERM_OK)
+				abort();
+			different += memcmp(&plain, features, sizeof(plain)) != 0;
+		}
+		close += plain.value[SERM_LEXICAL_FEATURES] > 0 && plain.value[SERM_LEXICAL_FEATURES + 6] > 0;
+		serm_arena_rewind(arena, mark);
+	}
+	CHECK(different == 0 && close > 100, "levels up to %d have the same bits, with and without a cache",
+	    (int) serm_vector_level());
+}
+
 /* Whatever the bytes, reading stays inside them, and what is accepted can be used and written again. */
 static void
 test_hostile(SermArena *arena)
@@ -299,6 +346,7 @@ main(void)
 	test_form(&arena);
 	test_texts(&arena);
 	test_features(&arena);
+	test_levels(&arena);
 	test_hostile(&arena);
 	test_memory(&arena);
 	serm_arena_free(&arena);

@@ -102,7 +102,7 @@ test_fixtures(void)
 		fixtures++;
 	}
 	fclose(file);
-	CHECK(fixtures >= 120, "%d fixtures", fixtures);
+	CHECK(fixtures >= 150, "%d fixtures", fixtures);
 	CHECK(seen == (1u << SERM_REPLY_REASON_COUNT) - 1, "every reason occurs");
 }
 

@@ -2,6 +2,7 @@
 #include "core/base/hash.h"
 #include "core/base/rng.h"
 #include "core/base/utf8.h"
+#include "core/text/reader.h"
 #include "core/text/text.h"
 #include "unit.h"
 
@@ -290,6 +291,38 @@ test_fuzz(void)
 	CHECK(bad == 0, "20,000 random texts give well-formed words, and a larger limit only adds some");
 }
 
+/* What a byte is, by both ways of looking at a block of them. */
+static void
+test_masks(void)
+{
+	unsigned char bytes[SERM_READER_BLOCK];
+	size_t bad = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 7);
+	for (int round = 0; round < 2000; round++) {
+		SermReaderMasks masks, portable;
+
+		/* Each byte at each place once, then any. */
+		for (int i = 0; i < SERM_READER_BLOCK; i++)
+			bytes[i] = round < 256 ? (unsigned char) (round + i) : (unsigned char) serm_rng_below(&rng, 256);
+		serm_reader_masks(bytes, &masks);
+		serm_reader_masks_portable(bytes, &portable);
+		bad += memcmp(&masks, &portable, sizeof(masks)) != 0;
+		for (int i = 0; i < SERM_READER_BLOCK; i++) {
+			unsigned char byte = bytes[i];
+			bool letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+
+			bad += (masks.letters >> i & 1) != letter;
+			bad += (masks.digits >> i & 1) != (byte >= '0' && byte <= '9');
+			bad += (masks.joins >> i & 1) != (byte == '.' || byte == ',');
+			bad += (masks.apostrophes >> i & 1) != (byte == '\'');
+			bad += (masks.others >> i & 1) != (byte >= 0x80);
+		}
+	}
+	CHECK(bad == 0, "what the bytes of a block are");
+}
+
 int
 main(void)
 {
@@ -300,6 +333,7 @@ main(void)
 	test_query_key(&arena);
 	test_split(&arena);
 	test_limits(&arena);
+	test_masks();
 	test_fuzz();
 	serm_arena_free(&arena);
 	DONE();

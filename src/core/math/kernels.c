@@ -48,6 +48,16 @@ has_32(void)
 #define CHOOSE(name, ...) name##_16(__VA_ARGS__)
 #endif
 
+SermVectorLevel
+serm_vector_level(void)
+{
+#if defined(__x86_64__)
+	return has_64() ? SERM_VECTOR_AVX512 : has_32() ? SERM_VECTOR_AVX2 : SERM_VECTOR_PLAIN;
+#else
+	return SERM_VECTOR_PLAIN;
+#endif
+}
+
 SermReal
 serm_dot(const SermReal *x, const SermReal *y, size_t n)
 {
@@ -94,12 +104,11 @@ void
 serm_affine(const SermAffine *jobs, size_t job_count, const uint16_t *index, size_t count, size_t outputs,
     bool rectify)
 {
-	size_t vector_bytes = 16;
+	static const size_t vector_bytes[] = {
+	    [SERM_VECTOR_PLAIN] = 16, [SERM_VECTOR_AVX2] = 32, [SERM_VECTOR_AVX512] = 64};
 
-#if defined(__x86_64__)
-	vector_bytes = has_64() ? 64 : has_32() ? 32 : 16;
-#endif
-	(void) serm_affine_with(vector_bytes, jobs, job_count, index, count, outputs, rectify);
+	(void) serm_affine_with(
+	    vector_bytes[serm_vector_level()], jobs, job_count, index, count, outputs, rectify);
 }
 
 void

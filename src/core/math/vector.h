@@ -10,6 +10,11 @@
 #include "core/base/real.h"
 #include "core/base/status.h"
 
+/* What the processor has. Code that is chosen by it computes the same in each, as its comment says. */
+typedef enum SermVectorLevel { SERM_VECTOR_PLAIN, SERM_VECTOR_AVX2, SERM_VECTOR_AVX512 } SermVectorLevel;
+
+extern SermVectorLevel serm_vector_level(void);
+
 /* Rows of weights are padded to a multiple of this. */
 #define SERM_AFFINE_OUTPUTS 16
 

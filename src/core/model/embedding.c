@@ -166,26 +166,39 @@ serm_embedding_word(const SermEmbedding *embedding, const uint32_t *code_points,
 	serm_embedding_unit(embedding, rows, count, unit);
 }
 
-static bool
-table_init(SermWordTable *table, uint32_t entry_bits, SermArena *arena)
+static void
+table_init(SermWordTable *table, uint32_t entry_bits, SermWordKey *keys)
 {
 	table->bits = entry_bits - 1;
 	table->epoch = 1;
-	table->keys = serm_arena_array(arena, (size_t) 1 << entry_bits, sizeof(SermWordKey));
-	return table->keys != NULL;
+	table->keys = keys;
+	memset(keys, 0, sizeof(SermWordKey) << entry_bits);
 }
 
 SermWordCache *
 serm_word_cache_create(SermArena *arena)
 {
+	const size_t keys_bytes = sizeof(SermWordKey) << SERM_CACHE_MATCHES_BITS;
+	const size_t idfs_bytes = sizeof(SermCachedIdf) << SERM_CACHE_IDFS_BITS;
 	SermWordCache *cache = serm_arena_alloc(arena, sizeof(SermWordCache));
+	SermWordKey *unit_keys = serm_arena_reserve(arena, sizeof(SermWordKey) << SERM_CACHE_UNITS_BITS);
+	float *unit = serm_arena_reserve(arena, (sizeof(float) * WIDTH) << SERM_CACHE_UNITS_BITS);
+	/* Memory that is never touched is never taken: the slack for the alignment costs addresses only. */
+	unsigned char *page = serm_arena_reserve(arena, 2 * SERM_CACHE_PAGE);
 
-	if (cache == NULL || !table_init(&cache->units, SERM_CACHE_UNITS_BITS, arena) ||
-	    !table_init(&cache->matches, SERM_CACHE_MATCHES_BITS, arena))
+	static_assert((sizeof(SermWordKey) << SERM_CACHE_MATCHES_BITS) +
+	                      (sizeof(SermCachedIdf) << SERM_CACHE_IDFS_BITS) + SERM_CACHE_MATCH_BYTES <=
+	                  SERM_CACHE_PAGE,
+	    "the tables fit");
+	if (cache == NULL || unit_keys == NULL || unit == NULL || page == NULL)
 		return NULL;
-	cache->unit = serm_arena_reserve(arena, (sizeof(float) * WIDTH) << SERM_CACHE_UNITS_BITS);
-	cache->match = serm_arena_reserve(arena, SERM_CACHE_MATCH_BYTES);
-	return cache->unit != NULL && cache->match != NULL ? cache : NULL;
+	page += -(uintptr_t) page % SERM_CACHE_PAGE;
+	table_init(&cache->matches, SERM_CACHE_MATCHES_BITS, (SermWordKey *) page);
+	cache->idfs = memset(page + keys_bytes, 0, idfs_bytes);
+	cache->match = page + keys_bytes + idfs_bytes;
+	table_init(&cache->units, SERM_CACHE_UNITS_BITS, unit_keys);
+	cache->unit = unit;
+	return cache;
 }
 
 bool

@@ -114,6 +114,7 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	status = serm_text_words(text, SERM_QUERY_WORDS_MAX, arena, &words, error);
 	if (status != SERM_OK)
 		return status;
+	query->level = serm_vector_level();
 	query->idf_max = log(1 + (statistics->document_count + 0.5) / 0.5);
 	collect_terms(statistics, &words, query);
 	fill_failure(query);
@@ -128,6 +129,12 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 		query->serial = ++embedding->cache->query_count;
 	*parsed = query;
 	return SERM_OK;
+}
+
+void
+serm_features_limit(SermParsedQuery *query, SermVectorLevel level)
+{
+	query->level = level < serm_vector_level() ? level : serm_vector_level();
 }
 
 /* Largest of idf * strength over the terms, as a share of the largest idf there can be. */

@@ -5,6 +5,7 @@
 #ifndef SERM_CORE_MODEL_FEATURES_H
 #define SERM_CORE_MODEL_FEATURES_H
 
+#include "core/math/vector.h"
 #include "core/model/embedding.h"
 #include "core/text/document.h"
 
@@ -52,6 +53,9 @@ extern SermStatus serm_statistics_count(const SermText *docs, size_t doc_count, 
  */
 extern SermStatus serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding *embedding,
     SermText query, SermArena *arena, SermParsedQuery **parsed, SermError *error);
+
+/* Compute with what a processor of `level` has, at most; the features keep their bits. For tests. */
+extern void serm_features_limit(SermParsedQuery *query, SermVectorLevel level);
 
 /* Features of one pair. Cost is linear in the length of the document. */
 extern void serm_features_of_document(const SermStatistics *statistics, const SermEmbedding *embedding,

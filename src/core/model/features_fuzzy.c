@@ -9,31 +9,40 @@
 /* Odd, so that it has an inverse modulo 2^64 and no power of it vanishes. */
 #define POLYNOMIAL_BASE UINT64_C(0x9e3779b97f4a7c15)
 
-/* The trigrams of a word into `hashes` [SERM_TRIGRAMS_MAX]. */
-static SermTrigrams
+/* The trigrams of `<word>`, in order and some of them perhaps twice, into `hashes` [SERM_TRIGRAMS_MAX]. */
+static inline uint32_t
 trigrams_of(const uint32_t *code_points, uint32_t length, uint32_t *hashes)
 {
-	SermTrigrams trigrams = {.hashes = hashes};
-	uint32_t first = SERM_WORD_BEGIN, second = code_points[0];
+	uint64_t packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), code_points[0]);
 
 	if (length > SERM_TRIGRAMS_MAX)
 		length = SERM_TRIGRAMS_MAX;
-	for (uint32_t i = 1; i <= length; i++) {
-		uint32_t third = i < length ? code_points[i] : SERM_WORD_END;
-		uint32_t hash = serm_trigram(first, second, third);
-		uint64_t bit = UINT64_C(1) << (hash >> 26);
+	for (uint32_t i = 1; i < length; i++) {
+		packed = serm_trigram_next(packed, code_points[i]);
+		hashes[i - 1] = serm_trigram_hash(packed);
+	}
+	hashes[length - 1] = serm_trigram_hash(serm_trigram_next(packed, SERM_WORD_END));
+	return length;
+}
+
+/* How many different ones there are. */
+static uint32_t
+count_distinct(const uint32_t *hashes, uint32_t count)
+{
+	uint64_t bits = 0;
+	uint32_t distinct = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t bit = UINT64_C(1) << (hashes[i] >> 26);
 		bool seen = false;
 
-		if ((trigrams.signature & bit) != 0)
-			for (uint32_t j = 0; j < trigrams.count && !seen; j++)
-				seen = hashes[j] == hash;
-		if (!seen)
-			hashes[trigrams.count++] = hash;
-		trigrams.signature |= bit;
-		first = second;
-		second = third;
+		if ((bits & bit) != 0)
+			for (uint32_t j = 0; j < i && !seen; j++)
+				seen = hashes[j] == hashes[i];
+		distinct += !seen;
+		bits |= bit;
 	}
-	return trigrams;
+	return distinct;
 }
 
 /* Where `hash` is or would be. */
@@ -47,74 +56,102 @@ index_find(const SermTrigramIndex *index, uint32_t hash)
 	return at;
 }
 
+/* Fill in which term has which trigram. */
+static bool
+index_terms(SermParsedQuery *query, const SermWords *words, SermArena *arena)
+{
+	SermTrigramIndex *index = &query->trigrams;
+	uint32_t hashes[SERM_TRIGRAMS_MAX];
+
+	index->terms = serm_arena_array(arena, index->count, sizeof(uint64_t));
+	index->masks =
+	    serm_arena_array(arena, (size_t) query->term_count * query->trigram_masks, sizeof(uint64_t));
+	if (index->terms == NULL || index->masks == NULL)
+		return false;
+	for (uint32_t i = 0; i < words->count; i++) {
+		uint32_t term = query->tokens[i];
+		uint32_t count =
+		    trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
+
+		for (uint32_t h = 0; h < count; h++) {
+			uint32_t number = index->numbers[index_find(index, hashes[h])];
+
+			index->masks[term * query->trigram_masks + number / 64] |= UINT64_C(1) << number % 64;
+			if (!query->terms[term].number)
+				index->terms[number] |= UINT64_C(1) << term;
+		}
+	}
+	return true;
+}
+
 bool
 serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 {
 	SermTrigramIndex *index = &query->trigrams;
-	uint32_t total = 0;
+	uint32_t hashes[SERM_TRIGRAMS_MAX], total = 0;
 
-	for (uint32_t i = 0; i < words->count; i++) {
-		SermTrigrams *trigrams = &query->terms[query->tokens[i]].trigrams;
-		uint32_t *hashes;
-
-		if (trigrams->count > 0)
-			continue;
-		hashes = serm_arena_array(arena, SERM_TRIGRAMS_MAX, sizeof(uint32_t));
-		if (hashes == NULL)
-			return false;
-		*trigrams = trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
-		total += trigrams->count;
-	}
-	index->size = 128;
-	while (index->size < 2 * total)
+	for (uint32_t i = 0; i < words->count; i++)
+		total += words->words[i].length;
+	/* So large that most trigrams of documents meet an empty slot. */
+	index->size = 256;
+	while (index->size < 8 * total && index->size < 8 * SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX)
 		index->size *= 2;
 	index->hashes = serm_arena_array(arena, index->size, sizeof(uint32_t));
 	index->numbers = serm_arena_array(arena, index->size, sizeof(uint16_t));
 	if (index->hashes == NULL || index->numbers == NULL)
 		return false;
-	for (uint32_t t = 0; t < query->term_count; t++)
-		for (uint32_t i = 0; i < query->terms[t].trigrams.count; i++) {
-			uint32_t hash = query->terms[t].trigrams.hashes[i], at = index_find(index, hash);
+	for (uint32_t i = 0; i < words->count; i++) {
+		SermTerm *term = &query->terms[query->tokens[i]];
+		uint32_t count;
+
+		if (term->trigram_count > 0)
+			continue;
+		count = trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
+		term->trigram_count = (uint8_t) count_distinct(hashes, count);
+		for (uint32_t h = 0; h < count; h++) {
+			uint32_t at = index_find(index, hashes[h]);
 
 			if (index->hashes[at] == 0) {
-				index->hashes[at] = hash;
+				index->hashes[at] = hashes[h];
 				index->numbers[at] = (uint16_t) index->count++;
 			}
 		}
-	return true;
+	}
+	query->trigram_masks = (index->count + 63) / 64;
+	return index_terms(query, words, arena);
 }
 
-/* H(ab) = H(a) * base^|b| + H(b) modulo 2^64; `power` gets base^length. */
+/* H(ab) = H(a) * base^|b| + H(b) modulo 2^64. */
 static uint64_t
-polynomial(const uint32_t *code_points, uint32_t length, uint64_t *power)
+polynomial(const uint32_t *code_points, uint32_t length)
 {
 	uint64_t hash = 0;
 
-	*power = 1;
-	for (uint32_t i = 0; i < length; i++) {
+	for (uint32_t i = 0; i < length; i++)
 		hash = hash * POLYNOMIAL_BASE + code_points[i];
-		*power *= POLYNOMIAL_BASE;
-	}
 	return hash;
 }
 
 void
 serm_compounds_of(SermParsedQuery *query, const SermWords *words)
 {
+	query->powers[0] = 1;
+	for (uint32_t i = 1; i < SERM_POWERS; i++)
+		query->powers[i] = query->powers[i - 1] * POLYNOMIAL_BASE;
 	for (uint32_t i = 0; i < query->token_count; i++) {
 		SermTerm *term = &query->terms[query->tokens[i]];
 		const SermTerm *before = i > 0 ? &query->terms[query->tokens[i - 1]] : NULL;
+		uint32_t length = words->words[i].length;
 		SermCompound *compound;
 
 		if (term->number)
 			continue;
-		term->hash =
-		    polynomial(words->code_points + words->words[i].start, words->words[i].length, &term->power);
+		term->hash = polynomial(words->code_points + words->words[i].start, length);
 		query->term_signature |= serm_compound_bit(term->hash);
 		if (before == NULL || before->number)
 			continue;
 		compound = &query->compounds[query->compound_count++];
-		compound->hash = before->hash * term->power + term->hash;
+		compound->hash = before->hash * query->powers[length] + term->hash;
 		compound->terms = UINT64_C(1) << query->tokens[i - 1] | UINT64_C(1) << query->tokens[i];
 		query->compound_signature |= serm_compound_bit(compound->hash);
 	}
@@ -123,91 +160,83 @@ serm_compounds_of(SermParsedQuery *query, const SermWords *words)
 /* Inlined into code with a population count of its own where the processor has one. */
 #define INLINE static inline __attribute__((always_inline))
 
-/* Dice of two sets if it is at least SERM_FUZZY_DICE_MIN, else 0. */
-INLINE float
-dice_of(const SermTrigrams *a, const SermTrigrams *b)
+/* Dice of each term with a word of `count` distinct trigrams where it is at least SERM_FUZZY_DICE_MIN. */
+INLINE void
+compare_terms(const SermParsedQuery *query, uint64_t terms, uint32_t count, SermSpelling *spelling)
 {
 	/* Dice of sets this small takes no value between this and the minimum. */
 	const float below = SERM_FUZZY_DICE_MIN - 1e-3f;
-	/* A trigram whose bit the other set lacks is not in it. */
-	uint32_t most_a = a->count - (uint32_t) __builtin_popcountll(a->signature & ~b->signature);
-	uint32_t most_b = b->count - (uint32_t) __builtin_popcountll(b->signature & ~a->signature);
-	uint32_t most = most_a < most_b ? most_a : most_b;
-	float sum = (float) (a->count + b->count);
-	uint32_t common = 0;
 
-	if (2 * (float) most <= below * sum)
-		return 0;
-	for (uint32_t i = 0; i < b->count; i++) {
-		bool found = false;
+	for (; terms != 0; terms &= terms - 1) {
+		uint32_t term = (uint32_t) __builtin_ctzll(terms), common = 0;
+		const uint64_t *mask = query->trigrams.masks + (size_t) term * query->trigram_masks;
+		float dice;
 
-		if ((a->signature >> (b->hashes[i] >> 26) & 1) == 0)
-			continue;
-		for (uint32_t j = 0; j < a->count && !found; j++)
-			found = a->hashes[j] == b->hashes[i];
-		common += found;
+		for (uint32_t m = 0; m < query->trigram_masks; m++)
+			common += (uint32_t) __builtin_popcountll(mask[m] & spelling->trigrams[m]);
+		dice = 2 * (float) common / (float) (query->terms[term].trigram_count + count);
+		if (dice > below) {
+			spelling->dice[term] = dice;
+			spelling->similar |= UINT64_C(1) << term;
+		}
 	}
-	return 2 * (float) common / sum > below ? 2 * (float) common / sum : 0;
 }
 
 INLINE void
-match_spelling(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+spell_word(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, bool number,
+    SermSpelling *spelling)
 {
+	const SermTrigramIndex *index = &query->trigrams;
 	uint32_t hashes[SERM_TRIGRAMS_MAX];
-	SermTrigrams trigrams = trigrams_of(code_points, length, hashes);
-	uint64_t *masks = serm_match_trigrams(match);
-	float *dice = serm_match_floats(match, query->match_dice);
+	uint32_t count = trigrams_of(code_points, length, hashes);
+	uint64_t terms = 0;
 
-	match->hash = match->power = match->compounds = match->fuzzy = 0;
+	spelling->hash = spelling->compounds = spelling->similar = 0;
 	for (uint32_t m = 0; m < query->trigram_masks; m++)
-		masks[m] = 0;
+		spelling->trigrams[m] = 0;
 	if (query->term_count == 0)
 		return;
-	for (uint32_t i = 0; i < trigrams.count; i++) {
-		uint32_t at = index_find(&query->trigrams, trigrams.hashes[i]);
-		uint32_t number = query->trigrams.numbers[at];
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t at = index_find(index, hashes[i]), place;
 
-		if (query->trigrams.hashes[at] != 0)
-			masks[number / 64] |= UINT64_C(1) << number % 64;
+		if (index->hashes[at] == 0)
+			continue;
+		place = index->numbers[at];
+		spelling->trigrams[place / 64] |= UINT64_C(1) << place % 64;
+		terms |= index->terms[place];
 	}
 	/* Numbers match by identity only. */
-	if (match->number)
+	if (number)
 		return;
-	match->hash = polynomial(code_points, length, &match->power);
-	if ((query->compound_signature & serm_compound_bit(match->hash)) != 0)
+	spelling->hash = polynomial(code_points, length);
+	if ((query->compound_signature & serm_compound_bit(spelling->hash)) != 0)
 		for (uint32_t c = 0; c < query->compound_count; c++)
-			if (query->compounds[c].hash == match->hash)
-				match->compounds |= query->compounds[c].terms;
-	for (uint32_t t = 0; t < query->term_count; t++) {
-		if (query->terms[t].number)
-			continue;
-		dice[t] = dice_of(&query->terms[t].trigrams, &trigrams);
-		if (dice[t] > 0)
-			match->fuzzy |= UINT64_C(1) << t;
-	}
+			if (query->compounds[c].hash == spelling->hash)
+				spelling->compounds |= query->compounds[c].terms;
+	if (terms != 0)
+		compare_terms(query, terms, count_distinct(hashes, count), spelling);
 }
 
 #if defined(__x86_64__)
 __attribute__((target("popcnt"))) static void
-match_spelling_popcnt(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+spell_word_popcnt(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, bool number,
+    SermSpelling *spelling)
 {
-	match_spelling(query, code_points, length, match);
+	spell_word(query, code_points, length, number, spelling);
 }
 #endif
 
 void
-serm_match_spelling(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match)
+serm_spell_word(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, bool number,
+    SermSpelling *spelling)
 {
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("popcnt")) {
-		match_spelling_popcnt(query, code_points, length, match);
+		spell_word_popcnt(query, code_points, length, number, spelling);
 		return;
 	}
 #endif
-	match_spelling(query, code_points, length, match);
+	spell_word(query, code_points, length, number, spelling);
 }
 
 void

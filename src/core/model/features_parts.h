@@ -28,16 +28,13 @@
 #define SERM_TERM_NONE 0xff
 #define SERM_TERM_SLOTS 256
 
+/* Longer words are no parts of compounds. */
+#define SERM_POWERS 65
+#define SERM_TRIGRAM_MASKS_MAX (SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX / 64)
+
 #define SERM_KERNELS 6
 #define SERM_LANES 8
 #define SERM_LANE_GROUPS_MAX (SERM_INTERACTION_QUERY_WORDS / SERM_LANES)
-
-/* Distinct trigrams of `<word>`. */
-typedef struct SermTrigrams {
-	uint32_t count;
-	uint64_t signature; /* bit h >> 26 of each */
-	const uint32_t *hashes;
-} SermTrigrams;
 
 /* The distinct trigrams of the query, numbered; open addressing, hash 0 is an empty slot. */
 typedef struct SermTrigramIndex {
@@ -45,15 +42,16 @@ typedef struct SermTrigramIndex {
 	uint32_t count;
 	uint32_t *hashes;
 	uint16_t *numbers;
+	uint64_t *terms; /* per number: the terms that have it and are no numbers */
+	uint64_t *masks; /* [term_count][trigram_masks]: the trigrams of each term */
 } SermTrigramIndex;
 
 typedef struct SermTerm {
 	uint32_t id;
 	bool number;
+	uint8_t trigram_count;
 	double idf;
-	uint64_t hash;  /* polynomial, for compounds */
-	uint64_t power; /* of the base, to the length of the word */
-	SermTrigrams trigrams;
+	uint64_t hash; /* polynomial, for compounds */
 } SermTerm;
 
 /* Two adjacent words of the query, joined. */
@@ -63,6 +61,7 @@ typedef struct SermCompound {
 } SermCompound;
 
 struct SermParsedQuery {
+	SermVectorLevel level;
 	uint64_t serial;      /* of the queries that were parsed with this cache */
 	uint32_t token_count; /* words in order, repeated ones too */
 	uint8_t tokens[SERM_QUERY_WORDS_MAX];
@@ -89,30 +88,36 @@ struct SermParsedQuery {
 	float *share;                     /* of the idf, per token: [lane_groups][SERM_LANES] */
 	float mean[SERM_EMBEDDING_WIDTH]; /* sum of share * unit */
 
-	/* Where the parts of a SermWordMatch lie behind it, in bytes, and its whole size. */
-	uint32_t match_dice;
+	/* Where the cosines of a SermWordMatch lie, and its whole size, in bytes. */
 	uint32_t match_cosines;
 	uint32_t match_size;
-	uint32_t trigram_masks; /* 64 trigrams of the query each */
+	uint32_t trigram_masks;       /* 64 trigrams of the query each */
+	uint64_t powers[SERM_POWERS]; /* of the base of compounds */
 };
 
 /*
- * What a word of a document means to a query. Behind it lie, at the places
- * that the query tells: uint64 [trigram_masks], which trigrams of the query
- * it has; float [term_count], its Dice coefficient with each term of `fuzzy`;
- * float [lane_groups][SERM_LANES], its cosines with the words of the query.
+ * What a word of a document means to a query, in one cache line for most queries. Behind it lie uint64
+ * [trigram_masks], which trigrams of the query it has, and at the place that the query tells, float
+ * [lane_groups][SERM_LANES], its cosines with the words of the query.
  */
 typedef struct SermWordMatch {
-	uint32_t id;
 	float idf;
 	float dot; /* with the mean of the query's units */
 	uint8_t term;
-	bool number;
-	uint64_t hash; /* polynomial; 0 for a number, like `power` and the rest */
-	uint64_t power;
-	uint64_t compounds; /* terms that are matched because two of them joined are this word */
-	uint64_t fuzzy;     /* terms that are no numbers and as similar as SERM_FUZZY_DICE_MIN */
+	uint8_t length; /* code points; 0 for a number, which is no part of a compound */
+	bool similar;   /* to terms other than itself, or equal to a compound: serm_spell_word() says how */
+	bool close;     /* to a word of the query, so that the narrow kernel is more than 0 */
+	uint64_t hash;  /* polynomial */
 } SermWordMatch;
+
+/* What the spelling of a word says. */
+typedef struct SermSpelling {
+	uint64_t trigrams[SERM_TRIGRAM_MASKS_MAX];
+	uint64_t hash;
+	uint64_t compounds;               /* terms that are matched because two of them joined are this word */
+	uint64_t similar;                 /* terms that are no numbers and as similar as SERM_FUZZY_DICE_MIN */
+	float dice[SERM_QUERY_WORDS_MAX]; /* of each of them */
+} SermSpelling;
 
 typedef struct SermField {
 	uint32_t count;                      /* words */
@@ -173,17 +178,16 @@ serm_match_trigrams(const SermWordMatch *match)
 }
 
 static inline float *
-serm_match_floats(const SermWordMatch *match, uint32_t place)
+serm_match_cosines(const SermParsedQuery *query, const SermWordMatch *match)
 {
-	return (float *) ((char *) match + place);
+	return (float *) ((char *) match + query->match_cosines);
 }
 
 /* features_fuzzy.c. Functions that take an arena return false when it is exhausted. */
 extern bool serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena *arena);
 extern void serm_compounds_of(SermParsedQuery *query, const SermWords *words);
-/* Fill all of `match` that spelling decides: id, term and idf are known. */
-extern void serm_match_spelling(
-    const SermParsedQuery *query, const uint32_t *code_points, uint32_t length, SermWordMatch *match);
+extern void serm_spell_word(const SermParsedQuery *query, const uint32_t *code_points, uint32_t length,
+    bool number, SermSpelling *spelling);
 /* Fill fuzzy[] of a field: `compounds` are matched by joined words, `dice` is the best of the words per term.
  */
 extern void serm_field_fuzzy(
@@ -199,8 +203,11 @@ extern void serm_field_features(const SermParsedQuery *query, const SermField *f
 /* features_pooling.c */
 extern bool serm_pooling_parse(
     const SermEmbedding *embedding, const SermWords *words, SermArena *arena, SermParsedQuery *query);
-/* cosines[lane_groups][SERM_LANES] of one unit vector with the query's words, and its dot with their mean. */
-extern void serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot);
+/*
+ * cosines[lane_groups][SERM_LANES] of one unit vector with the query's words, and its dot with their mean.
+ * Is one of them so close that the narrow kernel is more than 0?
+ */
+extern bool serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot);
 /* K_k of the sums of kernels over the words of a field, [SERM_KERNELS]. */
 extern void serm_pooling_finish(const SermParsedQuery *query, const float *sums, float *kernels);
 

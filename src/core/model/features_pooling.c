@@ -77,13 +77,14 @@ serm_pooling_parse(
 	return true;
 }
 
-void
+bool
 serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosines, float *dot)
 {
 	float sum = 0;
+	bool close = false;
 
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (query->level >= SERM_VECTOR_AVX2)
 		pool_avx2(query->lanes, query->lane_groups, unit, cosines);
 	else
 #endif
@@ -91,6 +92,9 @@ serm_pooling_word(const SermParsedQuery *query, const float *unit, float *cosine
 	for (int i = 0; i < WIDTH; i++)
 		sum += query->mean[i] * unit[i];
 	*dot = sum;
+	for (uint32_t i = 0; i < query->lane_groups * SERM_LANES; i++)
+		close |= (cosines[i] - 1) * (cosines[i] - 1) * -SERM_KERNEL_NARROW > SERM_KERNEL_EXPONENT_MIN;
+	return close;
 }
 
 static inline __attribute__((always_inline)) void
@@ -131,7 +135,7 @@ void
 serm_pooling_finish(const SermParsedQuery *query, const float *sums, float *kernels)
 {
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (query->level >= SERM_VECTOR_AVX2)
 		finish_avx2(query->share, query->lane_groups, sums, kernels);
 	else
 #endif

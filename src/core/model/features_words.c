@@ -5,19 +5,18 @@
  * (as Ji et al. 2019 precompute term interactions of K-NRM): a word met before
  * costs a look-up and its kernels.
  *
- * The loop exists twice, for AVX2 and for any processor, with the same
- * operations in the same order: the bits are the same.
+ * The loop exists once per instruction set, with the same operations in the
+ * same order: the bits are the same.
  */
 #include <string.h>
 
 #include "core/model/features_lanes.h"
 
-#define TRIGRAM_MASKS_MAX (SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX / 64)
 #define SUMS_MAX (SERM_LANE_GROUPS_MAX * SERM_KERNELS * SERM_LANES)
 #define LANE_BYTES (SERM_LANES * sizeof(float))
 #define MATCH_SIZE_MAX                                                                                       \
-	((sizeof(SermWordMatch) + TRIGRAM_MASKS_MAX * sizeof(uint64_t) + SERM_QUERY_WORDS_MAX * sizeof(float) +  \
-	     LANE_BYTES + SERM_LANE_GROUPS_MAX * LANE_BYTES + 63) /                                              \
+	((sizeof(SermWordMatch) + SERM_TRIGRAM_MASKS_MAX * sizeof(uint64_t) + LANE_BYTES +                       \
+	     SERM_LANE_GROUPS_MAX * LANE_BYTES + 63) /                                                           \
 	    64 * 64)
 #define WORDS_MAX SERM_DOCUMENT_BODY_SPELLED
 /* Room for the rows of some 60 ordinary words; those of more are found when they are needed. */
@@ -32,6 +31,8 @@ typedef struct Word {
 	bool number;
 	bool keyed; /* short enough to be cached */
 	uint32_t match_set;
+	uint32_t unit_set;
+	uint32_t unit; /* its entry, once that is looked for */
 	uint16_t row_start;
 	uint16_t row_count; /* 0: not found yet */
 	SermWordKey key;
@@ -53,7 +54,7 @@ typedef struct Reading {
 
 /* What is summed over the spelled words of a field. */
 typedef struct Sums {
-	uint64_t trigrams[TRIGRAM_MASKS_MAX];
+	uint64_t trigrams[SERM_TRIGRAM_MASKS_MAX];
 	uint64_t compounds;
 	float dice[SERM_QUERY_WORDS_MAX]; /* best so far, per term */
 	float kernels[SUMS_MAX];
@@ -66,10 +67,7 @@ serm_match_layout(SermParsedQuery *query)
 {
 	uint32_t place = sizeof(SermWordMatch);
 
-	query->trigram_masks = (query->trigrams.count + 63) / 64;
 	place += query->trigram_masks * (uint32_t) sizeof(uint64_t);
-	query->match_dice = place;
-	place += query->term_count * (uint32_t) sizeof(float);
 	query->match_cosines = (place + LANE_BYTES - 1) / LANE_BYTES * LANE_BYTES;
 	place = query->match_cosines + query->lane_groups * LANE_BYTES;
 	query->match_size = (place + 63) / 64 * 64;
@@ -78,24 +76,31 @@ serm_match_layout(SermParsedQuery *query)
 
 /* --- the cache */
 
-static inline const SermCachedIdf *
-idf_entry(const SermWordCache *cache, uint32_t id)
+static inline SermCachedIdf *
+idf_pair(SermWordCache *cache, uint32_t id)
 {
-	return &cache->idfs[id >> (32 - SERM_CACHE_IDFS_BITS)];
+	return &cache->idfs[id >> (33 - SERM_CACHE_IDFS_BITS) << 1];
 }
 
+/* Sets of two: an idf that is looked for and found second is put first. */
 static inline float
 word_idf(const SermPair *pair, uint32_t id)
 {
 	SermWordCache *cache = pair->embedding->cache;
-	SermCachedIdf *entry;
+	SermCachedIdf *entry, first;
 
 	if (cache == NULL)
 		return (float) serm_statistics_idf(pair->statistics, id);
-	entry = &cache->idfs[id >> (32 - SERM_CACHE_IDFS_BITS)];
-	if (entry->id != id || entry->idf == 0)
-		*entry = (SermCachedIdf){id, (float) serm_statistics_idf(pair->statistics, id)};
-	return entry->idf;
+	entry = idf_pair(cache, id);
+	first = entry[0];
+	if (first.id == id && first.idf != 0)
+		return first.idf;
+	if (entry[1].id == id && entry[1].idf != 0)
+		entry[0] = entry[1];
+	else
+		entry[0] = (SermCachedIdf){id, (float) serm_statistics_idf(pair->statistics, id)};
+	entry[1] = first;
+	return entry[0].idf;
 }
 
 /* The cache, with its matches given to this query; NULL when there is none to use. */
@@ -222,47 +227,56 @@ fetch_rows(Reading *reading, Word *word)
 	reading->rows_used += count;
 }
 
+/* Find the unit vectors of the missing words, and ask for what the others are made of. */
 static void
 fetch_missing(Reading *reading)
 {
-	SermWordCache *cache = reading->cache;
+	SermWordTable *units = &reading->cache->units;
 
 	reading->rows_used = 0;
+	units->now++;
 	for (uint32_t m = 0; m < reading->missing_count; m++) {
 		Word *word = &reading->word[reading->missing[m]];
 
-		if (word->keyed)
-			__builtin_prefetch(
-			    &cache->units.keys[2 * (size_t) serm_word_table_set(&cache->units, &word->key)]);
+		if (!word->keyed)
+			continue;
+		word->unit_set = serm_word_table_set(units, &word->key);
+		__builtin_prefetch(&units->keys[2 * (size_t) word->unit_set]);
 	}
 	for (uint32_t m = 0; m < reading->missing_count; m++) {
 		Word *word = &reading->word[reading->missing[m]];
 		SermWordKey key = word->key;
 
-		key.epoch = 1;
-		if (word->keyed && serm_word_table_find(&cache->units, serm_word_table_set(&cache->units, &key),
-		                       &key) == SERM_WORD_ABSENT)
+		if (!word->keyed)
+			continue;
+		key.epoch = units->epoch;
+		word->unit = serm_word_table_find(units, word->unit_set, &key);
+		if (word->unit == SERM_WORD_ABSENT)
 			fetch_rows(reading, word);
+		else
+			for (int i = 0; i < SERM_EMBEDDING_WIDTH; i += 16)
+				__builtin_prefetch(reading->cache->unit + (size_t) word->unit * SERM_EMBEDDING_WIDTH + i);
 	}
 }
 
 /* The unit vector of a word, from the cache or through it; `own` is used when it cannot be cached. */
 static const float *
-word_unit(const Reading *reading, const Word *word, const uint32_t *spelling, uint32_t length, float *own)
+word_unit(const Reading *reading, Word *word, const uint32_t *spelling, uint32_t length, float *own)
 {
 	const SermEmbedding *embedding = reading->pair->embedding;
 
 	if (word->keyed) {
-		SermWordTable *table = &reading->cache->units;
-		uint32_t set = serm_word_table_set(table, &word->key), entry;
+		SermWordTable *units = &reading->cache->units;
 		SermWordKey key = word->key;
 
-		key.epoch = table->epoch;
-		table->now++;
-		entry = serm_word_table_find(table, set, &key);
-		if (entry != SERM_WORD_ABSENT)
-			return reading->cache->unit + (size_t) entry * SERM_EMBEDDING_WIDTH;
-		own = reading->cache->unit + (size_t) serm_word_table_add(table, set, &key) * SERM_EMBEDDING_WIDTH;
+		/* What this field has used stays, so an entry that was found is still there. */
+		key.epoch = units->epoch;
+		if (word->unit == SERM_WORD_ABSENT)
+			word->unit = serm_word_table_add(units, word->unit_set, &key);
+		else
+			return reading->cache->unit + (size_t) word->unit * SERM_EMBEDDING_WIDTH;
+		if (word->unit != SERM_WORD_ABSENT)
+			own = reading->cache->unit + (size_t) word->unit * SERM_EMBEDDING_WIDTH;
 	}
 	if (word->row_count > 0)
 		serm_embedding_unit(embedding, reading->rows + word->row_start, word->row_count, own);
@@ -272,22 +286,30 @@ word_unit(const Reading *reading, const Word *word, const uint32_t *spelling, ui
 }
 
 static void
-fill_match(const Reading *reading, const Word *word, SermWordMatch *match)
+fill_match(const Reading *reading, Word *word, SermWordMatch *match)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
-	uint32_t count = serm_document_spell(word->bytes, word->length, spelling);
+	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
+	uint32_t count = serm_document_spell(word->bytes, word->length, code_points);
+	uint32_t id = serm_text_hash(code_points, count, 0);
 	float unit[SERM_EMBEDDING_WIDTH];
+	SermSpelling spelling;
+	uint64_t others;
 
-	match->id = serm_text_hash(spelling, count, 0);
-	match->term = (uint8_t) serm_term_find(query, match->id);
-	match->number = word->number;
-	match->idf = word_idf(reading->pair, match->id);
+	serm_spell_word(query, code_points, count, word->number, &spelling);
+	match->idf = word_idf(reading->pair, id);
 	match->dot = 0;
-	serm_match_spelling(query, spelling, count, match);
+	match->close = false;
+	match->term = (uint8_t) serm_term_find(query, id);
+	match->length = word->number || count >= SERM_POWERS ? 0 : (uint8_t) count;
+	match->hash = spelling.hash;
+	/* A term that occurs is matched however similar it is. */
+	others = match->term == SERM_TERM_NONE ? UINT64_MAX : ~(UINT64_C(1) << match->term);
+	match->similar = spelling.compounds != 0 || (spelling.similar & others) != 0;
+	memcpy(serm_match_trigrams(match), spelling.trigrams, query->trigram_masks * sizeof(uint64_t));
 	if (query->lane_groups > 0)
-		serm_pooling_word(query, word_unit(reading, word, spelling, count, unit),
-		    serm_match_floats(match, query->match_cosines), &match->dot);
+		match->close = serm_pooling_word(query, word_unit(reading, word, code_points, count, unit),
+		    serm_match_cosines(query, match), &match->dot);
 }
 
 /* Fill in the missing matches; entries that this field uses already are not taken from it. */
@@ -298,7 +320,7 @@ fill_missing(Reading *reading)
 		fetch_missing(reading);
 	for (uint32_t m = 0; m < reading->missing_count; m++) {
 		uint32_t i = reading->missing[m], entry = SERM_WORD_ABSENT;
-		const Word *word = &reading->word[i];
+		Word *word = &reading->word[i];
 		SermWordMatch *match = (SermWordMatch *) reading->spare[i];
 
 		if (word->keyed) {
@@ -333,38 +355,97 @@ joined_terms(const SermParsedQuery *query, uint64_t hash)
 	return found;
 }
 
+/* A word that is similar to terms: few are, so what it is similar to is not kept. */
+static __attribute__((noinline)) void
+compare_similar(const SermParsedQuery *query, const Word *word, Sums *sums)
+{
+	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
+	SermSpelling spelling;
+
+	serm_spell_word(query, code_points, serm_document_spell(word->bytes, word->length, code_points),
+	    word->number, &spelling);
+	sums->compounds |= spelling.compounds;
+	for (uint64_t left = spelling.similar; left != 0; left &= left - 1) {
+		int term = __builtin_ctzll(left);
+
+		if (spelling.dice[term] > sums->dice[term])
+			sums->dice[term] = spelling.dice[term];
+	}
+}
+
 /* The first SERM_FUZZY_WORDS_MAX words: trigrams, similarity, compounds. */
 static inline __attribute__((always_inline)) void
 compare_words(const SermParsedQuery *query, const Reading *reading, Sums *sums)
 {
 	uint32_t count = reading->count < SERM_FUZZY_WORDS_MAX ? reading->count : SERM_FUZZY_WORDS_MAX;
-	uint64_t before = 0, compounds = 0;
+	uint64_t before = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
 		const SermWordMatch *match = reading->match[i];
 		const uint64_t *trigrams = serm_match_trigrams(match);
-		uint64_t joined = before * match->power + match->hash;
+		uint64_t joined = before * query->powers[match->length] + match->hash;
 
 		for (uint32_t m = 0; m < query->trigram_masks; m++)
 			sums->trigrams[m] |= trigrams[m];
-		compounds |= match->compounds;
-		if ((query->term_signature & serm_compound_bit(joined)) != 0 && before != 0 && match->hash != 0)
-			compounds |= joined_terms(query, joined);
-		before = match->hash;
-		for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
-			int term = __builtin_ctzll(left);
-			float dice = serm_match_floats(match, query->match_dice)[term];
-
-			sums->dice[term] = dice > sums->dice[term] ? dice : sums->dice[term];
-		}
+		if ((query->term_signature & serm_compound_bit(joined)) != 0 && before != 0 && match->length != 0)
+			sums->compounds |= joined_terms(query, joined);
+		before = match->length != 0 ? match->hash : 0;
+		if (match->similar)
+			compare_similar(query, &reading->word[i], sums);
 	}
-	sums->compounds = compounds;
+}
+
+static inline __attribute__((always_inline)) const SermLanes *
+cosines_of(const Reading *reading, uint32_t word, uint32_t group)
+{
+	return (const SermLanes *) serm_match_cosines(reading->pair->query, reading->match[word]) + group;
+}
+
+/*
+ * The wide kernels of the words of the window: sums of the words at even places, then of those at odd ones,
+ * added. That is two words at a time where vectors are so wide.
+ */
+static inline __attribute__((always_inline)) void
+pool_by_halves(const Reading *reading, uint32_t window, uint32_t group, SermLanes *sum)
+{
+	SermLanes odd[SERM_KERNELS] = {{0}};
+
+	for (uint32_t i = 0; i < window; i += 2)
+		serm_lanes_add_wide(cosines_of(reading, i, group), sum);
+	for (uint32_t i = 1; i < window; i += 2)
+		serm_lanes_add_wide(cosines_of(reading, i, group), odd);
+	for (int k = 1; k < SERM_KERNELS; k++)
+		sum[k] += odd[k];
+}
+
+static inline __attribute__((always_inline)) void
+pool_by_pairs(const Reading *reading, uint32_t window, uint32_t group, SermLanes *sum)
+{
+	SermWide both[SERM_KERNELS] = {{0}};
+	SermLanes odd[SERM_KERNELS];
+
+	for (uint32_t i = 0; i + 1 < window; i += 2) {
+		SermWide cosines = __builtin_shufflevector(*cosines_of(reading, i, group),
+		    *cosines_of(reading, i + 1, group), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+
+		serm_wide_add_wide(&cosines, both);
+	}
+	for (int k = 1; k < SERM_KERNELS; k++) {
+		sum[k] = __builtin_shufflevector(both[k], both[k], 0, 1, 2, 3, 4, 5, 6, 7);
+		odd[k] = __builtin_shufflevector(both[k], both[k], 8, 9, 10, 11, 12, 13, 14, 15);
+	}
+	if (window % 2 != 0)
+		serm_lanes_add_wide(cosines_of(reading, window - 1, group), sum);
+	for (int k = 1; k < SERM_KERNELS; k++)
+		sum[k] += odd[k];
 }
 
 /* Kernels and dot of the words of the window. */
 static inline __attribute__((always_inline)) void
-pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, uint32_t groups, Sums *sums)
+pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, bool pairs, Sums *sums)
 {
+	uint8_t close[WORDS_MAX];
+	uint32_t close_count = 0;
 	float weight = 0, dot = 0;
 
 	if (window > reading->count)
@@ -374,13 +455,18 @@ pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window
 
 		weight += match->idf;
 		dot += match->idf * match->dot;
+		close[close_count] = (uint8_t) i;
+		close_count += match->close;
 	}
-	for (uint32_t g = 0; g < groups; g++) {
+	for (uint32_t g = 0; g < query->lane_groups; g++) {
 		SermLanes sum[SERM_KERNELS] = {{0}};
 
-		for (uint32_t i = 0; i < window; i++)
-			serm_lanes_add_kernels(
-			    (const SermLanes *) serm_match_floats(reading->match[i], query->match_cosines) + g, sum);
+		if (pairs)
+			pool_by_pairs(reading, window, g, sum);
+		else
+			pool_by_halves(reading, window, g, sum);
+		for (uint32_t i = 0; i < close_count; i++)
+			serm_lanes_add_narrow(cosines_of(reading, close[i], g), sum);
 		memcpy(sums->kernels + g * SERM_KERNELS * SERM_LANES, sum, sizeof(sum));
 	}
 	sums->weight = weight;
@@ -388,7 +474,8 @@ pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window
 }
 
 static inline __attribute__((always_inline)) void
-read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+read_spelled(const SermDocumentField *words, uint32_t window, bool pairs, Reading *reading, SermField *field,
+    Sums *sums)
 {
 	const SermParsedQuery *query = reading->pair->query;
 	double idf = 0;
@@ -406,7 +493,7 @@ read_spelled(const SermDocumentField *words, uint32_t window, Reading *reading, 
 	}
 	field->idf_all = idf;
 	compare_words(query, reading, sums);
-	pool_words(query, reading, window, query->lane_groups, sums);
+	pool_words(query, reading, window, pairs, sums);
 }
 
 #if defined(__x86_64__)
@@ -414,26 +501,33 @@ __attribute__((target("avx2"))) static void
 read_spelled_avx2(
     const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	read_spelled(words, window, reading, field, sums);
+	read_spelled(words, window, false, reading, field, sums);
+}
+
+__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw"))) static void
+read_spelled_avx512(
+    const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
+{
+	read_spelled(words, window, true, reading, field, sums);
 }
 #endif
 
 static void
-read_spelled_portable(
+read_spelled_plain(
     const SermDocumentField *words, uint32_t window, Reading *reading, SermField *field, Sums *sums)
 {
-	read_spelled(words, window, reading, field, sums);
+	read_spelled(words, window, false, reading, field, sums);
 }
 
 /* The words behind the spelled ones count by identity only. */
 static void
 read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
 {
-	const SermWordCache *cache = pair->embedding->cache;
+	SermWordCache *cache = pair->embedding->cache;
 	double idf = 0;
 
 	for (uint32_t i = words->spelled; cache != NULL && i < words->count; i++)
-		__builtin_prefetch(idf_entry(cache, serm_document_id(words, i - words->spelled)));
+		__builtin_prefetch(idf_pair(cache, serm_document_id(words, i - words->spelled)));
 	for (uint32_t i = words->spelled; i < words->count; i++) {
 		uint32_t id = serm_document_id(words, i - words->spelled);
 		uint32_t term = serm_term_find(pair->query, id);
@@ -455,14 +549,17 @@ serm_field_read(const SermPair *pair, const SermDocumentField *words, uint32_t w
 
 	memset(sums.trigrams, 0, query->trigram_masks * sizeof(sums.trigrams[0]));
 	memset(sums.dice, 0, query->term_count * sizeof(sums.dice[0]));
+	sums.compounds = 0;
 	reading.pair = pair;
 	reading.cache = claim_cache(pair);
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2"))
+	if (query->level >= SERM_VECTOR_AVX512)
+		read_spelled_avx512(words, window, &reading, field, &sums);
+	else if (query->level >= SERM_VECTOR_AVX2)
 		read_spelled_avx2(words, window, &reading, field, &sums);
 	else
 #endif
-		read_spelled_portable(words, window, &reading, field, &sums);
+		read_spelled_plain(words, window, &reading, field, &sums);
 	read_ids(pair, words, field);
 	field->count = words->count;
 	field->trigrams_count = words->trigrams;

@@ -133,12 +133,12 @@ run_heads(const SermReal *packed, uint32_t head_count, uint32_t inputs, uint32_t
 
 	/* Masked features are 0 in every row. */
 	for (uint32_t i = 0; i < inputs; i++) {
-		bool zero = true;
+		uint32_t r = 0;
 
-		for (uint32_t r = 0; r < rows; r++)
-			zero = zero && input[(size_t) r * inputs + i] == 0;
+		while (r < rows && input[(size_t) r * inputs + i] == 0)
+			r++;
 		used[used_count] = (uint16_t) i;
-		used_count += !zero;
+		used_count += r < rows;
 	}
 	/* Rows of one head come together, so that four share its weights; a single row takes four heads. */
 	for (uint32_t first = 0; first < jobs; first += 4) {

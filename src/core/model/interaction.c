@@ -9,11 +9,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/model/heads.h"
+#include "core/model/explain.h"
 #include "core/model/kind.h"
 
-/* Trained numbers are below 100; products of three layers of these stay below 1e30. */
-#define NUMBER_MAX 1e6
+#define NUMBER_MAX SERM_INTERACTION_NUMBER_MAX
 /* Logits divided by this are still far from overflow. */
 #define TEMPERATURE_MIN 1e-3
 /* Document counts and lengths beyond this are not exact in a double. */
@@ -402,6 +401,29 @@ interaction_batch_run(const SermBatch *batch, SermPrediction *predictions)
 	    rows->guard, predictions);
 }
 
+bool
+serm_interaction_parts(const SermModel *model, SermInteractionParts *parts)
+{
+	const InteractionModel *opened = (const InteractionModel *) model;
+
+	if (model->kind != &serm_kind_interaction)
+		return false;
+	*parts = (SermInteractionParts){
+	    opened->statistics, opened->embedding, opened->heads, opened->guard, opened->mean, opened->inverse};
+	return true;
+}
+
+static SermStatus
+interaction_explain(const SermModel *model, const SermQuery *query, SermText text, const SermDocument *doc,
+    SermArena *arena, SermExplanation *explanation, SermError *error)
+{
+	SermInteractionParts parts;
+
+	(void) serm_interaction_parts(model, &parts);
+	return serm_interaction_explain(
+	    &parts, ((const InteractionQuery *) query)->parsed, text, doc, arena, explanation, error);
+}
+
 const SermModelKind serm_kind_interaction = {
     .name = SERM_KIND_INTERACTION,
     .open = interaction_open,
@@ -411,4 +433,5 @@ const SermModelKind serm_kind_interaction = {
     .batch = interaction_batch,
     .batch_add = interaction_batch_add,
     .batch_run = interaction_batch_run,
+    .explain = interaction_explain,
 };

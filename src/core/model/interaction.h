@@ -8,6 +8,7 @@
 
 #include "core/base/real.h"
 #include "core/model/features.h"
+#include "core/model/heads.h"
 #include "core/model/model.h"
 
 #define SERM_KIND_INTERACTION "interaction"
@@ -33,6 +34,8 @@
 #define SERM_STATISTICS_COUNT 4
 #define SERM_GUARD_COUNT 6
 #define SERM_INPUT_CLIP 4.0f
+/* No weight may be larger: trained ones are below 100; products of three layers of these stay below 1e30. */
+#define SERM_INTERACTION_NUMBER_MAX 1e6
 
 /* In the order in which they are stored. */
 typedef struct SermGuard {
@@ -43,6 +46,26 @@ typedef struct SermGuard {
 	float dot_inverse;
 	float dot_share;
 } SermGuard;
+
+/* What an opened model consists of: views into its tensors. */
+typedef struct SermInteractionParts {
+	SermStatistics statistics;
+	SermEmbedding embedding;
+	SermHeads heads;
+	SermGuard guard;
+	const float *mean;    /* [SERM_FEATURES] */
+	const float *inverse; /* [SERM_FEATURES] */
+} SermInteractionParts;
+
+/* The parts of an opened model; false when it is of another kind. */
+extern bool serm_interaction_parts(const SermModel *model, SermInteractionParts *parts);
+
+/*
+ * The tensors of a version with these parts, which they point into; small ones and the list are in `arena`.
+ * MEMORY when it refuses.
+ */
+extern SermStatus serm_interaction_write(
+    const SermInteractionParts *parts, SermArena *arena, SermTensorSet *tensors, SermError *error);
 
 /* input[i] = clip((value[i] - mean[i]) * inverse[i], -4, 4), [SERM_FEATURES]; a masked feature gives 0. */
 extern void serm_interaction_input(

@@ -23,6 +23,8 @@ typedef struct SermModelKind {
 	SermStatus (*batch_add)(
 	    SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error);
 	void (*batch_run)(const SermBatch *batch, SermPrediction *predictions);
+	SermStatus (*explain)(const SermModel *model, const SermQuery *query, SermText text,
+	    const SermDocument *doc, SermArena *arena, SermExplanation *explanation, SermError *error);
 } SermModelKind;
 
 struct SermModel {

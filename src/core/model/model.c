@@ -85,6 +85,17 @@ serm_model_predict_parsed(const SermModel *model, const SermQuery *query, const 
 	return model->kind->predict_parsed(model, query, doc, prediction, error);
 }
 
+SermStatus
+serm_model_explain(const SermModel *model, const SermQuery *query, SermText text, const SermDocument *doc,
+    SermArena *arena, SermExplanation *explanation, SermError *error)
+{
+	SermStatus status = check_query(model, query, error);
+
+	if (status != SERM_OK)
+		return status;
+	return model->kind->explain(model, query, text, doc, arena, explanation, error);
+}
+
 SermBatch *
 serm_model_batch(const SermModel *model, SermArena *arena)
 {

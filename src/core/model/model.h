@@ -53,6 +53,31 @@ extern SermStatus serm_model_predict(const SermModel *model, const SermQuery *qu
 extern SermStatus serm_model_predict_parsed(const SermModel *model, const SermQuery *query,
     const SermDocument *doc, SermPrediction *prediction, SermError *error);
 
+/* What one term of the query brings through one field of the document. */
+typedef struct SermExplainedTerm {
+	SermText query_term; /* normalised, UTF-8 */
+	SermText doc_term;   /* the word that it meets there, or two that are one in the query; length 0: none */
+	bool body;           /* else the title */
+	float contribution;
+} SermExplainedTerm;
+
+/*
+ * A score taken apart: `base` and the contributions sum to it. `base` is the score of a document of the same
+ * lengths whose words have nothing to do with the query.
+ */
+typedef struct SermExplanation {
+	float score; /* the bits of serm_model_predict_parsed() */
+	float base;
+	uint32_t count;
+	const SermExplainedTerm
+	    *terms; /* by place in the query, title before body; fields without words have none */
+} SermExplanation;
+
+/* Explain the score of a parsed query, whose text is given again, and a document; the result is in `arena`.
+ */
+extern SermStatus serm_model_explain(const SermModel *model, const SermQuery *query, SermText text,
+    const SermDocument *doc, SermArena *arena, SermExplanation *explanation, SermError *error);
+
 /*
  * Pairs that are scored together: what can be is computed as matrix products. The bits are those of
  * serm_model_predict().

@@ -14,10 +14,13 @@
 #include "core/model/embedding.h"
 
 #define SERM_CACHED_WORD_MAX 23
-#define SERM_CACHE_IDFS_BITS 15
+#define SERM_CACHE_IDFS_BITS 16
 /* Entries, as powers of two. */
 #define SERM_CACHE_UNITS_BITS 13
-#define SERM_CACHE_MATCHES_BITS 13
+#define SERM_CACHE_MATCHES_BITS 14
+/* What every word of every document touches lies in one stretch of this size and alignment: one large page.
+ */
+#define SERM_CACHE_PAGE ((size_t) 2 * 1024 * 1024)
 /* For the matches of one query; a query with large matches keeps fewer. */
 #define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
@@ -48,7 +51,7 @@ struct SermWordCache {
 	unsigned char *match; /* SERM_CACHE_MATCH_BYTES */
 	uint64_t query_count; /* queries parsed */
 	uint64_t query;       /* serial of the one that the matches belong to */
-	SermCachedIdf idfs[1 << SERM_CACHE_IDFS_BITS];
+	SermCachedIdf *idfs;  /* [1 << SERM_CACHE_IDFS_BITS] */
 };
 
 /* The set of a word. */
@@ -62,25 +65,29 @@ serm_word_table_set(const SermWordTable *table, const SermWordKey *key)
 	return (uint32_t) (((hash ^ hash >> 32) * UINT64_C(0x9fb21c651e98df25)) >> (64 - table->bits));
 }
 
-static inline bool
-serm_word_key_same(const SermWordKey *a, const SermWordKey *b)
+/* 0 when the keys are the same. */
+static inline uint64_t
+serm_word_key_differs(const SermWordKey *a, const SermWordKey *b)
 {
-	return ((a->part[0] ^ b->part[0]) | (a->part[1] ^ b->part[1]) | (a->part[2] ^ b->part[2]) |
-	           (a->epoch ^ b->epoch)) == 0;
+	return (a->part[0] ^ b->part[0]) | (a->part[1] ^ b->part[1]) | (a->part[2] ^ b->part[2]) |
+	       (a->epoch ^ b->epoch);
 }
 
 #define SERM_WORD_ABSENT UINT32_MAX
 
-/* The entry of `key` in its set, marked as used; or SERM_WORD_ABSENT. */
+/* The entry of `key` in its set, marked as used; or SERM_WORD_ABSENT. Which of the two cannot be predicted.
+ */
 static inline uint32_t
 serm_word_table_find(SermWordTable *table, uint32_t set, const SermWordKey *key)
 {
-	for (uint32_t entry = 2 * set; entry < 2 * set + 2; entry++)
-		if (serm_word_key_same(&table->keys[entry], key)) {
-			table->keys[entry].used = table->now;
-			return entry;
-		}
-	return SERM_WORD_ABSENT;
+	SermWordKey *keys = &table->keys[2 * (size_t) set];
+	uint64_t first = serm_word_key_differs(&keys[0], key), second = serm_word_key_differs(&keys[1], key);
+	uint32_t way = first != 0;
+
+	if (((first != 0) & (second != 0)) != 0)
+		return SERM_WORD_ABSENT;
+	keys[way].used = table->now;
+	return 2 * set + way;
 }
 
 /* Give the older entry of the set to `key`, which is absent; SERM_WORD_ABSENT when both are in use now. */

@@ -15,8 +15,8 @@
 #define FIELDS 2
 #define NUMBER_BYTES(words) (((words) + 7) / 8)
 #define SPELLED_MAX SERM_DOCUMENT_BODY_SPELLED
-/* Distinct trigrams are counted in a table of twice as many slots as there can be. */
-#define TRIGRAM_SLOTS (2 * SERM_TRIGRAM_WORDS * SERM_TRIGRAMS_MAX)
+/* Distinct trigrams are counted in a table of at most four times as many slots as there can be. */
+#define TRIGRAM_SLOTS (4 * SERM_TRIGRAM_WORDS * SERM_TRIGRAMS_MAX)
 /* serm_text_split_document() looks no further for the words of a title. */
 #define SPLIT_BYTES ((size_t) (SERM_SINGLE_LINE_TITLE_MAX + 1) * SERM_WORD_BYTES_MAX)
 
@@ -91,25 +91,48 @@ serm_field_writer_add(SermFieldWriter *writer, const uint32_t *code_points, uint
 	put_length(writer, bytes);
 }
 
+/*
+ * The hash (S5) of letters of any case. Lengths cannot be predicted, so eight steps are always made, of
+ * which those behind the end neither add nor multiply.
+ */
+static uint32_t
+hash_plain(const unsigned char *word, uint32_t length)
+{
+	const uint32_t prime = SERM_FNV_PRIME * SERM_FNV_PRIME * SERM_FNV_PRIME;
+	uint32_t hash = serm_hash_begin(0);
+
+	for (uint32_t i = 0; i < 8; i++) {
+		uint32_t inside = (uint32_t) ((int32_t) (i - length) >> 31);
+
+		hash = (hash ^ ((word[i] | 0x20u) & inside)) * (((prime - 1) & inside) + 1);
+	}
+	for (uint32_t i = 8; i < length; i++)
+		hash = serm_hash_step(hash, word[i] | 0x20);
+	return serm_hash_end(hash);
+}
+
 void
 serm_field_writer_add_plain(
-    SermFieldWriter *writer, const unsigned char *letters, uint32_t length, size_t readable)
+    SermFieldWriter *writer, const unsigned char *word, uint32_t length, bool number, size_t readable)
 {
-	if (writer->count >= writer->window) {
-		uint32_t hash = serm_hash_begin(0);
+	uint64_t part[4] = {0};
+	static_assert(sizeof(part) == SERM_WRITER_SLACK, "a block is what may be written");
 
-		for (uint32_t i = 0; i < length; i++)
-			hash = serm_hash_step(hash, letters[i] | 0x20);
-		put_id(writer, serm_hash_end(hash));
+	if (writer->count >= writer->window && readable >= 8) {
+		put_id(writer, hash_plain(word, length));
 		return;
 	}
-	for (uint32_t i = 0; i < length; i += 8) {
-		uint64_t eight = 0;
-
-		memcpy(&eight, letters + i, readable - i < 8 ? readable - i : 8);
-		eight |= UINT64_C(0x2020202020202020);
-		memcpy(writer->text + writer->used + i, &eight, sizeof(eight));
+	memcpy(part, word, readable < sizeof(part) ? readable : sizeof(part));
+	if (writer->count >= writer->window) {
+		put_id(writer, hash_plain((const unsigned char *) part, length));
+		return;
 	}
+	/* Digits have this bit already. */
+	for (uint32_t i = 0; i < SERM_LENGTH(part); i++)
+		part[i] |= UINT64_C(0x2020202020202020);
+	memcpy(writer->text + writer->used, part, sizeof(part));
+	if (number)
+		writer->numbers[writer->count / 8] |= (unsigned char) (1 << writer->count % 8);
 	put_length(writer, length);
 }
 
@@ -127,83 +150,107 @@ serm_document_spell(const unsigned char *word, uint32_t length, uint32_t *out)
 	return count;
 }
 
-typedef struct TrigramCounter {
-	uint32_t count;
-	uint32_t mask; /* of the slots in use */
-	uint32_t slots[TRIGRAM_SLOTS];
-} TrigramCounter;
-
-static inline __attribute__((always_inline)) void
-count_trigram(TrigramCounter *counter, uint32_t first, uint32_t second, uint32_t third)
-{
-	uint32_t hash = serm_trigram(first, second, third), at = hash & counter->mask;
-
-	while (counter->slots[at] != 0 && counter->slots[at] != hash)
-		at = (at + 1) & counter->mask;
-	counter->count += counter->slots[at] == 0;
-	counter->slots[at] = hash;
-}
-
 static bool
 is_ascii(const unsigned char *bytes, uint32_t length)
 {
-	unsigned char all = 0;
+	uint64_t all = 0, eight;
+	uint32_t i = 0;
 
-	for (uint32_t i = 0; i < length; i++)
-		all |= bytes[i];
-	return all < 0x80;
-}
-
-static void
-count_word(TrigramCounter *counter, const unsigned char *word, uint32_t length)
-{
-	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
-	uint32_t first = SERM_WORD_BEGIN, second;
-
-	if (is_ascii(word, length)) {
-		second = word[0];
-		if (length > SERM_TRIGRAMS_MAX)
-			length = SERM_TRIGRAMS_MAX;
-		for (uint32_t i = 1; i < length; i++) {
-			count_trigram(counter, first, second, word[i]);
-			first = second;
-			second = word[i];
-		}
-	} else {
-		length = serm_document_spell(word, length, spelling);
-		second = spelling[0];
-		if (length > SERM_TRIGRAMS_MAX)
-			length = SERM_TRIGRAMS_MAX;
-		for (uint32_t i = 1; i < length; i++) {
-			count_trigram(counter, first, second, spelling[i]);
-			first = second;
-			second = spelling[i];
-		}
+	for (; i + 8 <= length; i += 8) {
+		memcpy(&eight, bytes + i, sizeof(eight));
+		all |= eight;
 	}
-	count_trigram(counter, first, second, SERM_WORD_END);
+	for (; i < length; i++)
+		all |= bytes[i];
+	return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
-/* How many distinct trigrams the first words of a field have. */
+/* The trigrams of ASCII words: the words framed and laid end to end, and any three bytes around a letter. */
+static uint32_t
+trigrams_of_ascii(const unsigned char *text, const unsigned char *lengths, uint32_t words, uint32_t *trigrams)
+{
+	unsigned char framed[SERM_TRIGRAM_WORDS * (SERM_TRIGRAMS_MAX + 2) + SERM_TRIGRAMS_MAX];
+	uint32_t end = 0, count = 0;
+
+	for (uint32_t i = 0; i < words; i++) {
+		uint32_t length = lengths[i] + 1u, taken = length < SERM_TRIGRAMS_MAX ? length : SERM_TRIGRAMS_MAX;
+
+		framed[end] = SERM_WORD_BEGIN;
+		/* What is behind a short word is overwritten by the next. */
+		memcpy(framed + end + 1, text, SERM_TRIGRAMS_MAX);
+		framed[end + 1 + taken] = SERM_WORD_END;
+		end += taken + 2;
+		text += length;
+	}
+	for (uint32_t i = 0; i + 2 < end; i++) {
+		uint32_t middle = framed[i + 1];
+
+		trigrams[count] = (uint32_t) framed[i] << 16 | middle << 8 | framed[i + 2];
+		count += middle != SERM_WORD_BEGIN && middle != SERM_WORD_END;
+	}
+	return count;
+}
+
+static uint32_t
+trigrams_of_unicode(
+    const unsigned char *text, const unsigned char *lengths, uint32_t words, uint32_t *trigrams)
+{
+	uint32_t spelling[SERM_DOCUMENT_WORD_MAX], count = 0;
+
+	for (uint32_t i = 0; i < words; text += lengths[i++] + 1u) {
+		uint32_t length = serm_document_spell(text, lengths[i] + 1u, spelling);
+		uint64_t packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), spelling[0]);
+
+		if (length > SERM_TRIGRAMS_MAX)
+			length = SERM_TRIGRAMS_MAX;
+		for (uint32_t c = 1; c < length; c++) {
+			packed = serm_trigram_next(packed, spelling[c]);
+			trigrams[count++] = serm_trigram_hash(packed);
+		}
+		trigrams[count++] = serm_trigram_hash(serm_trigram_next(packed, SERM_WORD_END));
+	}
+	return count;
+}
+
+/* How many different ones trigrams[1] to trigrams[count] are; none is 0. */
+static uint32_t
+count_distinct(uint32_t *trigrams, uint32_t count)
+{
+	uint16_t slots[TRIGRAM_SLOTS]; /* the place of the first one; 0: none */
+	uint32_t distinct = 0;
+	int shift = 32 - 9;
+
+	while (UINT64_C(1) << (32 - shift) < TRIGRAM_SLOTS && UINT64_C(1) << (32 - shift) < 8 * (uint64_t) count)
+		shift--;
+	memset(slots, 0, sizeof(slots[0]) << (32 - shift));
+	trigrams[0] = 0;
+	for (uint32_t i = 1; i <= count; i++) {
+		uint32_t at = (trigrams[i] * UINT32_C(0x9e3779b1)) >> shift, first = slots[at];
+
+		/* Two different ones in one slot are rare; whether there is one cannot be predicted. */
+		while (((first != 0) & (trigrams[first] != trigrams[i])) != 0) {
+			at = (at + 1) & ((UINT32_C(1) << (32 - shift)) - 1);
+			first = slots[at];
+		}
+		slots[at] = (uint16_t) (first | (i & (0u - (uint32_t) (first == 0))));
+		distinct += first == 0;
+	}
+	return distinct;
+}
+
+/* How many distinct trigrams the first words of a field have; behind `text` lies SERM_DOCUMENT_PAD. */
 static uint32_t
 count_trigrams(const unsigned char *text, const unsigned char *lengths, uint32_t spelled)
 {
-	TrigramCounter counter;
+	uint32_t trigrams[1 + SERM_TRIGRAM_WORDS * SERM_TRIGRAMS_MAX];
 	uint32_t words = spelled < SERM_TRIGRAM_WORDS ? spelled : SERM_TRIGRAM_WORDS;
-	uint32_t bytes = 0, size = 64;
+	uint32_t bytes = 0, count;
 
 	for (uint32_t i = 0; i < words; i++)
 		bytes += lengths[i] + 1u;
-	/* A word has no more trigrams than code points, nor these than bytes. */
-	while (size < TRIGRAM_SLOTS && size < 2 * bytes)
-		size *= 2;
-	counter.count = 0;
-	counter.mask = size - 1;
-	memset(counter.slots, 0, size * sizeof(counter.slots[0]));
-	for (uint32_t i = 0; i < words; i++) {
-		count_word(&counter, text, lengths[i] + 1u);
-		text += lengths[i] + 1u;
-	}
-	return counter.count;
+	count = is_ascii(text, bytes) ? trigrams_of_ascii(text, lengths, words, trigrams + 1)
+	                              : trigrams_of_unicode(text, lengths, words, trigrams + 1);
+	return count_distinct(trigrams, count);
 }
 
 uint32_t

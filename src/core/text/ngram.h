@@ -40,14 +40,20 @@ serm_hash_end(uint32_t hash)
 	return hash ^ (hash >> 12);
 }
 
+/* Three code points of 21 bits, the last one highest: the trigram that ends with `code_point`. */
+static inline uint64_t
+serm_trigram_next(uint64_t packed, uint32_t code_point)
+{
+	return packed >> 21 | (uint64_t) code_point << 42;
+}
+
 /*
  * The identity of a trigram, never 0: a multiplicative hash, because trigrams are only compared
  * with each other and far too many to spend an avalanche on each.
  */
 static inline uint32_t
-serm_trigram(uint32_t first, uint32_t second, uint32_t third)
+serm_trigram_hash(uint64_t packed)
 {
-	uint64_t packed = (uint64_t) first | (uint64_t) second << 21 | (uint64_t) third << 42;
 	uint32_t hash = (uint32_t) ((packed * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
 
 	return hash + (hash == 0);

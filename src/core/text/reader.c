@@ -9,6 +9,9 @@
 #include "core/text/reader.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 #include <utf8proc.h>
 
@@ -38,6 +41,89 @@ static const unsigned char ascii_class[128] = {
 #undef A
 #undef P
 
+/* --- blocks of bytes at once */
+
+static uint64_t
+low_bits(uint64_t high_bits)
+{
+	return (high_bits >> 7) * UINT64_C(0x0102040810204080) >> 56;
+}
+
+void
+serm_reader_masks_portable(const unsigned char *bytes, SermReaderMasks *masks)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), high = 0x80 * ones;
+
+	*masks = (SermReaderMasks){0};
+	for (int i = 0; i < SERM_READER_BLOCK; i += 8) {
+		uint64_t word, seven, lower, ascii;
+
+		memcpy(&word, bytes + i, sizeof(word));
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+		word = __builtin_bswap64(word);
+#endif
+		ascii = ~word & high;
+		seven = word & ~high;
+		lower = seven | 0x20 * ones;
+		/* The high bit of each byte: at least the first, not above the last, not beyond ASCII. */
+#define WITHIN(value, first, last)                                                                           \
+	(((value) + (0x80 - (first)) * ones) & ~((value) + (0x7f - (last)) * ones) & ascii)
+		masks->letters |= low_bits(WITHIN(lower, 'a', 'z')) << i;
+		masks->digits |= low_bits(WITHIN(seven, '0', '9')) << i;
+		masks->joins |= low_bits(WITHIN(seven, ',', ',') | WITHIN(seven, '.', '.')) << i;
+		masks->apostrophes |= low_bits(WITHIN(seven, '\'', '\'')) << i;
+		masks->others |= low_bits(~ascii & high) << i;
+#undef WITHIN
+	}
+}
+
+#if defined(__x86_64__)
+/* SSE2, which every x86-64 has. */
+void
+serm_reader_masks(const unsigned char *bytes, SermReaderMasks *masks)
+{
+	*masks = (SermReaderMasks){0};
+	for (int i = 0; i < SERM_READER_BLOCK; i += 16) {
+		__m128i word = _mm_loadu_si128((const __m128i *) (bytes + i));
+		__m128i lower = _mm_or_si128(word, _mm_set1_epi8(0x20));
+		/* Bytes beyond ASCII are negative: less than every first one. */
+#define MASK(vector) ((uint64_t) (uint32_t) _mm_movemask_epi8(vector) << i)
+#define WITHIN(value, first, last)                                                                           \
+	_mm_and_si128(                                                                                           \
+	    _mm_cmpgt_epi8(value, _mm_set1_epi8((first) -1)), _mm_cmplt_epi8(value, _mm_set1_epi8((last) + 1)))
+		masks->letters |= MASK(WITHIN(lower, 'a', 'z'));
+		masks->digits |= MASK(WITHIN(word, '0', '9'));
+		masks->joins |= MASK(
+		    _mm_or_si128(_mm_cmpeq_epi8(word, _mm_set1_epi8(',')), _mm_cmpeq_epi8(word, _mm_set1_epi8('.'))));
+		masks->apostrophes |= MASK(_mm_cmpeq_epi8(word, _mm_set1_epi8('\'')));
+		masks->others |= MASK(word);
+#undef WITHIN
+#undef MASK
+	}
+}
+#else
+void
+serm_reader_masks(const unsigned char *bytes, SermReaderMasks *masks)
+{
+	serm_reader_masks_portable(bytes, masks);
+}
+#endif
+
+/* Let the masks be those of the bytes from `at` on; behind the end are separators. */
+static void
+read_block(SermReader *reader, size_t at)
+{
+	unsigned char rest[SERM_READER_BLOCK] = {0};
+
+	reader->block = at;
+	if (reader->length - at >= SERM_READER_BLOCK) {
+		serm_reader_masks(reader->bytes + at, &reader->masks);
+		return;
+	}
+	memcpy(rest, reader->bytes + at, reader->length - at);
+	serm_reader_masks(rest, &reader->masks);
+}
+
 void
 serm_reader_init(SermReader *reader, SermText text)
 {
@@ -46,6 +132,10 @@ serm_reader_init(SermReader *reader, SermText text)
 	reader->at = 0;
 	reader->pending_count = 0;
 	reader->pending_next = 0;
+	reader->block = 0;
+	reader->masks = (SermReaderMasks){0};
+	if (text.length > 0)
+		read_block(reader, 0);
 }
 
 static bool
@@ -175,61 +265,62 @@ serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room)
 	return count;
 }
 
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-/* How many of the eight bytes at `bytes`, from the first, are ASCII letters. */
-static uint32_t
-letters_of_eight(const unsigned char *bytes)
+/* Where the run of ones of `mask` that begins at bit `from` ends. */
+static inline uint32_t
+run_end(uint64_t mask, uint32_t from)
 {
-	const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t word, low, letters;
+	uint64_t rest = ~(mask >> from);
 
-	memcpy(&word, bytes, sizeof(word));
-	low = (word | 0x20 * ones) & 0x7f * ones;
-	/* The high bit of each byte: at least 'a', not above 'z', not beyond ASCII. */
-	letters = (low + (0x80 - 'a') * ones) & ~(low + (0x7f - 'z') * ones) & ~word & 0x80 * ones;
-	return letters == 0x80 * ones ? 8 : (uint32_t) __builtin_ctzll(~letters & 0x80 * ones) / 8;
+	return from + (rest == 0 ? SERM_READER_BLOCK - from : (uint32_t) __builtin_ctzll(rest));
 }
-#else
-static uint32_t
-letters_of_eight(const unsigned char *bytes)
+
+/* Is `masks->joins` or `apostrophes` at `end`, behind a number, without a meaning for it? */
+static bool
+number_ends(const SermReaderMasks *masks, uint32_t end)
 {
-	uint32_t count = 0;
+	uint64_t here = masks->joins >> end, next = (masks->digits | masks->others) >> end >> 1;
 
-	while (count < 8 && (unsigned) (bytes[count] | 0x20) - 'a' < 26)
-		count++;
-	return count;
+	return ((masks->apostrophes | masks->others) >> end & 1) == 0 && ((here & next) & 1) == 0;
 }
-#endif
-
-/* Classes that do nothing where no run has begun. */
-#define BETWEEN_WORDS (1u << SERM_TEXT_OTHER | 1u << SERM_TEXT_APOSTROPHE | 1u << SERM_TEXT_POINT)
 
 uint32_t
-serm_reader_plain_word(SermReader *reader)
+serm_reader_plain_word(SermReader *reader, bool *number)
 {
-	const unsigned char *bytes = reader->bytes;
-	size_t at = reader->at, length = reader->length, start;
+	size_t at = reader->at;
 
 	if (reader->pending_next < reader->pending_count)
 		return 0;
-	while (at < length && bytes[at] < 128 && (1u << ascii_class[bytes[at]] & BETWEEN_WORDS) != 0)
-		at++;
-	reader->at = start = at;
 	for (;;) {
-		uint32_t letters = 0;
+		const SermReaderMasks *masks = &reader->masks;
+		uint64_t words = masks->letters | masks->digits | masks->others;
+		uint32_t start, end;
 
-		if (at + 8 <= length)
-			letters = letters_of_eight(bytes + at);
-		else
-			while (at + letters < length && (unsigned) (bytes[at + letters] | 0x20) - 'a' < 26)
-				letters++;
-		at += letters;
-		if (letters < 8 || at - start > SERM_PLAIN_WORD_MAX)
-			break;
+		while (at - reader->block >= SERM_READER_BLOCK || words >> (at - reader->block) == 0) {
+			at = at - reader->block < SERM_READER_BLOCK ? reader->block + SERM_READER_BLOCK : at;
+			reader->at = at < reader->length ? at : reader->length;
+			if (at >= reader->length)
+				return 0;
+			read_block(reader, at);
+			words = masks->letters | masks->digits | masks->others;
+		}
+		start = (uint32_t) (at - reader->block);
+		start += (uint32_t) __builtin_ctzll(words >> start);
+		reader->at = at = reader->block + start;
+		*number = (masks->digits >> start & 1) != 0;
+		if ((masks->others >> start & 1) != 0)
+			return 0;
+		end = run_end(*number ? masks->digits : masks->letters, start);
+		/* What is behind it counts, too: two bytes of it behind a number. */
+		if (end + 2 > SERM_READER_BLOCK && start > 0) {
+			read_block(reader, at);
+			continue;
+		}
+		if (end - start > SERM_PLAIN_WORD_MAX)
+			return 0;
+		if (*number ? !number_ends(masks, end) : ((masks->apostrophes | masks->others) >> end & 1) != 0)
+			return 0;
+		return end - start;
 	}
-	if (at - start > SERM_PLAIN_WORD_MAX || (at < length && (bytes[at] >= 128 || bytes[at] == '\'')))
-		return 0;
-	return (uint32_t) (at - start);
 }
 
 /* Marks in canonical order: a stable insertion sort of each run of non-zero combining classes. */

@@ -25,6 +25,17 @@ typedef enum SermTextClass {
 	SERM_TEXT_END
 } SermTextClass;
 
+#define SERM_READER_BLOCK 64
+
+/* Bit i tells what byte i of a block is. */
+typedef struct SermReaderMasks {
+	uint64_t letters; /* of ASCII */
+	uint64_t digits;
+	uint64_t joins; /* points and commas */
+	uint64_t apostrophes;
+	uint64_t others; /* beyond ASCII */
+} SermReaderMasks;
+
 typedef struct SermReader {
 	const unsigned char *bytes;
 	size_t length;
@@ -32,6 +43,9 @@ typedef struct SermReader {
 	uint32_t pending_count; /* rest of a decomposition that was begun */
 	uint32_t pending_next;
 	uint32_t pending[SERM_DECOMPOSITION_MAX];
+	/* For plain words: what the bytes from `block` on are. */
+	size_t block;
+	SermReaderMasks masks;
 } SermReader;
 
 extern void serm_reader_init(SermReader *reader, SermText text);
@@ -40,11 +54,14 @@ extern SermTextClass serm_reader_next(SermReader *reader, uint32_t *code_point);
 /* Copy the ASCII letters that come next, lower-case, at most `room`; returns how many there were. */
 extern uint32_t serm_reader_letters(SermReader *reader, uint32_t *out, uint32_t room);
 /*
- * Skip ASCII separators; when an ASCII word of letters follows, and ASCII other than an apostrophe or the
- * end behind it, return its length. Else 0: the next code point is for serm_reader_next(). For the gap
- * between words.
+ * Skip ASCII separators; when a run of ASCII letters or of ASCII digits follows that what is behind it
+ * neither continues nor changes, return its length and whether it is a number. Else 0: the next code point is
+ * for serm_reader_next(). For the gap between words.
  */
-extern uint32_t serm_reader_plain_word(SermReader *reader);
+extern uint32_t serm_reader_plain_word(SermReader *reader, bool *number);
+/* The masks of SERM_READER_BLOCK bytes, and the same by the code that every processor can run, for tests. */
+extern void serm_reader_masks(const unsigned char *bytes, SermReaderMasks *masks);
+extern void serm_reader_masks_portable(const unsigned char *bytes, SermReaderMasks *masks);
 /* Canonical order and composition (NFC) of decomposed code points in place; returns the new length. */
 extern uint32_t serm_reader_compose(uint32_t *code_points, uint32_t length);
 

@@ -29,8 +29,8 @@ typedef struct SermFieldWriter {
 	unsigned char *ids;     /* little-endian uint32 of each word behind the window */
 } SermFieldWriter;
 
-/* Words are copied eight bytes at a time. */
-#define SERM_WRITER_SLACK 8
+/* Plain words are copied as a whole block. */
+#define SERM_WRITER_SLACK 32
 
 typedef struct SermSegmenter {
 	SermArena *arena;
@@ -55,9 +55,12 @@ typedef struct SermSegmenter {
 /* Fill the segmenter's arrays, whose first sizes the caller has set, or its writer. */
 extern void serm_segmenter_run(SermSegmenter *segmenter, SermText text);
 
-/* document.c. Add a word of ASCII letters of any case, at `letters`, where `readable` bytes may be read. */
+/*
+ * document.c. Add at most SERM_WRITER_SLACK ASCII letters of any case, or digits, that lie at `word`, where
+ * `readable` bytes may be read.
+ */
 extern void serm_field_writer_add_plain(
-    SermFieldWriter *writer, const unsigned char *letters, uint32_t length, size_t readable);
+    SermFieldWriter *writer, const unsigned char *word, uint32_t length, bool number, size_t readable);
 extern void serm_field_writer_add(
     SermFieldWriter *writer, const uint32_t *code_points, uint32_t length, bool number);
 

@@ -202,19 +202,20 @@ push(SermSegmenter *segmenter, SermTextClass class, uint32_t c)
 }
 
 /*
- * Words of ASCII letters between ASCII separators, which are most of most texts, go to the writer as
+ * Words of ASCII letters and numbers of ASCII digits, which are most of most texts, go to the writer as
  * they are. Stops before anything else, with no run begun.
  */
 static void
 take_plain_words(SermSegmenter *segmenter, SermReader *reader)
 {
 	while (segmenter->count < segmenter->words_max) {
-		uint32_t length = serm_reader_plain_word(reader);
+		bool number;
+		uint32_t length = serm_reader_plain_word(reader, &number);
 
 		if (length == 0)
 			return;
 		serm_field_writer_add_plain(
-		    segmenter->writer, reader->bytes + reader->at, length, reader->length - reader->at);
+		    segmenter->writer, reader->bytes + reader->at, length, number, reader->length - reader->at);
 		segmenter->count++;
 		reader->at += length;
 	}

@@ -16,6 +16,14 @@ typedef struct SermExample {
 	float weight;                  /* > 0 */
 } SermExample;
 
+/* Where an example stands in the history of a model: what continued training mixes. */
+typedef enum SermOrigin {
+	SERM_ORIGIN_NEW,      /* since the parent was trained */
+	SERM_ORIGIN_HISTORY,  /* of an earlier round */
+	SERM_ORIGIN_ORIGINAL, /* from before any round */
+	SERM_ORIGIN_COUNT
+} SermOrigin;
+
 typedef struct SermTrainingSet {
 	uint32_t grade_count;
 	const SermText *queries;
@@ -29,14 +37,18 @@ typedef struct SermTrainingSet {
 	const float *propensity; /* [example_count] in (0, 1]: chance that it was examined */
 	const float *teacher;    /* [example_count][grade_count]: a teacher's probabilities, each sums to 1 */
 	const float *reference;  /* [example_count]: scores of a frozen version */
+	/* Continued training: the opened version to begin with, NULL for training from scratch. `corpus` is not
+	 * read then. */
+	const SermModel *parent;
+	const uint8_t *origin; /* [example_count] SermOrigin; NULL: all are new */
 } SermTrainingSet;
 
 typedef struct SermTrainOptions {
 	uint64_t seed;
 	uint32_t heads;           /* K, default 4 */
-	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples */
+	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples; 8 when continued */
 	uint32_t pretrain_epochs; /* default 10 */
-	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples */
+	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples; 128 continued */
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */
 	double dropout;           /* default .1 */
@@ -48,7 +60,9 @@ typedef struct SermTrainOptions {
 	uint32_t curriculum;      /* epochs until examples that s0 gets wrong count in full; 0: at once */
 	double margin_cap;      /* > 0: pairs that the reference, else s0, gets wrong count up to this; 0: off */
 	double propensity_clip; /* least propensity to divide by, default .1 */
-	bool calibrate;         /* fit a temperature on held-out queries; always with a loss of scores alone */
+	double share[SERM_ORIGIN_COUNT]; /* continued: what a batch has of each origin, default 1 : 1 : 1 */
+	double anchor;  /* continued: coefficient of KL(parent, P) on what is not new, default .3 */
+	bool calibrate; /* fit a temperature on held-out queries; always with a loss of scores alone */
 } SermTrainOptions;
 
 typedef struct SermTrainProgress {
@@ -81,6 +95,8 @@ typedef struct SermTrainReport {
 extern void serm_train_defaults(SermTrainOptions *options);
 
 /*
+ * With a parent its number of heads, embeddings, statistics, scales and guard are taken over, whatever the
+ * options say of them.
  * Deterministic: the same set, options and CPU features give the same bytes.
  * Tensors and all working memory come from `arena`. Errors: NO_DATA (no
  * examples, or one grade only), INVALID (an option or a target out of range),

@@ -98,7 +98,7 @@ void
 serm_annotate_define_gucs(void)
 {
 	DefineCustomIntVariable("serm.annotate_concurrency",
-	    "Requests to agents that one worker keeps in flight.", NULL, &serm_annotate_concurrency, 16, 1, 64,
+	    "Requests to agents that one worker keeps in flight.", NULL, &serm_annotate_concurrency, 16, 1, 1024,
 	    PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("serm.allow_http", "Allows endpoints with plain http beyond this machine.", NULL,
 	    &serm_allow_http, false, PGC_SUSET, 0, NULL, NULL, NULL);

@@ -10,8 +10,10 @@
 
 #include <math.h>
 
+#include "access/xact.h"
 #include "pg/evolve/evolve.h"
 #include "pg/store/blas.h"
+#include "utils/json.h"
 
 /* How many pairs prove that training and serving agree. */
 #define PROBE_PAIRS 1000
@@ -76,6 +78,17 @@ training_set(SermTraining *training)
 		examples[i] = (SermExample){.query = pair->query, .doc = pair->doc.utf8, .weight = pair->weight};
 		memcpy(examples[i].target, pair->target, sizeof(pair->target));
 	}
+	set.propensity = training->propensity;
+	if (training->parent != NULL) {
+		uint8 *origin = serm_arena_alloc(&training->host.arena, Max(pairs->pair_count, 1));
+
+		if (origin == NULL)
+			serm_check(SERM_ERR_MEMORY, &error);
+		for (size_t i = 0; i < pairs->pair_count; i++)
+			origin[i] = pairs->pairs[i].origin;
+		set.origin = origin;
+		set.parent = serm_scorer_model(training->parent);
+	}
 	if (training->reference != NULL) {
 		SermPredictions predictions;
 
@@ -104,9 +117,9 @@ open_reference(SermTraining *training)
 	    serm_scorer_open(row->name, training->settings.reference, SERM_SEE_WRITES, training->host.context);
 }
 
-/* What a version says about its making; the checksums let serm.check_version compare. */
+/* What a version says about its making. */
 static Jsonb *
-describe(const SermTraining *training, const SermPredictions *probe)
+describe(const SermTraining *training)
 {
 	StringInfo json = serm_json_begin();
 
@@ -120,28 +133,68 @@ describe(const SermTraining *training, const SermPredictions *probe)
 	serm_json_number(json, "temperature_gain", training->report.temperature_gain);
 	serm_json_number(
 	    json, "reference", training->reference != NULL ? serm_scorer_version(training->reference) : NAN);
-	serm_json_number(json, "probe_pairs", (double) probe->set->pair_count);
-	serm_json_number(json, "probe_crc32c", serm_pairs_crc(probe->set));
-	serm_json_number(json, "score_crc32c", serm_predictions_crc(probe));
+	if (training->examination != NULL)
+		serm_json_jsonb(json, "examination", training->examination);
+	serm_json_number(
+	    json, "continued_from", training->parent != NULL ? serm_scorer_version(training->parent) : NAN);
 	return serm_json_merge(serm_train_settings_write(&training->settings), serm_json_end(json));
 }
 
 static Jsonb *
 count_data(const SermTraining *training)
 {
+	static const char *const names[SERM_ORIGIN_COUNT] = {"new", "history", "original"};
 	StringInfo json = serm_json_begin();
+	int64 origins[SERM_ORIGIN_COUNT] = {0};
 
 	serm_json_number(json, "judgments", (double) training->train.pair_count);
 	serm_json_number(json, "queries", (double) training->train.query_count);
 	serm_json_number(json, "documents", (double) training->corpus_count);
 	serm_json_number(json, "test_judgments", (double) training->test.pair_count);
 	serm_json_number(json, "test_queries", (double) training->test.query_count);
+	for (size_t i = 0; i < training->train.pair_count; i++)
+		origins[training->train.pairs[i].origin]++;
+	for (int origin = 0; training->parent != NULL && origin < SERM_ORIGIN_COUNT; origin++)
+		serm_json_number(json, names[origin], (double) origins[origin]);
 	return serm_json_end(json);
 }
 
-/* The new model, still in memory, on the test split and on the probe. */
-static void
-measure(SermTraining *training)
+/* What the version forgets of what its parent knew: on the old judgments of the test split. */
+static Jsonb *
+measure_forgetting(SermTraining *training, const SermModel *model)
+{
+	SermHost *host = &training->host;
+	SermPairSet old;
+	SermPredictions predictions;
+	SermEvaluation before, after;
+	StringInfo json = serm_json_begin();
+
+	serm_pairs_old(host, &training->test, &old);
+	serm_predict_scorer(host, training->parent, &old, &predictions);
+	serm_evaluate(host, &predictions, &before);
+	serm_predict_model(host, model, &old, &predictions);
+	serm_evaluate(host, &predictions, &after);
+	serm_json_jsonb(json, "forgetting",
+	    serm_forgetting_json(host, serm_scorer_version(training->parent), &before, &after));
+	return serm_json_end(json);
+}
+
+/* The checksums let serm.check_version compare; the time tells what is new to a version that continues. */
+static Jsonb *
+describe_data(const SermTraining *training, const SermPredictions *probe)
+{
+	StringInfo json = serm_json_begin();
+
+	serm_json_text(json, "read_at",
+	    JsonEncodeDateTime(NULL, TimestampTzGetDatum(training->read_at), TIMESTAMPTZOID, NULL));
+	serm_json_number(json, "probe_pairs", (double) probe->set->pair_count);
+	serm_json_number(json, "probe_crc32c", serm_pairs_crc(probe->set));
+	serm_json_number(json, "score_crc32c", serm_predictions_crc(probe));
+	return serm_json_end(json);
+}
+
+void
+serm_training_measure(SermTraining *training, const Jsonb *config)
 {
 	SermHost *host = &training->host;
 	SermModel *model;
@@ -154,14 +207,15 @@ measure(SermTraining *training)
 	serm_predict_model(host, model, &training->test, &test);
 	serm_evaluate(host, &test, &evaluation);
 	training->metrics = serm_evaluation_json(host, &evaluation, training->test_is_gold);
+	if (training->parent != NULL)
+		training->metrics = serm_json_merge(training->metrics, measure_forgetting(training, model));
 	serm_predict_model(host, model, &training->probe, &probe);
-	training->config = describe(training, &probe);
+	training->config = serm_json_merge(config, describe_data(training, &probe));
 	training->counts = count_data(training);
 }
 
-/* When the model was made, 0 without one; a lock on its row keeps it until the transaction ends. */
-static TimestampTz
-model_created(const char *model, bool lock)
+TimestampTz
+serm_model_created(const char *model, bool lock)
 {
 	SermParam params[] = {SERM_TEXT(model)};
 	bool null;
@@ -179,10 +233,14 @@ read_data(SermTraining *training)
 	const SermModelRow *row = training->row;
 	bool agreed = strcmp(row->options.labels, "agreed") == 0;
 	double weight[SERM_SOURCE_COUNT];
+	SermPairWindow window;
 	size_t judged;
 
-	training->created = model_created(row->name, false);
-	serm_pairs_read(host, row, agreed, &training->train, &training->test);
+	training->created = serm_model_created(row->name, false);
+	training->read_at = GetCurrentTransactionStartTimestamp();
+	serm_training_open_parent(training);
+	window = serm_training_window(training);
+	serm_pairs_read_window(host, row, agreed, &window, &training->train, &training->test);
 	judged = training->train.pair_count;
 	serm_train_settings_sources(&training->settings, weight);
 	serm_pairs_weigh_sources(&training->train, weight);
@@ -192,7 +250,11 @@ read_data(SermTraining *training)
 		    errhint("Give the source of some judgments a weight above 0."));
 	training->test_is_gold = serm_pairs_keep_gold(&training->test);
 	serm_probe_read(host, row, PROBE_PAIRS, &training->probe);
-	serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
+	/* A version that continues has the words and embeddings of its parent. */
+	if (training->parent == NULL)
+		serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
+	if (training->settings.propensity)
+		training->propensity = serm_propensity_read(host, row, &training->train, &training->examination);
 	open_reference(training);
 }
 
@@ -228,7 +290,7 @@ serm_training_run(SermTraining *training, MemoryContext context, const SermModel
 	if (training->host.pending != NULL)
 		serm_host_check(&training->host, training->status, &training->error);
 	if (training->status == SERM_OK)
-		measure(training);
+		serm_training_measure(training, describe(training));
 }
 
 void
@@ -246,9 +308,11 @@ serm_training_check(SermTraining *training)
 int
 serm_training_store(SermTraining *training, int parent)
 {
-	if (model_created(training->row->name, true) != training->created)
+	if (serm_model_created(training->row->name, true) != training->created)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
 		    errmsg("model \"%s\" was dropped while it was trained", training->row->name));
+	if (training->parent != NULL)
+		parent = serm_scorer_version(training->parent);
 	return serm_version_store(training->row->name, parent, training->settings.seed, &training->tensors,
 	    training->config, training->metrics, training->counts);
 }

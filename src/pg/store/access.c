@@ -23,7 +23,7 @@ typedef struct Level {
 
 static const Level levels[] = {
     {"score", "SELECT ON serm.model, serm.version, serm.tensor, serm.versions",
-        "proname IN ('score', 'score_version', 'score_batch', 'predict', 'rank', 'split_of')"},
+        "proname IN ('score', 'score_version', 'score_batch', 'predict', 'rank', 'explain', 'split_of')"},
     {"analyse", "SELECT ON ALL TABLES IN SCHEMA serm",
         "proname LIKE 'mine%' OR proname IN ('evaluate', 'check_version', 'settle')"},
     {"operate", "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA serm", "proname NOT LIKE '\\_%'"},

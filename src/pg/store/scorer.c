@@ -10,6 +10,7 @@
 #include "pg/serm.h"
 
 #include <math.h>
+#include <sys/mman.h>
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
@@ -24,6 +25,9 @@
 
 /* Weights that no scorer uses are kept mapped up to this number. */
 #define IDLE_MAX 8
+/* Large blocks of the weights' memory, and what madvise() asks addresses to be multiples of. */
+#define LARGE_BYTES ((Size) 4 * 1024 * 1024)
+#define PAGE_BYTES ((uintptr_t) 64 * 1024)
 /* What one prediction may take: texts are bounded, so this is never reached by sound ones. */
 #define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
 
@@ -140,6 +144,27 @@ evict_idle(void)
 	}
 }
 
+/* Memory of the context; large blocks in large pages where the kernel gives them on request. */
+static void *
+allocate_block(void *context, size_t size)
+{
+	void *block = serm_context_allocator(context).allocate(context, size);
+#ifdef MADV_HUGEPAGE
+	uintptr_t start = TYPEALIGN64(PAGE_BYTES, (uintptr_t) block);
+
+	if (block != NULL && size >= LARGE_BYTES)
+		(void) madvise(
+		    (void *) start, TYPEALIGN_DOWN(PAGE_BYTES, (uintptr_t) block + size - start), MADV_HUGEPAGE);
+#endif
+	return block;
+}
+
+static void
+release_block(void *context, void *block)
+{
+	serm_context_allocator(context).release(context, block);
+}
+
 /* Open the weights in a context that disappears with everything if this fails. */
 static Weights *
 load_weights(const SermImageKey *key, const SermModelRow *row)
@@ -162,7 +187,7 @@ load_weights(const SermImageKey *key, const SermModelRow *row)
 
 	MemoryContextSwitchTo(context);
 	tensors = serm_image_tensors(image);
-	serm_arena_init(&arena, serm_context_allocator(context), SIZE_MAX);
+	serm_arena_init(&arena, (SermAllocator){allocate_block, release_block, context}, SIZE_MAX);
 	serm_check(serm_model_open(row->kind, &tensors, &arena, &model, &error), &error);
 	if (serm_model_grade_count(model) != (uint32) row->grade_count)
 		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
@@ -390,6 +415,27 @@ serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes sourc
 	serm_check(
 	    serm_model_predict_parsed(scorer->weights->model, scorer->query, &doc, prediction, &error), &error);
 	check_finite(scorer, prediction);
+}
+
+void
+serm_scorer_explain(SermScorer *scorer, SermText query, SermDocBytes source, SermExplanation *explanation)
+{
+	SermError error = {SERM_OK, ""};
+	SermDocument doc;
+
+	prepare_query(scorer, query);
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	doc = open_document(scorer, source);
+	serm_check(serm_model_explain(scorer->weights->model, scorer->query,
+	               serm_text_utf8(scorer->query_text, &scorer->query_buffer), &doc, &scorer->scratch,
+	               explanation, &error),
+	    &error);
+}
+
+const SermModel *
+serm_scorer_model(const SermScorer *scorer)
+{
+	return scorer->weights->model;
 }
 
 void

@@ -104,6 +104,16 @@ typedef struct SermDocBytes {
 extern void serm_scorer_predict_bytes(
     SermScorer *scorer, SermText query, SermDocBytes doc, SermPrediction *prediction);
 /*
+ * Take the score of a pair apart. The result lies in the scorer until its next use; its texts are UTF-8.
+ * Error XX001: damaged serm.doc.
+ */
+extern void serm_scorer_explain(
+    SermScorer *scorer, SermText query, SermDocBytes doc, SermExplanation *explanation);
+
+/* The opened version itself, as long as the scorer is open: for training and merging. */
+extern const SermModel *serm_scorer_model(const SermScorer *scorer);
+
+/*
  * Pairs whose scores are computed together, with the bits of serm_scorer_predict(): start, add at most
  * SERM_BATCH_ROWS, run (which empties the batch and returns how many there were), add again.
  */
@@ -135,6 +145,9 @@ typedef struct SermTextBuffer {
  */
 extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
 
+/* UTF-8 in the server's encoding, palloc'd; a character that it lacks becomes a question mark. */
+extern text *serm_text_from_utf8(SermText text);
+
 /* --- the split of queries (serm.split_of) */
 
 /*
@@ -162,7 +175,7 @@ extern char *serm_source_name(Oid relation, SermSourceKind kind, const char *mod
  * select list before and "AND ..." or ORDER BY behind: the current judgments of
  * the model named by $1, with columns j.id bigint, j.query, j.doc_id, j.doc
  * text, j.grade real, j.target real[], j.source text, j.weight real, j.at
- * timestamptz. A judgment without text takes it from the model's documents.
+ * timestamptz, j.round integer. A judgment without text takes it from the model's documents.
  */
 extern char *serm_judgment_query(const SermModelRow *row);
 

@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+"""Throughput of annotating: votes per second and CPU per vote of one worker. Run by `make bench-annotate`.
+
+    annotate.py ENDPOINT_PROGRAM
+
+A judge that answers after LATENCY_MS however many ask it; the ideal is concurrency / latency. The votes' time runs from the
+tenth to the ninth tenth of them, so that starting and stopping do not count. Exit status 1: a figure misses its gate.
+"""
+import subprocess
+import sys
+import time
+
+LATENCY_MS = 50
+CPU_MOST_US = 150
+# In flight, votes, the share of the ideal that is asked for.
+RUNS = ((64, 12000, .95), (256, 40000, .90))
+
+
+def psql(sql):
+    done = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[0]) * 1e-9
+
+
+def votes(model):
+    return int(psql(f"SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '{model}'"))
+
+
+def run(port, in_flight, count, least):
+    model = f"m{in_flight}"
+    psql(f"ALTER SYSTEM SET serm.annotate_concurrency = {in_flight}")
+    psql("SELECT pg_reload_conf()")
+    psql(f"""SELECT serm.create_model('{model}');
+        CREATE SERVER {model} FOREIGN DATA WRAPPER serm_agent
+            OPTIONS (endpoint 'http://127.0.0.1:{port}/v1', model 'bench', paths '1');
+        SELECT serm.add_agent('{model}', '{model}');
+        INSERT INTO serm.sample (model, query, doc_id, doc) SELECT '{model}', 'blue pillow ' || i, 'd' || i,
+            repeat('a soft blue pillow for the sofa, number ' || i || '. ', 8) FROM generate_series(1, {count}) AS i""")
+    psql(f"CALL serm.annotate('{model}', false)")
+    pid = None
+    while not pid:
+        pid = psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'serm annotator'")
+    cpu = cpu_seconds(pid)
+    # The votes' own clock: `at` is the time of the transaction that stored it.
+    while votes(model) < count:
+        cpu = cpu_seconds(pid)
+        seen = votes(model)
+        time.sleep(.5)
+    rate = float(psql(f"""SELECT count(*) / extract(epoch FROM max(at) - min(at)) FROM (SELECT v.at, ntile(10) OVER (ORDER BY v.at) AS tenth
+        FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '{model}') AS v WHERE tenth BETWEEN 2 AND 9"""))
+    ideal = in_flight * 1000 / LATENCY_MS
+    cpu_us = cpu / max(seen, 1) * 1e6
+    good = rate >= least * ideal and cpu_us <= CPU_MOST_US
+    print(f"{in_flight:4} in flight: {rate:7.0f} votes/s, {rate / ideal:.3f} of the ideal (least {least}), "
+          f"{cpu_us:5.0f} us of CPU per vote (most {CPU_MOST_US})  {'ok' if good else 'MISSED'}", flush=True)
+    return good
+
+
+def main():
+    endpoint = subprocess.Popen([sys.argv[1], str(LATENCY_MS)], stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(endpoint.stdout.readline())
+        psql("CREATE EXTENSION IF NOT EXISTS serm")
+        good = [run(port, *each) for each in RUNS]
+    finally:
+        endpoint.kill()
+    sys.exit(0 if all(good) else 1)
+
+
+main()
