@@ -63,16 +63,12 @@ count_pairs(const SermParsedQuery *query, SermExplainField *found)
 static void
 count_trigrams(const SermParsedQuery *query, const uint64_t *present, SermExplainField *found)
 {
-	const SermTrigramIndex *index = &query->trigrams;
+	for (uint32_t t = 0; t < query->term_count; t++) {
+		const uint64_t *mask = query->trigrams.masks + (size_t) t * query->trigram_masks;
 
-	for (uint32_t t = 0; t < query->term_count; t++)
-		for (uint32_t i = 0; i < query->terms[t].trigrams.count; i++) {
-			uint32_t hash = query->terms[t].trigrams.hashes[i], at = hash & (index->size - 1);
-
-			while (index->hashes[at] != hash)
-				at = (at + 1) & (index->size - 1);
-			found->trigrams[t] += present[index->numbers[at] / 64] >> index->numbers[at] % 64 & 1;
-		}
+		for (uint32_t m = 0; m < query->trigram_masks; m++)
+			found->trigrams[t] += (uint32_t) __builtin_popcountll(mask[m] & present[m]);
+	}
 }
 
 /* --- words */
@@ -82,7 +78,10 @@ typedef struct Reading {
 	const SermPair *pair;
 	SermArena *arena;
 	SermExplainField *found;
-	SermWordMatch *match; /* of the word */
+	SermSpelling *spelling; /* of the word */
+	float *cosines;         /* of the word with those of the query */
+	uint32_t length;        /* of the word in code points */
+	double idf;             /* of the word */
 	SermText word;
 	SermText before;
 	uint64_t before_hash; /* 0: a number, or none */
@@ -106,12 +105,12 @@ static bool
 offer_compounds(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermWordMatch *match = reading->match;
-	uint64_t joined = reading->before_hash * match->power + match->hash;
+	const SermSpelling *spelling = reading->spelling;
+	uint64_t joined = reading->before_hash * query->powers[reading->length] + spelling->hash;
 
-	for (uint64_t left = match->compounds; left != 0; left &= left - 1)
+	for (uint64_t left = spelling->compounds; left != 0; left &= left - 1)
 		offer(reading->found, (uint32_t) __builtin_ctzll(left), CLOSE_COMPOUND, reading->word);
-	if (reading->before_hash == 0 || match->hash == 0)
+	if (reading->before_hash == 0 || spelling->hash == 0)
 		return true;
 	for (uint32_t t = 0; t < query->term_count; t++) {
 		SermText both;
@@ -137,15 +136,14 @@ static bool
 compare(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermWordMatch *match = reading->match;
+	const SermSpelling *spelling = reading->spelling;
 
 	for (uint32_t m = 0; m < query->trigram_masks; m++)
-		reading->trigrams[m] |= serm_match_trigrams(match)[m];
-	for (uint64_t left = match->fuzzy; left != 0; left &= left - 1) {
+		reading->trigrams[m] |= spelling->trigrams[m];
+	for (uint64_t left = spelling->similar; left != 0; left &= left - 1) {
 		uint32_t term = (uint32_t) __builtin_ctzll(left);
 
-		offer(reading->found, term,
-		    CLOSE_FUZZY + (double) serm_match_floats(match, query->match_dice)[term] / 2, reading->word);
+		offer(reading->found, term, CLOSE_FUZZY + (double) spelling->dice[term] / 2, reading->word);
 	}
 	return offer_compounds(reading);
 }
@@ -155,16 +153,14 @@ static void
 pool(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermWordMatch *match = reading->match;
-	const float *cosines = serm_match_floats(match, query->match_cosines);
 
-	reading->weight += match->idf;
+	reading->weight += reading->idf;
 	for (uint32_t i = 0; i < query->token_count && i < SERM_INTERACTION_QUERY_WORDS; i++) {
-		double cosine = cosines[i / SERM_LANES * SERM_LANES + i % SERM_LANES];
+		double cosine = reading->cosines[i];
 
 		for (int k = 0; k < SERM_KERNELS; k++)
 			reading->kernels[(size_t) i * SERM_KERNELS + k] += kernel_of(k, cosine);
-		reading->dots[i] += match->idf * cosine;
+		reading->dots[i] += reading->idf * cosine;
 		offer(reading->found, query->tokens[i], CLOSE_COSINE + cosine, reading->word);
 	}
 }
@@ -174,25 +170,22 @@ read_word(Reading *reading, uint32_t place, bool number)
 {
 	const SermPair *pair = reading->pair;
 	const SermParsedQuery *query = pair->query;
-	SermWordMatch *match = reading->match;
-	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
-	uint32_t length = serm_document_spell(
-	    (const unsigned char *) reading->word.bytes, (uint32_t) reading->word.length, spelling);
-	float unit[SERM_EMBEDDING_WIDTH];
+	uint32_t letters[SERM_DOCUMENT_WORD_MAX];
+	float unit[SERM_EMBEDDING_WIDTH], dot;
 
-	match->id = serm_text_hash(spelling, length, 0);
-	match->number = number;
-	match->idf = (float) serm_statistics_idf(pair->statistics, match->id);
-	serm_match_spelling(query, spelling, length, match);
+	reading->length = serm_document_spell(
+	    (const unsigned char *) reading->word.bytes, (uint32_t) reading->word.length, letters);
+	reading->idf = (float) serm_statistics_idf(pair->statistics, serm_text_hash(letters, reading->length, 0));
+	serm_spell_word(query, letters, reading->length, number, reading->spelling);
 	if (place < SERM_FUZZY_WORDS_MAX && !compare(reading))
 		return false;
 	if (query->lane_groups > 0 && place < reading->found->window) {
-		serm_embedding_word(pair->embedding, spelling, length, unit);
-		serm_pooling_word(query, unit, serm_match_floats(match, query->match_cosines), &match->dot);
+		serm_embedding_word(pair->embedding, letters, reading->length, unit);
+		(void) serm_pooling_word(query, unit, reading->cosines, &dot);
 		pool(reading);
 	}
 	reading->before = reading->word;
-	reading->before_hash = match->hash;
+	reading->before_hash = reading->spelling->hash;
 	return true;
 }
 
@@ -233,11 +226,13 @@ serm_explain_field(const SermPair *pair, const SermText *terms, const SermDocume
 	if (words->count == 0 || query->term_count == 0)
 		return true;
 	serm_field_read(pair, words, window, &found->field);
-	reading.match = serm_arena_alloc(arena, query->match_size);
+	reading.spelling = serm_arena_alloc(arena, sizeof(SermSpelling));
+	reading.cosines = serm_arena_array(arena, (size_t) query->lane_groups * SERM_LANES, sizeof(float));
 	reading.trigrams = serm_arena_array(arena, query->trigram_masks, sizeof(uint64_t));
 	reading.kernels = serm_arena_array(arena, query->token_count, SERM_KERNELS * sizeof(double));
 	reading.dots = serm_arena_array(arena, query->token_count, sizeof(double));
-	if (reading.match == NULL || reading.trigrams == NULL || reading.kernels == NULL || reading.dots == NULL)
+	if (reading.spelling == NULL || reading.cosines == NULL || reading.trigrams == NULL ||
+	    reading.kernels == NULL || reading.dots == NULL)
 		return false;
 	for (uint32_t i = 0; i < words->spelled; i++) {
 		reading.word = (SermText){(const char *) bytes, words->lengths[i] + 1u};
