@@ -262,8 +262,9 @@ def report(root, name):
     no_gold_rule(data, "quorum", '{"quorum": 0.01}', "quorum .01 (the most votes, no tie)")
     no_gold_rule(data, "quorum", '{"quorum": 0.666}', "quorum 2/3")
     no_gold_rule(data, "unanimous")
-    missed += sum(gate(f"{rule} with {GOLD:.0%} gold", with_gold[rule], GATES[name]) for rule in ("weighted",))
-    missed += gate("weighted without gold", without["weighted"], best - .02)
+    for rule in with_gold:
+        missed += gate(f"{rule} with {GOLD:.0%} gold", with_gold[rule], GATES[name])
+        missed += gate(f"{rule} without gold", without[rule], best - .02)
     psql("SELECT FROM serm.drop_model('bench'); DROP SCHEMA bench CASCADE;"
          + "".join(f"DROP SERVER IF EXISTS judge_{j};" for j in range(len(data.judges))))
     sys.stdout.flush()

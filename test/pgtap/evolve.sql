@@ -184,7 +184,7 @@ CALL serm.train('tap_weighed', '{"epochs": 4, "pretrain_epochs": 1}');
 SELECT serm.add_agent('tap_weighed', j::regprocedure) FROM unnest('{kind_judge,strict_judge,guessing_judge}'::text[]) AS n, LATERAL (SELECT n || '(text,text)') AS v (j);
 CALL serm.evolve('tap_weighed', '{"budget": 100, "gold": 40, "train": {"epochs": 2, "pretrain_epochs": 1}}');
 CREATE TEMP TABLE w AS SELECT * FROM serm.round WHERE model = 'tap_weighed';
-SELECT is(metrics -> 'labels' ->> 'method', 'weighted', 'weighted is the default') FROM w;
+SELECT is(metrics -> 'labels' ->> 'method', 'posterior', 'posterior is the default') FROM w;
 SELECT is((counts ->> 'suspended')::int, 1, 'the round counts who was suspended') FROM w;
 SELECT matches(metrics -> 'labels' -> 'suspended' ->> 'guessing_judge', '^reliability', 'and says why') FROM w;
 SELECT is(count(*), 40::bigint, 'the gold of the round was asked for, and no more') FROM serm.sample WHERE model = 'tap_weighed' AND agents = '{gold}';

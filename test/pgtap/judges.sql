@@ -28,7 +28,7 @@ CREATE FUNCTION twin(query text, doc text) RETURNS integer LANGUAGE sql STABLE A
 CREATE FUNCTION guess(query text, doc text) RETURNS integer LANGUAGE sql STABLE AS 'SELECT public.planted(''guess'', doc, 0, 0)';
 CREATE FUNCTION silent(query text, doc text) RETURNS integer LANGUAGE sql STABLE AS 'SELECT NULL::integer';
 
-SELECT FROM serm.create_model('tap_judges', options => '{"gold_rate": 0.2, "min_reliability": -1, "test_share": 0.2}');
+SELECT FROM serm.create_model('tap_judges', options => '{"rule": "weighted", "gold_rate": 0.2, "min_reliability": -1, "test_share": 0.2}');
 SELECT serm.add_agent('tap_judges', j::regprocedure) FROM unnest('{good,kind,harsh,twin,guess}'::text[]) AS n, LATERAL (SELECT n || '(text,text)') AS v (j);
 -- People have graded a quarter of the pairs; the rest waits.
 INSERT INTO serm.judgment (model, query, doc_id, doc, grade) SELECT 'tap_judges', query, doc_id, doc, grade FROM pair WHERE h % 4 = 0;
@@ -120,7 +120,7 @@ SELECT is(count(*), (SELECT count(*) - 1 FROM j WHERE state = 'disputed'), 'and 
 SELECT is((SELECT source FROM serm.current_judgment c JOIN serm.sample s USING (model, query, doc_id) WHERE s.priority = 100), 'human', 'people are believed');
 
 -- --- a judge that is no good
-SELECT FROM serm.create_model('tap_limit', options => '{"gold_rate": 0.3, "test_share": 0}');
+SELECT FROM serm.create_model('tap_limit', options => '{"rule": "weighted", "gold_rate": 0.3, "test_share": 0}');
 SELECT FROM serm.add_agent('tap_limit', 'good(text,text)'::regprocedure);
 SELECT FROM serm.add_agent('tap_limit', 'harsh(text,text)'::regprocedure);
 SELECT FROM serm.add_agent('tap_limit', 'guess(text,text)'::regprocedure);
@@ -181,7 +181,7 @@ SELECT ok(count(*) FILTER (WHERE j.target <> p.target) > count(*) / 2, 'the mode
  WHERE j.model = 'tap_judges' AND j.source = 'agents';
 
 -- --- no gold: agreement alone, and with a model its distribution of the grades
-SELECT FROM serm.create_model('tap_nogold', options => '{"gold_rate": 0}');
+SELECT FROM serm.create_model('tap_nogold', options => '{"rule": "weighted", "gold_rate": 0}');
 SELECT serm.add_agent('tap_nogold', j::regprocedure) FROM unnest('{good,kind,harsh}'::text[]) AS n, LATERAL (SELECT n || '(text,text)') AS v (j);
 INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'tap_nogold', query, doc_id, doc FROM pair WHERE h % 4 = 1;
 CALL serm.annotate('tap_nogold');
@@ -189,7 +189,7 @@ SELECT ok(bool_and(gold = 0 AND gold_kappa IS NULL AND abs(reliability - agreeme
 SELECT is(count(*), (SELECT count(*) FROM pair WHERE h % 4 = 1), 'and everything is settled') FROM serm.judgment WHERE model = 'tap_nogold';
 
 -- --- labels "agreed": no targets, nothing for what is in dispute
-SELECT FROM serm.create_model('tap_agreed', options => '{"gold_rate": 0, "labels": "agreed", "keep": 0.5}');
+SELECT FROM serm.create_model('tap_agreed', options => '{"rule": "weighted", "gold_rate": 0, "labels": "agreed", "keep": 0.5}');
 SELECT serm.add_agent('tap_agreed', j::regprocedure) FROM unnest('{good,kind,harsh}'::text[]) AS n, LATERAL (SELECT n || '(text,text)') AS v (j);
 INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'tap_agreed', query, doc_id, doc FROM pair WHERE h % 4 = 1;
 CALL serm.annotate('tap_agreed');
@@ -198,7 +198,7 @@ SELECT cmp_ok(count(*), '>', (SELECT count(*) / 5 FROM pair WHERE h % 4 = 1), 'a
 SELECT is(count(target), 0::bigint, 'no target') FROM serm.judgment WHERE model = 'tap_agreed';
 
 -- --- one judge; none that answers
-SELECT FROM serm.create_model('tap_one', options => '{"gold_rate": 0, "keep": 1}');
+SELECT FROM serm.create_model('tap_one', options => '{"rule": "weighted", "gold_rate": 0, "keep": 1}');
 SELECT FROM serm.add_agent('tap_one', 'good(text,text)'::regprocedure);
 SELECT FROM serm.add_agent('tap_one', 'silent(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'tap_one', query, doc_id, doc FROM pair WHERE h % 20 = 1;

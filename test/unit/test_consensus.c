@@ -431,7 +431,10 @@ test_posterior(void)
 	    model.prior_scale[3], model.prior_scale[0]);
 	labels.gold = NULL;
 	model = fit(&labels, &options);
-	CHECK(model.prior_scale[3] == 1, "without gold it is believed");
+	CHECK(model.prior_scale[3] == 1 && model.rule == SERM_CONSENSUS_POSTERIOR, "without gold it is believed");
+	labels.prior = NULL;
+	CHECK(fit(&labels, &options).rule == SERM_CONSENSUS_WEIGHTED, "without either the labels are weighed");
+	labels.prior = prior;
 	options.rule = SERM_CONSENSUS_WEIGHTED;
 	model = fit(&labels, &options);
 	{

@@ -119,6 +119,20 @@ believe(
 	    grades, scaled, consensus->judge_count, consensus->confusion, label, power, target, error);
 }
 
+/*
+ * What POSTERIOR cuts: half its mean, half the weighted mean of the labels. Its own mean knows less of the
+ * order of pairs when matrices come from little gold.
+ */
+static double
+between(double mean, const float *target, uint32_t grades)
+{
+	double expected = 0.0;
+
+	for (uint32_t y = 0; y < grades; y++)
+		expected += y * (double) target[y];
+	return (mean + expected) / 2.0;
+}
+
 /* What gold says of the model's distributions: mean of gold over mean of the model, on the same pairs. */
 static void
 scale_prior(SermConsensusFit *fit)
@@ -250,7 +264,7 @@ value_pairs(SermConsensusFit *fit, double *value, double *mass)
 {
 	const SermJudgeLabels *labels = fit->labels;
 	uint32_t grades = labels->grade_count;
-	bool posterior = fit->options->rule == SERM_CONSENSUS_POSTERIOR;
+	bool posterior = fit->consensus->rule == SERM_CONSENSUS_POSTERIOR;
 
 	for (size_t i = 0; i < labels->item_count; i++) {
 		const int16_t *label = labels->label + i * labels->judge_count;
@@ -266,9 +280,7 @@ value_pairs(SermConsensusFit *fit, double *value, double *mass)
 		if (posterior) {
 			if ((status = believe(fit->consensus, label, prior, target, fit->error)) != SERM_OK)
 				return status;
-			value[i] = 0.0;
-			for (uint32_t y = 0; y < grades; y++)
-				value[i] += y * (double) target[y];
+			value[i] = between(value[i], target, grades);
 		}
 		for (uint32_t y = 0; y < grades; y++)
 			mass[y] += posterior       ? target[y]
@@ -286,7 +298,7 @@ fit_cuts(SermConsensusFit *fit)
 	double *value = serm_arena_array(fit->arena, labels->item_count, sizeof(double));
 	Valued *valued = serm_arena_array(fit->arena, labels->item_count, sizeof(Valued));
 	double mass[SERM_JUDGES_GRADES_MAX] = {0};
-	bool has_mass = fit->options->rule == SERM_CONSENSUS_POSTERIOR || labels->prior != NULL;
+	bool has_mass = fit->consensus->rule == SERM_CONSENSUS_POSTERIOR || labels->prior != NULL;
 	SermStatus status;
 
 	if (value == NULL || valued == NULL)
@@ -388,6 +400,10 @@ serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *op
 	    consensus->grade_prior, NULL, &consensus->confusion_report, error);
 	if (status == SERM_OK) {
 		consensus->gold_count = consensus->confusion_report.gold_count;
+		/* Without gold and without a model nothing tells the level: matrices would be those of the judges'
+		 * own. */
+		if (labels->prior == NULL && consensus->gold_count < GOLD_FEW_JUDGES)
+			consensus->rule = SERM_CONSENSUS_WEIGHTED;
 		status = serm_consensus_rate(&fit);
 	}
 	if (status == SERM_OK) {
@@ -445,8 +461,7 @@ serm_consensus_judge(const SermConsensus *consensus, const int16_t *label, const
 	if (consensus->rule == SERM_CONSENSUS_WEIGHTED)
 		opinion->value = serm_consensus_mean(consensus, label);
 	else
-		for (uint32_t y = 0; y < grades; y++)
-			opinion->value += y * (double) opinion->target[y];
+		opinion->value = between(serm_consensus_mean(consensus, label), opinion->target, grades);
 	cut = cuts_for(consensus, label, opinion->answers, &opinion->value);
 	while (opinion->grade + 1 < grades && opinion->value >= cut[opinion->grade])
 		opinion->grade++;

@@ -14,7 +14,8 @@
  * than gold. They are shrunk towards the middle between two grades or, with a
  * model's distributions, towards the cuts that reproduce its mean distribution.
  * POSTERIOR: the model's distribution, corrected on gold, times the confusion
- * matrices of the judges, its mean cut in the same way.
+ * matrices of the judges; halfway between its mean and the weighted one is cut in the same way. With less
+ * than 40 gold pairs and no model it is WEIGHTED.
  *
  * Confidence is what the posterior gives to the grade. A consensus keeps the most
  * confident share of each predicted grade: one threshold for all grades would keep

@@ -22,6 +22,8 @@
 /* The mark in serm.sample.agents of a pair that people have graded: it shows how the agents err, and never
  * becomes a judgment. */
 #define SERM_GOLD_MARK "{gold}"
+/* The key in serm.sample.signals of such a pair that was chosen so that every grade has its share. */
+#define SERM_GOLD_BY_GRADE "gold_by_grade"
 
 #define SERM_AGENT_WRAPPER "serm_agent"
 #define SERM_PATHS_MAX 25

@@ -126,7 +126,7 @@ read_samples(SermPanel *panel)
 	int samples;
 	bool null;
 
-	serm_spi_execute("SELECT s.id, s.agents = '" SERM_GOLD_MARK "', (SELECT j.grade FROM serm.judgment j"
+	serm_spi_execute("SELECT s.id, s.signals ? '" SERM_GOLD_BY_GRADE "', (SELECT j.grade FROM serm.judgment j"
 	                 " WHERE j.model = $1 AND j.source IN ('human', 'import')"
 	                 " AND pg_catalog.md5(j.query) = pg_catalog.md5(s.query)"
 	                 " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5(s.doc_id)"

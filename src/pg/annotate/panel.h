@@ -5,8 +5,8 @@
  * A judge is an active agent under one version of its prompt. Its label of a pair is
  * the grade of its paths, by serm_vote_agent(); an agent that abstains has none.
  * Gold are grades by people of pairs of the train split: the test split must not
- * leak into labels. Of samples that were drawn to be gold (every grade alike, by a
- * round) each counts by the share that its grade has among what people graded.
+ * leak into labels. Of samples that were drawn to be gold so that every grade has its
+ * share each counts by the share that its grade has among what people graded.
  *
  * Reading is done in steps of one short transaction each; the computation between
  * them needs none.
@@ -38,7 +38,7 @@ typedef struct SermPanel {
 	int64 *ids;
 	int16 *label; /* [sample][judge] */
 	int16 *gold;  /* [sample] */
-	bool *drawn;  /* [sample]: it was put there because people have graded it */
+	bool *drawn;  /* [sample]: it was put there so that every grade has its share */
 	double *gold_weight;
 	float *prior; /* [sample][grade], or NULL */
 	size_t predicted;

@@ -71,7 +71,10 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 	return (uint64) DatumGetInt64(serm_spi_value(0, 1, &null));
 }
 
-/* Nothing in a task or a prompt tells such a pair from another. */
+/*
+ * Nothing in a task or a prompt tells such a pair from another. The newest ones come first: how agents err,
+ * and how often each grade is right, changes with what people look for.
+ */
 uint64
 serm_queue_slip_gold(const SermModelRow *model, int64 limit)
 {
@@ -96,15 +99,16 @@ serm_queue_slip_gold(const SermModelRow *model, int64 limit)
 	params[3] = SERM_INT4(DatumGetInt32(serm_spi_value(0, 3, &null)));
 	params[4] = SERM_FLOAT4(DatumGetFloat4(serm_spi_value(0, 4, &null)));
 	serm_spi_execute(
-	    psprintf("INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, priority, reason)"
-	             " SELECT $1, $4, j.query, j.doc_id, j.doc, '" SERM_GOLD_MARK "', $5,"
-	             " 'graded by people: shows how the agents err' %s AND j.source IN ('human', 'import')"
-	             " AND j.doc_id IS NOT NULL AND serm.split_of(j.query, $2) = 'train'"
-	             " AND NOT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1"
-	             "  AND pg_catalog.md5(s.query) = pg_catalog.md5(j.query)"
-	             "  AND pg_catalog.md5(s.doc_id) = pg_catalog.md5(j.doc_id))"
-	             " ORDER BY pg_catalog.md5(j.doc_id || ' ' || j.query) COLLATE \"C\", j.id LIMIT $3"
-	             " ON CONFLICT DO NOTHING",
+	    psprintf(
+	        "INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, priority, reason)"
+	        " SELECT $1, $4, j.query, j.doc_id, j.doc, '" SERM_GOLD_MARK "', $5,"
+	        " 'graded by people: shows how the agents err' %s AND j.source IN ('human', 'import')"
+	        " AND j.doc_id IS NOT NULL AND serm.split_of(j.query, $2) = 'train'"
+	        " AND NOT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1"
+	        "  AND pg_catalog.md5(s.query) = pg_catalog.md5(j.query)"
+	        "  AND pg_catalog.md5(s.doc_id) = pg_catalog.md5(j.doc_id))"
+	        " ORDER BY j.at DESC, pg_catalog.md5(j.doc_id || ' ' || j.query) COLLATE \"C\", j.id LIMIT $3"
+	        " ON CONFLICT DO NOTHING",
 	        serm_judgment_query(model)),
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	return SPI_processed;

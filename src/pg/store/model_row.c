@@ -41,7 +41,7 @@ void
 serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
 {
 	const SermModelOptions defaults = {.test_share = .2,
-	    .rule = "weighted",
+	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
 	    .keep = .9,
 	    .gold_rate = .02,

@@ -16,7 +16,7 @@
 /* Options of a model (serm.model.options), each with its default. One table in store/model_row.c. */
 typedef struct SermModelOptions {
 	double test_share; /* share of queries kept for testing, 0 to .5, default .2 */
-	char *rule;        /* across agents: weighted (default), posterior, unanimous, quorum */
+	char *rule;        /* across agents: posterior (default), weighted, unanimous, quorum */
 	double quorum;     /* share of agents for quorum, default 2/3 */
 	double keep;       /* share kept of each predicted grade by weighted and posterior, default .9 */
 	int32 extra_paths; /* asked of every agent where they disagree, default 0 */
