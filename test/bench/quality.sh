@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 
 root=${1:?usage: test/bench/quality.sh DATA_ROOT [SET...]}
 shift
-[ $# -gt 0 ] || set -- crowdflower_srr homedepot epqa
+[ $# -gt 0 ] || set -- crowdflower_srr homedepot epqa trec_dl2019 cranfield
 
 present=()
 for name in "$@"; do

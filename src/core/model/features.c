@@ -4,8 +4,8 @@
  * 59-64 kernels of the title (mu 1, .8, .6, .4, .2, 0), 65-70 of the body,
  * 71 dot of the title, 72 dot of the body.
  *
- * Stems are the words themselves, so each stem feature repeats its word
- * feature; the places are kept for models that are trained with stems.
+ * A word is identified by its stem (S3), so what the literature computes on
+ * words and on stems is the same here; both places are kept.
  */
 #include "core/model/features.h"
 

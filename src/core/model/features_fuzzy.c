@@ -56,12 +56,13 @@ index_find(const SermTrigramIndex *index, uint32_t hash)
 	return at;
 }
 
-/* Fill in which term has which trigram. */
+/* Fill in which term has which trigram; a term that was written in two ways has those of the first. */
 static bool
 index_terms(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 {
 	SermTrigramIndex *index = &query->trigrams;
 	uint32_t hashes[SERM_TRIGRAMS_MAX];
+	uint64_t seen = 0;
 
 	index->terms = serm_arena_array(arena, index->count, sizeof(uint64_t));
 	index->masks =
@@ -69,10 +70,12 @@ index_terms(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 	if (index->terms == NULL || index->masks == NULL)
 		return false;
 	for (uint32_t i = 0; i < words->count; i++) {
-		uint32_t term = query->tokens[i];
-		uint32_t count =
-		    trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
+		uint32_t term = query->tokens[i], count;
 
+		if ((seen >> term & 1) != 0)
+			continue;
+		seen |= UINT64_C(1) << term;
+		count = trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
 		for (uint32_t h = 0; h < count; h++) {
 			uint32_t number = index->numbers[index_find(index, hashes[h])];
 

@@ -291,7 +291,7 @@ fill_match(const Reading *reading, Word *word, SermWordMatch *match)
 	const SermParsedQuery *query = reading->pair->query;
 	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
 	uint32_t count = serm_document_spell(word->bytes, word->length, code_points);
-	uint32_t id = serm_text_hash(code_points, count, 0);
+	uint32_t id = serm_text_word_id(code_points, count);
 	float unit[SERM_EMBEDDING_WIDTH];
 	SermSpelling spelling;
 	uint64_t others;
