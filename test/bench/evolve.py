@@ -17,7 +17,8 @@ import time
 import numpy as np
 
 from judges import Set, csv_lines, human, table
-from quality import Lists, bootstrap, copy, kappa, psql, rows
+from quality_metrics import Lists, bootstrap, kappa
+from quality_sets import copy, psql, rows
 
 SEED = 42
 SEEDS = tuple(map(int, os.environ.get("EVOLVE_SEEDS", "1").split(",")))

@@ -23,7 +23,8 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "mock"))
 from endpoint import pair_key  # noqa: E402
-from quality import copy, csv_lines, kappa, psql, rows  # noqa: E402
+from quality_metrics import kappa  # noqa: E402
+from quality_sets import copy, csv_lines, psql, rows  # noqa: E402
 
 csv.field_size_limit(1 << 30)
 GRADES = 4
