@@ -27,6 +27,7 @@ createdb -T template0 quality
 PGDATABASE=quality psql -X -q -c 'CREATE EXTENSION serm'
 status=0
 PGDATABASE=quality /usr/bin/python3 test/bench/quality.py "$(realpath "$root")" "${present[@]}" || status=$?
+PGDATABASE=quality /usr/bin/python3 test/bench/cold.py "$(realpath "$root")" || status=$?
 
 if [ -r "$root/crowdflower_srr/docs.tsv.gz" ]; then
 	printf '\nThe loop on crowdflower_srr: clicks simulated from its grades, two noisy judges and one over HTTP\n'

@@ -10,7 +10,8 @@
  * SET is crowdflower, homedepot, epqa, dl2019 or cranfield and says how its
  * grades become 0..3; DIRECTORY holds docs.tsv, queries.tsv and qrels.tsv.
  * Options: seed, epochs, pretrain, heads, batch, rate, dropout, pairwise,
- * guard, repeats (other seeds of the model, same folds), quiet; loss (a text
+ * guard, mix (the guard afterwards: the ranking is by f / sd(f) + mix * s0 /
+ * sd(s0)), repeats (other seeds of the model, same folds), quiet; loss (a text
  * as in doc/losses.md), class, rank, calibrate (1: on), curriculum, margin.
  * noise is the share of the training grades that become another grade, drawn evenly.
  * dump=FILE keeps the measures of each query; against=FILE compares with such
@@ -23,6 +24,7 @@
 #include <time.h>
 
 #include "core/model/features.h"
+#include "core/model/interaction.h"
 #include "core/stats/agreement.h"
 #include "core/stats/calibration.h"
 #include "core/stats/metrics.h"
@@ -42,6 +44,7 @@ typedef struct Options {
 	SermTrainOptions train;
 	uint64_t split_seed;
 	uint32_t repeats;
+	double mix;
 	double noise;
 	bool quiet;
 	const char *dump;
@@ -89,6 +92,108 @@ show_progress(void *context, const SermTrainProgress *progress)
 	if (progress->step == progress->steps)
 		fprintf(stderr, "  %-12s %3u  loss %.4f  %8.0f/s  at %.2f s\n", progress->phase, progress->step,
 		    progress->loss, progress->per_second, now(NULL) - *start);
+}
+
+static const void *
+tensor_data(const SermTensorSet *tensors, const char *name, size_t *count)
+{
+	const SermTensor *tensor = serm_tensor_find(tensors, name);
+
+	if (tensor == NULL)
+		die("no tensor", name);
+	if (count != NULL)
+		*count = tensor->shape[0];
+	return tensor->data;
+}
+
+/* s0 of every pair, by the constants of a model. */
+static float *
+guard_scores(const Set *set, const SermTensorSet *tensors, SermArena *arena)
+{
+	float *s0 = calloc(set->pair_count, sizeof(*s0));
+	const double *counts = tensor_data(tensors, SERM_TENSOR_STATISTICS, NULL);
+	size_t words, trigrams;
+	SermStatistics statistics = {counts[0], counts[1], counts[2], counts[3], 0,
+	    tensor_data(tensors, SERM_TENSOR_VOCABULARY_ID, &words),
+	    tensor_data(tensors, SERM_TENSOR_VOCABULARY_DF, NULL), 0,
+	    tensor_data(tensors, SERM_TENSOR_TRIGRAM_ID, &trigrams),
+	    tensor_data(tensors, SERM_TENSOR_TRIGRAM_DF, NULL)};
+	SermEmbedding embedding = {tensor_data(tensors, SERM_TENSOR_EMBEDDING_ROWS, NULL),
+	    tensor_data(tensors, SERM_TENSOR_EMBEDDING_SCALE, NULL), serm_word_cache_create(arena)};
+	SermGuard guard;
+	SermError error;
+
+	statistics.word_count = (uint32_t) words;
+	statistics.trigram_count = (uint32_t) trigrams;
+	memcpy(&guard, tensor_data(tensors, SERM_TENSOR_GUARD, NULL), sizeof(guard));
+	for (size_t q = 0; q < set->query_count; q++) {
+		SermArenaMark mark = serm_arena_mark(arena);
+		SermParsedQuery *query;
+
+		require(serm_features_parse_query(&statistics, &embedding, set->queries[q], arena, &query, &error),
+		    &error);
+		for (size_t i = set->query_start[q]; i < set->query_start[q + 1]; i++) {
+			SermFeatures features;
+
+			require(serm_features_compute(&statistics, &embedding, query, set->docs[set->pairs[i].doc], arena,
+			            &features, &error),
+			    &error);
+			s0[i] = serm_interaction_s0(&guard, &features);
+		}
+		serm_arena_rewind(arena, mark);
+	}
+	return s0;
+}
+
+/* Mean square deviation over the pairs whose query is not in `fold`. */
+static double
+deviation(const Set *set, uint32_t fold, const float *value)
+{
+	double n = 0, sum = 0, square = 0;
+
+	for (size_t i = 0; i < set->pair_count; i++)
+		if (set->fold[set->pairs[i].query] != fold) {
+			n++;
+			sum += value[i];
+			square += (double) value[i] * value[i];
+		}
+	return sqrt(square / n - sum / n * sum / n);
+}
+
+/* What is ranked by becomes f / sd(f) + mix * s0 / sd(s0), the deviations being those of the training pairs.
+ */
+static void
+mix_guard(Set *set, uint32_t fold, const Options *options, const SermModel *model,
+    const SermTensorSet *tensors, SermArena *arena)
+{
+	float *f = calloc(set->pair_count, sizeof(*f)), *s0 = guard_scores(set, tensors, arena);
+	double own, other;
+	SermError error;
+
+	for (size_t q = 0; q < set->query_count; q++) {
+		SermArenaMark mark = serm_arena_mark(arena);
+		SermQuery *query;
+
+		require(serm_model_parse_query(model, set->queries[q], arena, &query, &error), &error);
+		for (size_t i = set->query_start[q]; i < set->query_start[q + 1]; i++) {
+			SermPrediction prediction;
+
+			require(
+			    serm_model_predict(model, query, set->docs[set->pairs[i].doc], arena, &prediction, &error),
+			    &error);
+			f[i] = prediction.score;
+		}
+		serm_arena_rewind(arena, mark);
+	}
+	own = deviation(set, fold, f);
+	other = deviation(set, fold, s0);
+	for (size_t i = 0; i < set->pair_count; i++)
+		if (set->fold[set->pairs[i].query] == fold)
+			set->pairs[i].score[0] +=
+			    (float) ((f[i] / own + options->mix * s0[i] / other) / options->repeats) -
+			    f[i] / (float) options->repeats;
+	free(f);
+	free(s0);
 }
 
 /* With probability `share` another of the grades. */
@@ -152,6 +257,8 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 		}
 		serm_arena_rewind(&arena, mark);
 	}
+	if (options->mix > 0)
+		mix_guard(set, fold, options, model, &tensors, &arena);
 	if (options->train.calibrate)
 		printf("fold %u: temperature %.3f, gain %+.4f nats\n", fold, report.temperature,
 		    report.temperature_gain);
@@ -399,9 +506,9 @@ parse_option(const char *argument, Options *options)
 	    {"pretrain", NULL, &options->train.pretrain_epochs}, {"heads", NULL, &options->train.heads},
 	    {"batch", NULL, &options->train.batch}, {"rate", &options->train.learning_rate, NULL},
 	    {"dropout", &options->train.dropout, NULL}, {"pairwise", &options->train.pairwise, NULL},
-	    {"guard", &options->train.guard, NULL}, {"noise", &options->noise, NULL},
-	    {"repeats", NULL, &options->repeats}, {"curriculum", NULL, &options->train.curriculum},
-	    {"margin", &options->train.margin_cap, NULL}};
+	    {"guard", &options->train.guard, NULL}, {"mix", &options->mix, NULL},
+	    {"noise", &options->noise, NULL}, {"repeats", NULL, &options->repeats},
+	    {"curriculum", NULL, &options->train.curriculum}, {"margin", &options->train.margin_cap, NULL}};
 
 	if (parse_training_option(argument, equals, length, value, options))
 		return;

@@ -124,6 +124,46 @@ serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena
 	return index_terms(query, words, arena);
 }
 
+bool
+serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, SermArena *arena)
+{
+	const SermTrigramIndex *index = &query->trigrams;
+
+	if (statistics->trigram_count == 0 || index->count == 0)
+		return true;
+	query->trigram_idf = serm_arena_array(arena, index->count, sizeof(*query->trigram_idf));
+	if (query->trigram_idf == NULL)
+		return false;
+	for (uint32_t at = 0; at < index->size; at++)
+		if (index->hashes[at] != 0) {
+			double idf = serm_statistics_trigram_idf(statistics, index->hashes[at]);
+
+			query->trigram_idf[index->numbers[at]] = (float) idf;
+			query->trigram_weight += idf;
+		}
+	return true;
+}
+
+double
+serm_trigrams_bm25(
+    const SermParsedQuery *query, const SermField *title, const SermField *body, double average_length)
+{
+	double length = (double) title->count + body->count;
+	double ratio = average_length > 0 ? length / average_length : 1;
+	float norm = (float) (SERM_BM25_K1 * (1 - SERM_BM25_B + SERM_BM25_B * ratio)), sum = 0;
+
+	if (query->trigram_idf == NULL)
+		return 0;
+	for (uint32_t m = 0; m < query->trigram_masks; m++)
+		for (uint64_t left = title->trigrams_met[m] | body->trigrams_met[m]; left != 0; left &= left - 1) {
+			uint32_t g = 64 * m + (uint32_t) __builtin_ctzll(left);
+			float tf = (float) (title->trigram_tf[g] + body->trigram_tf[g]);
+
+			sum += query->trigram_idf[g] * tf / (tf + norm);
+		}
+	return (SERM_BM25_K1 + 1) * sum / query->trigram_weight;
+}
+
 /* H(ab) = H(a) * base^|b| + H(b) modulo 2^64. */
 static uint64_t
 polynomial(const uint32_t *code_points, uint32_t length)
