@@ -120,11 +120,33 @@ CREATE TABLE serm.agent (
 	judge text,
 	weight real NOT NULL DEFAULT 1 CHECK (weight > 0 AND weight <= 1000),
 	active boolean NOT NULL DEFAULT true,
+	suspended timestamptz,
+	reason text,
 	options jsonb NOT NULL DEFAULT '{}',
 	PRIMARY KEY (model, name),
 	CHECK ((server IS NULL) <> (judge IS NULL))
 );
-COMMENT ON TABLE serm.agent IS 'annotators of a model: a foreign server of wrapper serm_agent, or an SQL function (its signature as text)';
+COMMENT ON TABLE serm.agent IS 'annotators of a model: a foreign server of wrapper serm_agent, or an SQL function (its signature as text); a suspended one is not active, for the reason given';
+
+CREATE TABLE serm.reliability (
+	model text NOT NULL,
+	agent text NOT NULL,
+	prompt integer NOT NULL,
+	labels bigint NOT NULL,
+	gold bigint NOT NULL,
+	agreement real,
+	gold_kappa real,
+	reliability real NOT NULL,
+	copies integer NOT NULL,
+	weight real NOT NULL,
+	level real NOT NULL,
+	cuts real[] NOT NULL,
+	confusion real[] NOT NULL,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, agent, prompt),
+	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
+);
+COMMENT ON TABLE serm.reliability IS 'how good an agent is under a version of its prompt, as last worked out: kappa against people and other agents, its share of the say, its level, cut points and confusion matrix';
 
 CREATE TABLE serm.prompt (
 	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
@@ -146,6 +168,7 @@ CREATE TABLE serm.task (
 	lease_until timestamptz,
 	not_before timestamptz NOT NULL DEFAULT now(),
 	last_error text,
+	extra boolean NOT NULL DEFAULT false,
 	-- What the request that is on its way may cost at most; settled when its end is known.
 	reserved numeric,
 	-- A worker runs as this role: nobody may ask in the name of one whose rights they do not have.
@@ -169,6 +192,7 @@ CREATE TABLE serm.vote (
 	latency_ms integer,
 	prompt integer NOT NULL DEFAULT 0,
 	reply bytea,
+	extra boolean NOT NULL DEFAULT false,
 	-- What was asked, as a hash: the same question of the same agent is answered from here.
 	key bytea,
 	cached boolean NOT NULL DEFAULT false,

@@ -7,6 +7,7 @@ SELECT pg_catalog.pg_extension_config_dump('serm.judgment', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.round', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.sample', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.agent', '');
+SELECT pg_catalog.pg_extension_config_dump('serm.reliability', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.prompt', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.vote', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.mined', '');

@@ -104,8 +104,8 @@ CREATE FUNCTION judge_a(query text, doc text) RETURNS integer LANGUAGE sql VOLAT
 	   WHERE t.query = $1 AND md5(t.doc) = md5($2)$$;
 CREATE FUNCTION judge_b(query text, doc text) RETURNS integer LANGUAGE sql VOLATILE STRICT AS
 	$$SELECT greatest(0, t.grade - (t.n % 7 = 0)::int) FROM public.truth t WHERE t.query = $1 AND md5(t.doc) = md5($2)$$;
-SELECT serm.create_model('shop', log => 'impression', documents => 'product');
-SELECT serm.create_model('empty', log => 'impression', documents => 'product');
+SELECT serm.create_model('shop', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
+SELECT serm.create_model('empty', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
 });
 
 # --- what is refused
@@ -130,7 +130,7 @@ sql(q{INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'shop', que
 	WHERE (grade > 0 OR n % 6 = 0) AND (serm.split_of(query) = 'test' OR hashtext(query) % 2 = 0)});
 sql(q{CALL serm.train('shop', '{"epochs": 2, "pretrain_epochs": 1}')});
 is(state_of(q{CALL serm.evolve('shop')}), '55000', 'evolve: no agents');
-sql(q{SELECT serm.create_model('deaf'); INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'deaf', query, doc, grade FROM truth WHERE n % 9 = 0});
+sql(q{SELECT serm.create_model('deaf', options => '{"rule": "unanimous", "gold_rate": 0}'); INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'deaf', query, doc, grade FROM truth WHERE n % 9 = 0});
 sql(q{CALL serm.train('deaf', '{"epochs": 1, "pretrain_epochs": 1, "promote": null}')});
 is(sql(q{SELECT active FROM serm.model WHERE name = 'deaf'}), '1', 'train: promote null is the default: the first version is active');
 is(state_of(q{CALL serm.evolve('deaf')}), '55000', 'evolve: no search log');
@@ -169,7 +169,7 @@ is(sql(q{SELECT count(*) FROM serm.version}), '1', 'and it stored no version');
 
 # A model of the same name is another model.
 my $copy = q{INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'twin', query, doc, least(grade, 1) FROM truth WHERE n % 9 = 0};
-sql(qq{SELECT serm.create_model('twin'); $copy});
+sql(qq{SELECT serm.create_model('twin', options => '{"rule": "unanimous", "gold_rate": 0}'); $copy});
 $session = start_sql(q{CALL serm.train('twin', '{"epochs": 1000}')});
 wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'training' AND step > 0}, 'training of the twin', $session);
 sql(qq{SELECT serm.drop_model('twin'); SELECT serm.create_model('twin', grades => '{no,yes}'); $copy});

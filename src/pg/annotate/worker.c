@@ -35,7 +35,6 @@
 #define CLAIM_MS 250
 #define IDLE_MS 1000
 #define SETTLE_MS 5000
-#define SETTLE_SAMPLES 200
 #define LOCK_KEY 0x7365726d
 #define LOCK_TRIES 20
 
@@ -278,7 +277,9 @@ store_done(Worker *worker)
 
 typedef struct Settling {
 	const char *model;
-	uint64 count;
+	MemoryContext context;
+	SermSettler *settler;
+	SermSettling state;
 } Settling;
 
 static void
@@ -287,10 +288,14 @@ settle_step(void *argument)
 	Settling *settling = argument;
 	SermParam params[] = {SERM_TEXT(settling->model)};
 
-	settling->count = 0;
-	serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
-	if (SPI_processed > 0)
-		settling->count = serm_settle_batch(serm_model_read(settling->model), SETTLE_SAMPLES);
+	settling->state = SERM_SETTLING_DONE;
+	if (settling->settler == NULL) {
+		serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
+		if (SPI_processed == 0)
+			return;
+		settling->settler = serm_settler_create(settling->model, false, settling->context);
+	}
+	settling->state = serm_settler_step(settling->settler);
 }
 
 /* What is wrong with one model must not keep the worker from asking for others: who annotates it next is
@@ -298,7 +303,7 @@ settle_step(void *argument)
 static void
 settle_model(Model *model)
 {
-	Settling settling = {model->name, 0};
+	Settling settling = {model->name, turn_context, NULL, SERM_SETTLING_DONE};
 
 	do {
 		int level = begin();
@@ -311,7 +316,11 @@ settle_model(Model *model)
 		}
 		end(level);
 		CHECK_FOR_INTERRUPTS();
-	} while (settling.count > 0 && !model->broken);
+		if (settling.state == SERM_SETTLING_COMPUTE && !model->broken)
+			serm_settler_compute(settling.settler);
+	} while (settling.state != SERM_SETTLING_DONE && !model->broken);
+	if (settling.settler != NULL)
+		(void) serm_settler_free(settling.settler);
 }
 
 static void

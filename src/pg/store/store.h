@@ -16,11 +16,15 @@
 /* Options of a model (serm.model.options), each with its default. One table in store/model_row.c. */
 typedef struct SermModelOptions {
 	double test_share; /* share of queries kept for testing, 0 to .5, default .2 */
-	char *rule;        /* agreement across agents: unanimous (default), quorum */
+	char *rule;        /* across agents: posterior (default), weighted, unanimous, quorum */
 	double quorum;     /* share of agents for quorum, default 2/3 */
-	char *labels;      /* what training takes from agents: posterior (default), agreed */
-	char *evidence;    /* function f(query text, doc text) returns text, or NULL */
-	double budget;     /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
+	double keep;       /* share kept of each predicted grade by weighted and posterior, default .9 */
+	int32 extra_paths; /* asked of every agent where they disagree, default 0 */
+	double gold_rate;  /* share of pairs that people have graded among those that agents are asked for, .02 */
+	double min_reliability; /* below it an agent is suspended, default .1 */
+	char *labels;           /* what training takes from agents: posterior (default), agreed */
+	char *evidence;         /* function f(query text, doc text) returns text, or NULL */
+	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
 } SermModelOptions;
