@@ -254,7 +254,7 @@ read_data(SermTraining *training)
 	if (training->parent == NULL)
 		serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
 	if (training->settings.propensity)
-		training->propensity = serm_propensity_read(host, row, &training->train, &training->examination);
+		training->clicks = serm_propensity_read(host, row);
 	open_reference(training);
 }
 
@@ -284,6 +284,9 @@ serm_training_run(SermTraining *training, MemoryContext context, const SermModel
 		return;
 	}
 	host.gemm = serm_blas_gemm(&training->gemm_name);
+	if (training->clicks != NULL)
+		training->propensity =
+		    serm_propensity_fit(&training->host, training->clicks, &training->train, &training->examination);
 	set = training_set(training);
 	training->status = serm_train_interaction(&set, &options, &host, &training->host.arena,
 	    &training->tensors, &training->report, &training->error);
