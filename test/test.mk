@@ -4,7 +4,7 @@
 PACKAGES_BUILD = gcc make postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev libcjson-dev libutf8proc-dev
 PACKAGES_TEST = $(PACKAGES_BUILD) postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl libipc-run-perl \
 	libio-pty-perl libopenblas0-serial postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev python3 perl procps
-PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy
+PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy python3-xgboost
 
 PG_BINDIR = $(shell $(PG_CONFIG) --bindir)
 CLUSTER = PG_BINDIR=$(PG_BINDIR) test/cluster.sh
@@ -109,7 +109,7 @@ test-here: check-includes check-symbols check-sql format-check check-clang unit 
 bench: bench-quality bench-speed bench-annotate
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
-bench-quality-here: install-here
+bench-quality-here: install-here build/bench_features
 	$(CLUSTER) test/bench/quality.sh $(or $(DATA),../shared/data)
 
 bench-speed: deps-bench
@@ -125,8 +125,11 @@ bench-annotate-here: install-here build/bench_endpoint
 	$(CLUSTER) test/bench/annotate.py build/bench_endpoint
 
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
-build/quality_core: test/bench/quality_core.c build/core.a
-	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+build/quality_core: test/bench/quality_core.c test/bench/set.h build/core.a
+	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
+# The lexical features of a set's pairs, for other learners.
+build/bench_features: test/bench/features.c test/bench/set.h build/core.a
+	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
 bench-core: build/quality_core
 	@for set in crowdflower_srr homedepot epqa; do \
 		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \

@@ -110,7 +110,11 @@ SELECT serm.create_model('empty', log => 'impression', documents => 'product');
 
 # --- what is refused
 is(state_of(q{CALL serm.train('nobody')}), '42704', 'train: an unknown model');
-is(state_of(q{CALL serm.train('empty')}), '55000', 'train: no judgments');
+sql(q{SELECT serm.create_model('void')});
+is(state_of(q{CALL serm.train('void')}), '55000', 'train: neither judgments nor documents');
+is(state_of(q{CALL serm.pretrain('void')}), '55000', 'pretrain: no documents');
+is(state_of("BEGIN;\nCALL serm.pretrain('empty');"), '2D000', 'pretrain: not inside a transaction block');
+sql(q{SELECT serm.drop_model('void')});
 is(state_of("BEGIN;\nCALL serm.train('shop');"), '2D000', 'train: not inside a transaction block');
 for my $options ('{"epoch": 3}', '{"epochs": "3"}', '{"epochs": 2.5}', '{"heads": 0}', '{"heads": 17}', '{"dropout": 1}',
 	'{"learning_rate": 0}', '{"seed": -1}', '{"promote": 1}', '[1]')
@@ -306,6 +310,30 @@ like(sql(q{SELECT phase FROM serm.round WHERE round = 4}), qr/^(promoted|rejecte
 is(sql(q{SELECT bool_and(s.status = CASE r.phase WHEN 'promoted' THEN 'active' ELSE 'rejected' END) FROM serm.round r JOIN serm.version s ON s.version = r.candidate
 	WHERE r.round = 4}), 't', 'and its candidate has the status that was decided');
 is(sql(q{SELECT count(*) FROM serm.version WHERE status = 'active'}), '1', 'one version is active');
+
+# --- from documents and a log alone
+sql(q{SELECT serm.create_model('fresh', log => 'impression', documents => 'product', options => '{"rule": "quorum"}');
+	SELECT serm.add_agent('fresh', 'judge_a(text,text)'::regprocedure), serm.add_agent('fresh', 'judge_b(text,text)'::regprocedure)});
+sql(q{CREATE VIEW catalogue AS SELECT doc_id || i AS doc_id, doc || ' ' || i AS doc FROM product, generate_series(1, 100) i;
+	SELECT serm.create_model('slow', documents => 'catalogue')});
+$session = start_sql(q{CALL serm.pretrain('slow', '{"pretrain_epochs": 1000}')});
+wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'pretraining' AND model = 'slow'}, 'pretraining', $session);
+$pid = sql(q{SELECT pid FROM serm.progress});
+$free = 0;
+$free += sql("SELECT (backend_xmin IS NULL AND backend_xid IS NULL)::int FROM pg_stat_activity WHERE pid = $pid") for 1 .. 10;
+cmp_ok($free, '>=', 7, "pretrain holds no snapshot and no transaction id ($free of 10 looks)");
+sql("SELECT pg_cancel_backend($pid)");
+like(finish_sql($session), qr/57014/, 'it can be cancelled');
+is(sql(q{SELECT count(*) FROM serm.progress}) . sql(q{SELECT count(*) FROM serm.version WHERE model = 'slow'}), '00', 'and leaves nothing');
+sql(q{SELECT serm.drop_model('slow')});
+sql(q{CALL serm.pretrain('fresh', '{"pretrain_epochs": 1}')});
+is(sql(q{SELECT active FROM serm.model WHERE name = 'fresh'}), '1', 'generation 0 is active');
+is(sql(q{SELECT count(*) FROM serm.mine_disagreement('fresh')}), '0', 'its one head disagrees with nobody');
+sql(q{CALL serm.evolve('fresh', '{"budget": 60, "train": {"epochs": 2, "pretrain_epochs": 1}}')});
+like(sql(q{SELECT phase FROM serm.round WHERE model = 'fresh'}), qr/^(promoted|rejected)$/, 'a round begins with it and runs to its end');
+is(sql(q{SELECT candidate FROM serm.round WHERE model = 'fresh'}), '2', 'with a candidate that was trained');
+cmp_ok(sql(q{SELECT (counts ->> 'judgments')::int FROM serm.version WHERE model = 'fresh' AND version = 2}), '>', 10, 'on what the agents said');
+sql(q{SELECT serm.drop_model('fresh')});
 
 # --- schedules
 sql(q{CREATE EXTENSION pg_cron});

@@ -402,8 +402,9 @@ test_merge(Toy *toy, const SermModel *parent, SermArena *arena)
 	SermError error;
 	bool middle = true;
 
-	toy->options.epochs = 6;
+	toy->options.epochs = 18;
 	child = train(toy, set_of(toy, OLD, QUERIES, parent), arena);
+	toy->options.epochs = 6;
 	toy->options.seed++;
 	sibling = train(toy, set_of(toy, 0, OLD, parent), arena);
 	models[0] = parts_of(child, arena);

@@ -335,6 +335,12 @@ test_guard(const SermTensorSet *tensors, SermArena *arena)
 	CHECK(gap(&explained) < 1e-5 && find(&explained, "red", false)->contribution > 0.05,
 	    "a guard without heads is explained by the match (%g)",
 	    (double) find(&explained, "red", false)->contribution);
+	explained = explain(open_model(&set, arena), text("lamp pilow"), text("red pillow"), arena);
+	CHECK(gap(&explained) < 1e-5 && find(&explained, "pilow", false)->contribution > 0.02 &&
+	          fabs((double) find(&explained, "lamp", false)->contribution) <
+	              (double) find(&explained, "pilow", false)->contribution / 2,
+	    "and by the spelling (%g, %g)", (double) find(&explained, "pilow", false)->contribution,
+	    (double) find(&explained, "lamp", false)->contribution);
 }
 
 /* --- integrated gradients */

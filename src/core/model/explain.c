@@ -26,7 +26,7 @@
 
 /* Places within a field's block, those joined and those of the pair, as in S6. */
 enum { FIELD_LARGEST_MISSING = 14, FIELD_MATCHED_IDF = 15, FIELD_TRIGRAM_DICE = 17, FIELD_NUMBERS = 18 };
-enum { JOINED_LARGEST_MISSING = 6, JOINED_LAST = 8 };
+enum { JOINED_STRENGTH = 4, JOINED_LARGEST_MISSING = 6, JOINED_LAST = 8 };
 enum { GLOBAL_LARGEST_MATCHED = 8 };
 
 /* By what one feature is divided. */
@@ -90,7 +90,7 @@ unrelated_document(Explainer *explainer)
 	memset(value + JOINED, 0, (JOINED_LAST + 1) * sizeof(*value));
 	value[JOINED + JOINED_LARGEST_MISSING] = (float) (query->terms[query->by_idf[0]].idf / query->idf_max);
 	value[GLOBAL + GLOBAL_LARGEST_MATCHED] = 0;
-	explainer->unrelated.bm25 = explainer->unrelated.dot = 0;
+	explainer->unrelated.bm25 = explainer->unrelated.lexical = explainer->unrelated.dot = 0;
 }
 
 /* --- dividing one feature */
@@ -183,7 +183,7 @@ joined_part(const Explainer *explainer, int place, int f, uint32_t t)
 		case 2:
 		case 3:
 			return idf * of_tf;
-		case 4:
+		case JOINED_STRENGTH:
 			return idf * (double) own->fuzzy[t] * of_strength;
 		case 5:
 			return of_tf;
@@ -253,7 +253,7 @@ divide_largest_matched(Explainer *explainer)
 }
 
 /* `change` / `raw`, which lies between 0 and `scale` but for rounding: less than it where the line is
- * clipped. */
+ * clipped or bent. */
 static double
 steepness(double change, double raw, double scale)
 {
@@ -290,23 +290,68 @@ divide_interactions(Explainer *explainer)
 	}
 }
 
-/* The guard is BM25 of the joined text and the dot products, clipped together. */
+/* What the trigrams of a field add to `lexical`, to the terms that have them; equally where several do. */
+static void
+share_trigrams(const Explainer *explainer, int f, double norm, Shares *shares)
+{
+	const SermParsedQuery *query = explainer->query;
+	const SermField *own = &explainer->fields[f].field, *other = &explainer->fields[1 - f].field;
+
+	for (uint32_t g = 0; query->trigram_idf != NULL && g < query->trigrams.count; g++) {
+		double tf = (double) own->trigram_tf[g] + other->trigram_tf[g];
+		uint32_t having = 0;
+
+		if (own->trigram_tf[g] == 0)
+			continue;
+		for (uint32_t t = 0; t < query->term_count; t++)
+			having += serm_term_has_trigram(query, t, g);
+		for (uint32_t t = 0; t < query->term_count; t++)
+			if (serm_term_has_trigram(query, t, g))
+				shares->part[f][t] += (SERM_BM25_K1 + 1) * (double) query->trigram_idf[g] *
+				                      own->trigram_tf[g] / (tf + norm) / query->trigram_weight / having;
+	}
+}
+
+/* The summands of `lexical`: BM25, BM25 of trigrams, and the likeness of terms that do not occur. */
+static void
+share_lexical(const Explainer *explainer, Shares *shares)
+{
+	const SermParsedQuery *query = explainer->query;
+
+	for (int f = 0; f < FIELDS; f++) {
+		const SermField *own = &explainer->fields[f].field, *other = &explainer->fields[1 - f].field;
+		double norm =
+		    length_norm((double) own->count + other->count, explainer->parts->statistics.joined_length);
+
+		for (uint32_t t = 0; t < query->term_count; t++) {
+			bool occurs = own->tf[t] + other->tf[t] > 0;
+
+			shares->part[f][t] = (SERM_BM25_K1 + 1) * joined_part(explainer, 0, f, t) / query->weight;
+			if (!occurs)
+				shares->part[f][t] +=
+				    SERM_LIKENESS_SHARE * joined_part(explainer, JOINED_STRENGTH, f, t) / query->weight;
+		}
+		share_trigrams(explainer, f, norm, shares);
+	}
+}
+
+/* The guard is what words and their spelling say and the dot products, bent together. */
 static void
 divide_guard(Explainer *explainer, double change)
 {
 	const SermGuard *guard = &explainer->parts->guard;
-	double bm25 = (double) guard->bm25_inverse * (double) explainer->actual.bm25;
+	double per_lexical = (double) guard->lexical_inverse;
 	double per_dot = (double) guard->dot_share * (double) guard->dot_inverse;
-	double whole = bm25 + per_dot * (double) explainer->actual.dot;
+	double whole =
+	    per_lexical * (double) explainer->actual.lexical + per_dot * (double) explainer->actual.dot;
 	double factor = explainer->slope.guard * steepness(change, whole, (double) guard->slope);
 	Shares shares = {0};
 
+	share_lexical(explainer, &shares);
 	for (int f = 0; f < FIELDS; f++)
-		for (uint32_t t = 0; t < explainer->query->term_count; t++) {
-			shares.part[f][t] = joined_part(explainer, 0, f, t);
-			explainer->contribution[f][t] += factor * per_dot * explainer->fields[f].dot[t];
-		}
-	divide(explainer, factor * bm25, &shares);
+		for (uint32_t t = 0; t < explainer->query->term_count; t++)
+			explainer->contribution[f][t] +=
+			    factor * (per_lexical * shares.part[f][t] + per_dot * explainer->fields[f].dot[t]);
 }
 
 /* --- the whole */

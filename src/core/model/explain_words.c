@@ -63,12 +63,10 @@ count_pairs(const SermParsedQuery *query, SermExplainField *found)
 static void
 count_trigrams(const SermParsedQuery *query, const uint64_t *present, SermExplainField *found)
 {
-	for (uint32_t t = 0; t < query->term_count; t++) {
-		const uint64_t *mask = query->trigrams.masks + (size_t) t * query->trigram_masks;
-
+	for (uint32_t t = 0; t < query->term_count; t++)
 		for (uint32_t m = 0; m < query->trigram_masks; m++)
-			found->trigrams[t] += (uint32_t) __builtin_popcountll(mask[m] & present[m]);
-	}
+			found->trigrams[t] += (uint32_t) __builtin_popcountll(
+			    query->trigrams.masks[(size_t) t * query->trigram_masks + m] & present[m]);
 }
 
 /* --- words */
@@ -78,10 +76,9 @@ typedef struct Reading {
 	const SermPair *pair;
 	SermArena *arena;
 	SermExplainField *found;
-	SermSpelling *spelling; /* of the word */
-	float *cosines;         /* of the word with those of the query */
-	uint32_t length;        /* of the word in code points */
-	double idf;             /* of the word */
+	SermWordMatch *match; /* of the word */
+	SermSpelling spelling;
+	uint32_t length; /* code points; 0: no part of a compound */
 	SermText word;
 	SermText before;
 	uint64_t before_hash; /* 0: a number, or none */
@@ -105,12 +102,12 @@ static bool
 offer_compounds(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermSpelling *spelling = reading->spelling;
+	const SermSpelling *spelling = &reading->spelling;
 	uint64_t joined = reading->before_hash * query->powers[reading->length] + spelling->hash;
 
 	for (uint64_t left = spelling->compounds; left != 0; left &= left - 1)
 		offer(reading->found, (uint32_t) __builtin_ctzll(left), CLOSE_COMPOUND, reading->word);
-	if (reading->before_hash == 0 || spelling->hash == 0)
+	if (reading->before_hash == 0 || reading->length == 0)
 		return true;
 	for (uint32_t t = 0; t < query->term_count; t++) {
 		SermText both;
@@ -136,7 +133,7 @@ static bool
 compare(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
-	const SermSpelling *spelling = reading->spelling;
+	const SermSpelling *spelling = &reading->spelling;
 
 	for (uint32_t m = 0; m < query->trigram_masks; m++)
 		reading->trigrams[m] |= spelling->trigrams[m];
@@ -153,14 +150,16 @@ static void
 pool(Reading *reading)
 {
 	const SermParsedQuery *query = reading->pair->query;
+	const SermWordMatch *match = reading->match;
+	const float *cosines = serm_match_cosines(query, match);
 
-	reading->weight += reading->idf;
+	reading->weight += match->idf;
 	for (uint32_t i = 0; i < query->token_count && i < SERM_INTERACTION_QUERY_WORDS; i++) {
-		double cosine = reading->cosines[i];
+		double cosine = cosines[i / SERM_LANES * SERM_LANES + i % SERM_LANES];
 
 		for (int k = 0; k < SERM_KERNELS; k++)
 			reading->kernels[(size_t) i * SERM_KERNELS + k] += kernel_of(k, cosine);
-		reading->dots[i] += reading->idf * cosine;
+		reading->dots[i] += match->idf * cosine;
 		offer(reading->found, query->tokens[i], CLOSE_COSINE + cosine, reading->word);
 	}
 }
@@ -170,22 +169,28 @@ read_word(Reading *reading, uint32_t place, bool number)
 {
 	const SermPair *pair = reading->pair;
 	const SermParsedQuery *query = pair->query;
-	uint32_t letters[SERM_DOCUMENT_WORD_MAX];
-	float unit[SERM_EMBEDDING_WIDTH], dot;
+	SermWordMatch *match = reading->match;
+	uint32_t spelling[SERM_DOCUMENT_WORD_MAX];
+	uint32_t length = serm_document_spell(
+	    (const unsigned char *) reading->word.bytes, (uint32_t) reading->word.length, spelling);
+	uint32_t id = serm_text_word_id(spelling, length), term = serm_term_find(query, id);
+	float unit[SERM_EMBEDDING_WIDTH];
 
-	reading->length = serm_document_spell(
-	    (const unsigned char *) reading->word.bytes, (uint32_t) reading->word.length, letters);
-	reading->idf = (float) serm_statistics_idf(pair->statistics, serm_text_hash(letters, reading->length, 0));
-	serm_spell_word(query, letters, reading->length, number, reading->spelling);
+	match->idf = (float) serm_statistics_idf(pair->statistics, id);
+	/* A plural is met as it is written in the document. */
+	if (term != SERM_TERM_NONE)
+		offer(reading->found, term, CLOSE_EXACT, reading->word);
+	serm_spell_word(query, spelling, length, number, &reading->spelling);
+	reading->length = number || length >= SERM_POWERS ? 0 : length;
 	if (place < SERM_FUZZY_WORDS_MAX && !compare(reading))
 		return false;
 	if (query->lane_groups > 0 && place < reading->found->window) {
-		serm_embedding_word(pair->embedding, letters, reading->length, unit);
-		(void) serm_pooling_word(query, unit, reading->cosines, &dot);
+		serm_embedding_word(pair->embedding, spelling, length, unit);
+		serm_pooling_word(query, unit, serm_match_cosines(query, match), &match->dot);
 		pool(reading);
 	}
 	reading->before = reading->word;
-	reading->before_hash = reading->spelling->hash;
+	reading->before_hash = reading->length != 0 ? reading->spelling.hash : 0;
 	return true;
 }
 
@@ -226,13 +231,11 @@ serm_explain_field(const SermPair *pair, const SermText *terms, const SermDocume
 	if (words->count == 0 || query->term_count == 0)
 		return true;
 	serm_field_read(pair, words, window, &found->field);
-	reading.spelling = serm_arena_alloc(arena, sizeof(SermSpelling));
-	reading.cosines = serm_arena_array(arena, (size_t) query->lane_groups * SERM_LANES, sizeof(float));
+	reading.match = serm_arena_alloc(arena, query->match_size);
 	reading.trigrams = serm_arena_array(arena, query->trigram_masks, sizeof(uint64_t));
 	reading.kernels = serm_arena_array(arena, query->token_count, SERM_KERNELS * sizeof(double));
 	reading.dots = serm_arena_array(arena, query->token_count, sizeof(double));
-	if (reading.spelling == NULL || reading.cosines == NULL || reading.trigrams == NULL ||
-	    reading.kernels == NULL || reading.dots == NULL)
+	if (reading.match == NULL || reading.trigrams == NULL || reading.kernels == NULL || reading.dots == NULL)
 		return false;
 	for (uint32_t i = 0; i < words->spelled; i++) {
 		reading.word = (SermText){(const char *) bytes, words->lengths[i] + 1u};

@@ -18,6 +18,8 @@
 #define SERM_TENSOR_EMBEDDING_SCALE "embedding.scale" /* f32 [SERM_EMBEDDING_ROWS] */
 #define SERM_TENSOR_VOCABULARY_ID "vocabulary.id"     /* u32 [V], ascending, unique; V may be 0 */
 #define SERM_TENSOR_VOCABULARY_DF "vocabulary.df"     /* u32 [V] */
+#define SERM_TENSOR_TRIGRAM_ID "trigram.id"           /* u32 [T], as the words; optional, with the next one */
+#define SERM_TENSOR_TRIGRAM_DF "trigram.df"           /* u32 [T] */
 #define SERM_TENSOR_STATISTICS "statistics"           /* f64 [4]: documents, title, body, joined length */
 #define SERM_TENSOR_SCALE_MEAN "scale.mean"           /* f32 [SERM_FEATURES] */
 #define SERM_TENSOR_SCALE_INVERSE "scale.inverse"     /* f32 [SERM_FEATURES]; 0 masks the feature */
@@ -40,8 +42,8 @@
 /* In the order in which they are stored. */
 typedef struct SermGuard {
 	float slope;
-	float bm25_mean;
-	float bm25_inverse;
+	float lexical_mean;
+	float lexical_inverse;
 	float dot_mean;
 	float dot_inverse;
 	float dot_share;
@@ -71,7 +73,10 @@ extern SermStatus serm_interaction_write(
 extern void serm_interaction_input(
     const float *mean, const float *inverse, const SermFeatures *features, SermReal *input);
 
-/* s0 = z(bm25) + dot_share * z(dot), clipped like an input: the order without any label. */
+/*
+ * s0: z(lexical) + dot_share * z(dot), bent into (-SERM_INPUT_CLIP, SERM_INPUT_CLIP) without losing its
+ * order: the order without any label.
+ */
 extern float serm_interaction_s0(const SermGuard *guard, const SermFeatures *features);
 
 /* slope * s0: what serm_heads_predict() takes as `guard`. */

@@ -5,7 +5,7 @@
 
 #include "core/model/interaction.h"
 
-#define TENSORS_MAX 18
+#define TENSORS_MAX 20
 
 /* Heads and cut points are stored as they are computed: the double build tests them so. */
 #ifdef SERM_REAL_DOUBLE
@@ -47,6 +47,7 @@ serm_interaction_write(
 	const SermStatistics *statistics = &parts->statistics;
 	const SermHeads *heads = &parts->heads;
 	uint64_t k = heads->head_count, grades = heads->grade_count, words = statistics->word_count;
+	uint64_t trigrams = statistics->trigram_count;
 	TensorList list = {.tensors = serm_arena_array(arena, TENSORS_MAX, sizeof(SermTensor))};
 	double *counts = serm_arena_array(arena, SERM_STATISTICS_COUNT, sizeof(*counts));
 	float *temperature = serm_arena_alloc(arena, sizeof(*temperature));
@@ -66,6 +67,8 @@ serm_interaction_write(
 	    SERM_EMBEDDING_ROWS, 0, 0);
 	add_tensor(&list, SERM_TENSOR_VOCABULARY_ID, SERM_DTYPE_U32, statistics->word_id, 1, words, 0, 0);
 	add_tensor(&list, SERM_TENSOR_VOCABULARY_DF, SERM_DTYPE_U32, statistics->word_df, 1, words, 0, 0);
+	add_tensor(&list, SERM_TENSOR_TRIGRAM_ID, SERM_DTYPE_U32, statistics->trigram_id, 1, trigrams, 0, 0);
+	add_tensor(&list, SERM_TENSOR_TRIGRAM_DF, SERM_DTYPE_U32, statistics->trigram_df, 1, trigrams, 0, 0);
 	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1, SERM_STATISTICS_COUNT, 0, 0);
 	add_tensor(&list, SERM_TENSOR_SCALE_MEAN, SERM_DTYPE_F32, parts->mean, 1, SERM_FEATURES, 0, 0);
 	add_tensor(&list, SERM_TENSOR_SCALE_INVERSE, SERM_DTYPE_F32, parts->inverse, 1, SERM_FEATURES, 0, 0);

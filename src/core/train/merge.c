@@ -32,10 +32,12 @@ same_bytes(const void *a, const void *b, size_t bytes)
 static bool
 same_statistics(const SermStatistics *a, const SermStatistics *b)
 {
-	size_t bytes = a->word_count * sizeof(uint32_t);
+	size_t words = a->word_count * sizeof(uint32_t), trigrams = a->trigram_count * sizeof(uint32_t);
 
-	return a->word_count == b->word_count && same_bytes(a->word_id, b->word_id, bytes) &&
-	       same_bytes(a->word_df, b->word_df, bytes) && a->document_count == b->document_count &&
+	return a->word_count == b->word_count && same_bytes(a->word_id, b->word_id, words) &&
+	       same_bytes(a->word_df, b->word_df, words) && a->trigram_count == b->trigram_count &&
+	       same_bytes(a->trigram_id, b->trigram_id, trigrams) &&
+	       same_bytes(a->trigram_df, b->trigram_df, trigrams) && a->document_count == b->document_count &&
 	       a->title_length == b->title_length && a->body_length == b->body_length &&
 	       a->joined_length == b->joined_length;
 }
@@ -44,8 +46,8 @@ same_statistics(const SermStatistics *a, const SermStatistics *b)
 static bool
 same_guard(const SermGuard *a, const SermGuard *b)
 {
-	return a->bm25_mean == b->bm25_mean && a->bm25_inverse == b->bm25_inverse && a->dot_mean == b->dot_mean &&
-	       a->dot_inverse == b->dot_inverse && a->dot_share == b->dot_share;
+	return a->lexical_mean == b->lexical_mean && a->lexical_inverse == b->lexical_inverse &&
+	       a->dot_mean == b->dot_mean && a->dot_inverse == b->dot_inverse && a->dot_share == b->dot_share;
 }
 
 const char *

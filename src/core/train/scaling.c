@@ -68,7 +68,7 @@ serm_scaling_guard(
 {
 	double share = documents < DOT_SHARE_DOCUMENTS ? documents / DOT_SHARE_DOCUMENTS : 1;
 
-	fit_z(&features[0].bm25, count, &guard->bm25_mean, &guard->bm25_inverse);
+	fit_z(&features[0].lexical, count, &guard->lexical_mean, &guard->lexical_inverse);
 	fit_z(&features[0].dot, count, &guard->dot_mean, &guard->dot_inverse);
 	guard->dot_share = (float) (DOT_SHARE * share);
 	guard->slope = (float) lambda;

@@ -15,7 +15,7 @@ extern SermStatus serm_scaling_fit(const SermFeatures *features, size_t count, c
     float *mean, float *inverse, SermError *error);
 
 /*
- * The guard: slope lambda on s0 = z(bm25) + c z(dot), c = .5 min(1, documents / 5000). With lambda 0
+ * The guard: slope lambda on s0 = z(lexical) + c z(dot), c = .5 min(1, documents / 5000). With lambda 0
  * the constants are still filled in, so that s0 can be computed.
  */
 extern void serm_scaling_guard(

@@ -9,14 +9,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/base/hash.h"
 #include "core/model/interaction.h"
 #include "core/train/check.h"
 #include "core/train/continue.h"
 #include "core/train/failure.h"
 #include "core/train/fit.h"
+#include "core/train/foundation.h"
 #include "core/train/order.h"
-#include "core/train/pretrain.h"
 #include "core/train/scaling.h"
 #include "core/train/temperature.h"
 #include "core/train/weights.h"
@@ -28,7 +27,6 @@
 #define GUARD_SLOPE 0.5
 #define CONTINUED_EPOCHS 8
 #define CONTINUED_BATCH 128
-#define PRETRAIN_STREAM UINT64_C(0x70726574)
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
@@ -36,9 +34,7 @@ typedef struct Trainer {
 	SermTrainOptions options; /* resolved */
 	SermArena *arena;
 	SermExampleOrder order;
-	SermStatistics statistics;
-	SermText *corpus; /* distinct, in canonical order */
-	size_t corpus_count;
+	SermFoundation base;
 	double prior[SERM_GRADES_MAX]; /* share of each grade in the targets */
 
 	bool continued;              /* the parent's parts stay, its heads are where ours begin */
@@ -63,11 +59,9 @@ typedef struct Trainer {
 	SermFit fit;
 	SermTemperature temperature;
 
-	int8_t *embedding_rows; /* [SERM_EMBEDDING_ROWS][SERM_EMBEDDING_WIDTH] */
-	float *embedding_scale; /* [SERM_EMBEDDING_ROWS] */
-	float *scale_mean;      /* [SERM_FEATURES] */
-	float *scale_inverse;   /* [SERM_FEATURES] */
-	SermReal *cuts;         /* [grade_count - 1] */
+	float *scale_mean;    /* [SERM_FEATURES] */
+	float *scale_inverse; /* [SERM_FEATURES] */
+	SermReal *cuts;       /* [grade_count - 1] */
 	SermGuard *guard;
 } Trainer;
 
@@ -157,8 +151,6 @@ allocate(Trainer *trainer, SermError *error)
 	size_t n = trainer->set->example_count, grades = trainer->set->grade_count, size = sizeof(SermReal);
 	SermArena *arena = trainer->arena;
 
-	trainer->embedding_rows = serm_arena_array(arena, SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH);
-	trainer->embedding_scale = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float));
 	trainer->scale_mean = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
 	trainer->scale_inverse = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
 	trainer->cuts = serm_arena_array(arena, grades - 1, size);
@@ -172,10 +164,9 @@ allocate(Trainer *trainer, SermError *error)
 	trainer->guard_value = serm_arena_array(arena, n, size);
 	trainer->target = serm_arena_array(arena, n * grades, size);
 	trainer->weight = serm_arena_array(arena, n, size);
-	if (trainer->embedding_rows == NULL || trainer->embedding_scale == NULL || trainer->scale_mean == NULL ||
-	    trainer->scale_inverse == NULL || trainer->cuts == NULL || trainer->guard == NULL ||
-	    trainer->input == NULL || trainer->guard_value == NULL || trainer->target == NULL ||
-	    trainer->weight == NULL)
+	if (trainer->scale_mean == NULL || trainer->scale_inverse == NULL || trainer->cuts == NULL ||
+	    trainer->guard == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
+	    trainer->target == NULL || trainer->weight == NULL)
 		return serm_train_out_of_memory(error);
 	return SERM_OK;
 }
@@ -205,9 +196,10 @@ load_targets(Trainer *trainer)
 	}
 }
 
-/* The documents that words are counted in and embeddings learned from: the corpus, else the examples' own. */
+/* Words are counted in the corpus and embeddings learned from it; without one, the examples' own documents.
+ */
 static SermStatus
-load_corpus(Trainer *trainer, SermError *error)
+lay_foundation(Trainer *trainer, SermError *error)
 {
 	const SermText *docs = trainer->set->corpus;
 	size_t count = trainer->set->corpus_count;
@@ -222,8 +214,8 @@ load_corpus(Trainer *trainer, SermError *error)
 		docs = own;
 		count = trainer->order.example_count;
 	}
-	return serm_order_documents(
-	    docs, count, trainer->host, trainer->arena, &trainer->corpus, &trainer->corpus_count, error);
+	return serm_foundation_lay(docs, count, trainer->options.seed, trainer->options.pretrain_epochs,
+	    trainer->host, trainer->arena, &trainer->base, error);
 }
 
 /* Room for the features: of all examples where their scale is to be found, else of the longest list. */
@@ -240,60 +232,46 @@ allocate_features(Trainer *trainer, SermError *error)
 	return trainer->features != NULL ? SERM_OK : serm_train_out_of_memory(error);
 }
 
+/* A copy of `count` numbers; NULL when the arena refuses. */
+static const uint32_t *
+copy_numbers(const uint32_t *numbers, uint32_t count, SermArena *arena)
+{
+	uint32_t *copy = serm_arena_array(arena, count, sizeof(*copy));
+
+	if (copy != NULL && count > 0)
+		memcpy(copy, numbers, count * sizeof(*copy));
+	return copy;
+}
+
 /* What a continued version has in common with its parent, as a copy: the parent need not stay open. */
 static SermStatus
 take_over(Trainer *trainer, SermError *error)
 {
 	const SermInteractionParts *parent = &trainer->parent;
-	size_t words = parent->statistics.word_count, size = sizeof(uint32_t);
-	uint32_t *id = serm_arena_array(trainer->arena, words, size);
-	uint32_t *df = serm_arena_array(trainer->arena, words, size);
+	const SermStatistics *known = &parent->statistics;
+	SermArena *arena = trainer->arena;
+	SermFoundation *base = &trainer->base;
+	SermStatistics *own = &base->statistics;
 
-	trainer->origin = serm_arena_array(trainer->arena, trainer->order.example_count, 1);
-	if (id == NULL || df == NULL || trainer->origin == NULL)
+	if (!serm_foundation_allocate(base, arena))
 		return serm_train_out_of_memory(error);
-	if (words > 0) {
-		memcpy(id, parent->statistics.word_id, words * size);
-		memcpy(df, parent->statistics.word_df, words * size);
-	}
-	trainer->statistics = parent->statistics;
-	trainer->statistics.word_id = id;
-	trainer->statistics.word_df = df;
-	memcpy(
-	    trainer->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
-	memcpy(trainer->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));
+	*own = *known;
+	own->word_id = copy_numbers(known->word_id, known->word_count, arena);
+	own->word_df = copy_numbers(known->word_df, known->word_count, arena);
+	own->trigram_id = copy_numbers(known->trigram_id, known->trigram_count, arena);
+	own->trigram_df = copy_numbers(known->trigram_df, known->trigram_count, arena);
+	trainer->origin = serm_arena_array(arena, trainer->order.example_count, 1);
+	if (own->word_id == NULL || own->word_df == NULL || own->trigram_id == NULL || own->trigram_df == NULL ||
+	    trainer->origin == NULL)
+		return serm_train_out_of_memory(error);
+	memcpy(base->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
+	memcpy(base->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));
 	memcpy(trainer->scale_mean, parent->mean, SERM_FEATURES * sizeof(float));
 	memcpy(trainer->scale_inverse, parent->inverse, SERM_FEATURES * sizeof(float));
 	*trainer->guard = parent->guard;
 	for (uint32_t i = 0; i < trainer->order.example_count; i++)
 		trainer->origin[i] =
 		    trainer->set->origin != NULL ? trainer->set->origin[trainer->order.example[i]] : SERM_ORIGIN_NEW;
-	return SERM_OK;
-}
-
-/* Pre-train in float, keep int8: features are computed from what will be served. */
-static SermStatus
-learn_embeddings(Trainer *trainer, SermError *error)
-{
-	SermArenaMark mark = serm_arena_mark(trainer->arena);
-	size_t values = (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH;
-	float *table = serm_arena_array(trainer->arena, values, sizeof(*table));
-	SermStatus status;
-
-	if (table == NULL)
-		return serm_train_out_of_memory(error);
-	status = serm_pretrain(trainer->corpus, trainer->corpus_count, &trainer->statistics,
-	    serm_hash_mix(trainer->options.seed ^ PRETRAIN_STREAM), trainer->options.pretrain_epochs,
-	    trainer->host, trainer->arena, table, error);
-	if (status != SERM_OK)
-		return status;
-	for (size_t i = 0; i < values; i++)
-		if (!isfinite(table[i]))
-			return serm_fail(error, SERM_ERR_DIVERGED, "pre-training diverged: a weight is not finite");
-	for (size_t row = 0; row < SERM_EMBEDDING_ROWS; row++)
-		serm_embedding_quantise(table + row * SERM_EMBEDDING_WIDTH,
-		    trainer->embedding_rows + row * SERM_EMBEDDING_WIDTH, &trainer->embedding_scale[row]);
-	serm_arena_rewind(trainer->arena, mark);
 	return SERM_OK;
 }
 
@@ -306,13 +284,13 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 	SermArenaMark mark = serm_arena_mark(trainer->arena);
 	SermParsedQuery *query;
 	SermStatus status = serm_features_parse_query(
-	    &trainer->statistics, embedding, set->queries[first->query], trainer->arena, &query, error);
+	    &trainer->base.statistics, embedding, set->queries[first->query], trainer->arena, &query, error);
 	SermFeatures *features = trainer->features + (trainer->continued ? 0 : order->list_start[list]);
 
 	for (uint32_t i = order->list_start[list]; status == SERM_OK && i < order->list_start[list + 1]; i++) {
 		if (i % 64 == 0 && !trainer->host->keep_going(trainer->host->context))
 			return serm_train_canceled(error);
-		status = serm_features_compute(&trainer->statistics, embedding, query,
+		status = serm_features_compute(&trainer->base.statistics, embedding, query,
 		    set->examples[order->example[i]].doc, trainer->arena, features++, error);
 	}
 	serm_arena_rewind(trainer->arena, mark);
@@ -340,7 +318,7 @@ compute_inputs(Trainer *trainer, SermError *error)
 {
 	SermArenaMark mark = serm_arena_mark(trainer->arena);
 	SermEmbedding embedding = {
-	    trainer->embedding_rows, trainer->embedding_scale, serm_word_cache_create(trainer->arena)};
+	    trainer->base.embedding_rows, trainer->base.embedding_scale, serm_word_cache_create(trainer->arena)};
 	uint32_t n = trainer->order.example_count;
 	SermStatus status = SERM_OK;
 
@@ -358,8 +336,8 @@ compute_inputs(Trainer *trainer, SermError *error)
 	    trainer->features, n, trainer->host, trainer->scale_mean, trainer->scale_inverse, error);
 	if (status != SERM_OK)
 		return status;
-	serm_scaling_guard(
-	    trainer->features, n, trainer->statistics.document_count, trainer->options.guard, trainer->guard);
+	serm_scaling_guard(trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard,
+	    trainer->guard);
 	for (uint32_t list = 0; list < trainer->order.list_count; list++)
 		scale_list(trainer, list);
 	return SERM_OK;
@@ -532,8 +510,8 @@ find_cuts(Trainer *trainer, SermError *error)
 static SermStatus
 write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
 {
-	SermInteractionParts parts = {.statistics = trainer->statistics,
-	    .embedding = {trainer->embedding_rows, trainer->embedding_scale, NULL},
+	SermInteractionParts parts = {.statistics = trainer->base.statistics,
+	    .embedding = {trainer->base.embedding_rows, trainer->base.embedding_scale, NULL},
 	    .heads = trainer->fit.heads,
 	    .guard = *trainer->guard,
 	    .mean = trainer->scale_mean,
@@ -558,16 +536,9 @@ prepare(Trainer *trainer, SermError *error)
 		return status;
 	load_targets(trainer);
 	status = allocate_features(trainer, error);
-	if (status == SERM_OK && trainer->continued)
-		return take_over(trainer, error);
-	if (status == SERM_OK)
-		status = load_corpus(trainer, error);
-	if (status == SERM_OK)
-		status = serm_statistics_count(trainer->corpus, trainer->corpus_count, trainer->arena,
-		    trainer->host->keep_going, trainer->host->context, &trainer->statistics, error);
-	if (status == SERM_OK)
-		report_phase(trainer, "statistics", 1, 1);
-	return status;
+	if (status != SERM_OK)
+		return status;
+	return trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
 }
 
 SermStatus
@@ -585,8 +556,6 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 		status = serm_continue_open(set->parent, arena, &trainer.parent, error);
 	if (status == SERM_OK)
 		status = prepare(&trainer, error);
-	if (status == SERM_OK && !trainer.continued)
-		status = learn_embeddings(&trainer, error);
 	if (status == SERM_OK)
 		status = compute_inputs(&trainer, error);
 	if (status == SERM_OK) {
@@ -604,7 +573,7 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 		    .seconds = host->clock != NULL ? host->clock(host->context) - started : 0,
 		    .example_count = trainer.order.example_count,
 		    .query_count = trainer.order.list_count,
-		    .corpus_count = trainer.corpus_count,
+		    .corpus_count = trainer.base.corpus_count,
 		    .epochs = trainer.options.epochs,
 		    .temperature = trainer.temperature.value,
 		    .temperature_gain = trainer.temperature.gain};

@@ -92,6 +92,22 @@ typedef struct SermTrainReport {
 	double temperature_gain; /* nats by which it lowers the likelihood loss of held-out queries */
 } SermTrainReport;
 
+/* A pair that was shown to somebody: what candidates look like. */
+typedef struct SermShownPair {
+	uint32_t query; /* index into SermColdSet.queries */
+	SermText doc;
+} SermShownPair;
+
+typedef struct SermColdSet {
+	uint32_t grade_count;
+	const SermText *corpus; /* in any order */
+	size_t corpus_count;
+	const SermText *queries;
+	size_t query_count;
+	const SermShownPair *pairs; /* in an order of their own; may be none */
+	size_t pair_count;
+} SermColdSet;
+
 extern void serm_train_defaults(SermTrainOptions *options);
 
 /*
@@ -103,6 +119,17 @@ extern void serm_train_defaults(SermTrainOptions *options);
  * CANCELED, MEMORY, DIVERGED.
  */
 extern SermStatus serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *options,
+    const SermTrainHost *host, SermArena *arena, SermTensorSet *tensors, SermTrainReport *report,
+    SermError *error);
+
+/*
+ * Generation 0: a model without any judgment. Statistics and embeddings are learned from the corpus; the
+ * heads say nothing, so the score is an expected grade in [0, grades - 1] in the order of s0 alone. The
+ * constants of s0 come from the shown pairs, or from words of documents as queries when there are too few of
+ * those. Of the options it takes `seed`, `pretrain_epochs`, and `guard` as the slope (below 0: the default).
+ * Deterministic, as above. Errors: NO_DATA (no documents), INVALID, CANCELED, MEMORY, DIVERGED.
+ */
+extern SermStatus serm_train_cold(const SermColdSet *set, const SermTrainOptions *options,
     const SermTrainHost *host, SermArena *arena, SermTensorSet *tensors, SermTrainReport *report,
     SermError *error);
 

@@ -22,21 +22,41 @@ has_more_judgments(const SermModelRow *row, int32 bound)
 	return DatumGetBool(serm_spi_value(0, 1, &null));
 }
 
+/* Whether the version was made without judgments: its heads are zeros, which no gradient moves. */
+static bool
+is_untrained(const char *model, int version)
+{
+	SermParam params[] = {SERM_TEXT(model), SERM_INT4(version)};
+
+	serm_spi_execute("SELECT FROM serm.version v WHERE v.model = $1 AND v.version = $2"
+	                 " AND v.config ->> 'generation' = '0'",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	return SPI_processed > 0;
+}
+
 void
 serm_training_open_parent(SermTraining *training)
 {
 	const SermTrainSettings *settings = &training->settings;
 	const SermModelRow *row = training->row;
+	int parent = settings->parent != 0 ? settings->parent : row->active;
 
 	if (strcmp(settings->continued, "never") == 0)
 		return;
 	if (settings->parent == 0 && strcmp(settings->continued, "always") != 0 &&
-	    (row->active == 0 || !has_more_judgments(row, settings->continue_above)))
+	    (parent == 0 || is_untrained(row->name, parent) ||
+	        !has_more_judgments(row, settings->continue_above)))
 		return;
-	if (settings->parent == 0 && row->active == 0)
+	if (parent == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version to continue", row->name),
 		    errhint("CALL serm.train('%s') without the option \"continue\" first.", row->name));
+	if (is_untrained(row->name, parent))
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("version %d of model \"%s\" cannot be continued: it has learned from no judgments", parent,
+		        row->name),
+		    errhint(
+		        "CALL serm.train('%s') without the options \"continue\" and \"parent\" first.", row->name));
 	training->parent = serm_scorer_open(row->name, settings->parent, SERM_SEE_WRITES, training->host.context);
 }
 

@@ -391,6 +391,31 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 	finish_reader(&reader);
 }
 
+void
+serm_shown_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *shown)
+{
+	SermParam params[] = {SERM_INT4(count)};
+	PairReader reader;
+	char *sql;
+
+	start_reader(&reader, host, row, shown, NULL);
+	reader.all = true;
+	if (OidIsValid(row->log) && OidIsValid(row->documents) && count > 0) {
+		sql = psprintf(
+		    "SELECT p.query, NULL::text, d.doc::text, 0::real, NULL::real[], 'human', 1::real, 0 FROM"
+		    " (SELECT DISTINCT l.query::text COLLATE \"C\" AS query, l.doc_id::text COLLATE \"C\" AS doc_id,"
+		    " pg_catalog.hashtextextended(l.query::text COLLATE \"C\", 0) AS place FROM %s l"
+		    " WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL"
+		    " ORDER BY place, query, doc_id LIMIT $1) p"
+		    " JOIN %s d ON d.doc_id::text COLLATE \"C\" = p.doc_id WHERE d.doc IS NOT NULL"
+		    " ORDER BY p.query, d.doc::text COLLATE \"C\"",
+		    serm_source_name(row->log, SERM_SOURCE_LOG, row->name),
+		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
+		serm_read_rows(sql, params, lengthof(params), read_pair, &reader);
+	}
+	finish_reader(&reader);
+}
+
 /* Keep the pairs of some sources, and the queries that are left with one. */
 static void
 keep_sources(SermPairSet *set, const bool *keep)

@@ -120,6 +120,11 @@ extern void serm_pairs_old(SermHost *host, const SermPairSet *set, SermPairSet *
  */
 extern void serm_corpus_read(
     SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count);
+/*
+ * Distinct pairs of the search log with a document of the model, at most `count`, whole queries in the order
+ * of their hash, so that the same log gives the same pairs. Empty without a log or without documents.
+ */
+extern void serm_shown_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *shown);
 /* The first `count` judged pairs of a model, the same at any later time: what serm.check_version compares. */
 extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
 /* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
@@ -214,13 +219,17 @@ typedef struct SermTrainSettings {
 	int32 replay_max;   /* pairs of history, and of the original ones, at most */
 	int32 reference;    /* version; 0: the active one where a loss needs it */
 	int32 corpus;       /* documents at most */
+	int32 shown;        /* pairs of the log at most, for generation 0 */
 	bool promote;       /* whatever the gate would say */
-	bool promote_given; /* without: only the first version is promoted */
+	bool promote_given; /* without: only a first version is promoted */
 } SermTrainSettings;
 
 extern void serm_train_settings_defaults(SermTrainSettings *settings);
 extern void serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what);
 extern Jsonb *serm_train_settings_write(const SermTrainSettings *settings);
+/* The same for serm.pretrain, which knows fewer of them. */
+extern void serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings);
+extern Jsonb *serm_pretrain_settings_write(const SermTrainSettings *settings);
 /* For core; points into `settings`. */
 extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
 /* weight [SERM_SOURCE_COUNT] of the judgments by their source; 0 leaves them out. */
@@ -239,6 +248,8 @@ typedef struct SermTraining {
 	SermPairSet train;
 	SermPairSet test;
 	SermPairSet probe;
+	SermPairSet shown;                 /* of the log, when it is cold */
+	bool cold;                         /* generation 0: no judgment takes part */
 	SermScorer *reference;             /* NULL when nothing needs one */
 	SermScorer *parent;                /* NULL: trained from scratch */
 	const struct SermClickLog *clicks; /* NULL when nobody asks for propensities */
@@ -267,6 +278,9 @@ extern void serm_training_measure(SermTraining *training, const Jsonb *config);
  * `context` must survive commits.
  */
 extern void serm_training_run(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* The same without judgments, whatever judgments there are. */
+extern void serm_training_run_cold(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level);
 /* Raise what serm_training_run() left. */
 extern void serm_training_check(SermTraining *training);

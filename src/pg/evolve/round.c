@@ -250,7 +250,7 @@ check_ready(const SermModelRow *row)
 	if (row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version to evolve from", row->name),
-		    errhint("Train a first one with CALL serm.train('%s').", row->name));
+		    errhint("Make a first one with CALL serm.pretrain('%s'), or with CALL serm.train.", row->name));
 	if (!OidIsValid(row->log))
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no search log to mine", row->name),

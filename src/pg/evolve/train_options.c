@@ -12,6 +12,8 @@
 #define SOURCE_WEIGHT_MAX 1000
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
+#define SHOWN 10000
+
 static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
     {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
@@ -47,6 +49,16 @@ static const SermOption setting_table[] = {
     {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
 };
 
+/* Of those, what a model without judgments can be told; `shown` is its own. */
+static const SermOption pretrain_table[] = {
+    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
+    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
+    {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
+    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+};
+
 void
 serm_train_settings_defaults(SermTrainSettings *settings)
 {
@@ -68,7 +80,8 @@ serm_train_settings_defaults(SermTrainSettings *settings)
 	    .continue_above = 1000000,
 	    .anchor = options.anchor,
 	    .replay_max = 1000000,
-	    .corpus = 1000000};
+	    .corpus = 1000000,
+	    .shown = SHOWN};
 	memcpy(settings->share, options.share, sizeof(settings->share));
 }
 
@@ -199,6 +212,19 @@ Jsonb *
 serm_train_settings_write(const SermTrainSettings *settings)
 {
 	return serm_options_write(setting_table, lengthof(setting_table) - 1, settings);
+}
+
+void
+serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings)
+{
+	serm_options_read(options, pretrain_table, lengthof(pretrain_table), settings, "serm.pretrain");
+	settings->promote_given = options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_pretrain_settings_write(const SermTrainSettings *settings)
+{
+	return serm_options_write(pretrain_table, lengthof(pretrain_table) - 1, settings);
 }
 
 SermTrainOptions

@@ -260,7 +260,8 @@ open_version(SermScorer *scorer, const char *model, int version, SermSight sight
 	if (version == 0 && scorer->row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version", scorer->row->name),
-		    errhint("Train it with CALL serm.train(%s).", quote_literal_cstr(scorer->row->name)));
+		    errhint("Make one with CALL serm.pretrain(%s), or with CALL serm.train once there are judgments.",
+		        quote_literal_cstr(scorer->row->name)));
 	scorer->version = version != 0 ? version : scorer->row->active;
 	serm_image_key(&key, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
 	check_rights();
