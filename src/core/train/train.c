@@ -320,10 +320,10 @@ compute_inputs(Trainer *trainer, SermError *error)
 	SermEmbedding embedding = {
 	    trainer->base.embedding_rows, trainer->base.embedding_scale, serm_word_cache_create(trainer->arena)};
 	uint32_t n = trainer->order.example_count;
+	SermStatus status = SERM_OK;
 
 	for (uint32_t list = 0; list < trainer->order.list_count; list++) {
-		SermStatus status = compute_list(trainer, &embedding, list, error);
-
+		status = compute_list(trainer, &embedding, list, error);
 		if (status != SERM_OK)
 			return status;
 		if (trainer->continued)
@@ -332,7 +332,10 @@ compute_inputs(Trainer *trainer, SermError *error)
 	serm_arena_rewind(trainer->arena, mark);
 	if (trainer->continued)
 		return SERM_OK;
-	serm_scaling_fit(trainer->features, n, trainer->scale_mean, trainer->scale_inverse);
+	status = serm_scaling_fit(
+	    trainer->features, n, trainer->host, trainer->scale_mean, trainer->scale_inverse, error);
+	if (status != SERM_OK)
+		return status;
 	serm_scaling_guard(trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard,
 	    trainer->guard);
 	for (uint32_t list = 0; list < trainer->order.list_count; list++)

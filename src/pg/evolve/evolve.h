@@ -248,13 +248,14 @@ typedef struct SermTraining {
 	SermPairSet train;
 	SermPairSet test;
 	SermPairSet probe;
-	SermPairSet shown;       /* of the log, when it is cold */
-	bool cold;               /* generation 0: no judgment takes part */
-	SermScorer *reference;   /* NULL when nothing needs one */
-	SermScorer *parent;      /* NULL: trained from scratch */
-	const float *propensity; /* of `train`, or NULL */
-	Jsonb *examination;      /* by position, with propensities */
-	TimestampTz read_at;     /* when the judgments were read */
+	SermPairSet shown;                 /* of the log, when it is cold */
+	bool cold;                         /* generation 0: no judgment takes part */
+	SermScorer *reference;             /* NULL when nothing needs one */
+	SermScorer *parent;                /* NULL: trained from scratch */
+	const struct SermClickLog *clicks; /* NULL when nobody asks for propensities */
+	const float *propensity;           /* of `train`, or NULL */
+	Jsonb *examination;                /* by position, with propensities */
+	TimestampTz read_at;               /* when the judgments were read */
 	SermText *corpus;
 	size_t corpus_count;
 	bool test_is_gold;
@@ -292,13 +293,17 @@ extern int serm_training_store(SermTraining *training, int parent);
 
 /* --- propensity.c */
 
+/* What the log says of clicks: by query, document and position. */
+typedef struct SermClickLog SermClickLog;
+
+/* Read the model's log. Inside SPI. Errors: 55000 no log or an empty one, and those of serm_source_name. */
+extern const SermClickLog *serm_propensity_read(SermHost *host, const SermModelRow *row);
 /*
- * The chance in (0, 1] that each pair of `set` was examined: from the model's log for judgments from clicks
- * that name their document, 1 for all others. `examination` gets the chance by position. Inside SPI. Errors:
- * 55000 no log or an empty one, and those of serm_source_name.
+ * The chance in (0, 1] that each pair of `set` was examined: from the log for judgments from clicks that
+ * name their document, 1 for all others. `examination` gets the chance by position. Long; reads no table.
  */
-extern const float *serm_propensity_read(
-    SermHost *host, const SermModelRow *row, const SermPairSet *set, Jsonb **examination);
+extern const float *serm_propensity_fit(
+    SermHost *host, const SermClickLog *log, const SermPairSet *set, Jsonb **examination);
 
 /* --- continue.c: beginning with an earlier version, and what is forgotten by it */
 

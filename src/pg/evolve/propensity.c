@@ -7,6 +7,8 @@
  */
 #include "pg/serm.h"
 
+#include "miscadmin.h"
+
 #include "core/base/hash.h"
 #include "core/click/pbm.h"
 #include "pg/evolve/evolve.h"
@@ -23,7 +25,7 @@ typedef struct Judged {
 	double shown;
 } Judged;
 
-typedef struct Reading {
+struct SermClickLog {
 	SermHost *host;
 	SermClickCell *cells;
 	uint64 *keys; /* [cell] */
@@ -31,7 +33,7 @@ typedef struct Reading {
 	size_t capacity;
 	uint32 pairs;
 	uint64 last;
-} Reading;
+};
 
 static uint64
 key_of(SermText query, SermText doc_id)
@@ -42,7 +44,7 @@ key_of(SermText query, SermText doc_id)
 static void
 read_cell(void *state, uint64 row)
 {
-	Reading *reading = state;
+	SermClickLog *reading = state;
 	bool null;
 	char *query = serm_spi_string(row, 1), *doc_id = serm_spi_string(row, 2);
 	uint64 key = key_of((SermText){query, strlen(query)}, (SermText){doc_id, strlen(doc_id)});
@@ -111,7 +113,7 @@ describe(const SermPbm *model)
 
 /* What the log says of the judged pairs; others have been examined. */
 static float *
-propensities(SermHost *host, const SermPairSet *set, const Reading *reading, const SermPbm *model)
+propensities(SermHost *host, const SermPairSet *set, const SermClickLog *reading, const SermPbm *model)
 {
 	HTAB *table = click_judgments(set);
 	float *result = serm_arena_array(&host->arena, Max(set->pair_count, 1), sizeof(float));
@@ -123,6 +125,7 @@ propensities(SermHost *host, const SermPairSet *set, const Reading *reading, con
 		const SermClickCell *cell = &reading->cells[i];
 		Judged *judged = hash_search(table, &reading->keys[i], HASH_FIND, NULL);
 
+		CHECK_FOR_INTERRUPTS();
 		if (judged == NULL)
 			continue;
 		judged->shown += cell->shown;
@@ -142,32 +145,43 @@ propensities(SermHost *host, const SermPairSet *set, const Reading *reading, con
 	return result;
 }
 
-const float *
-serm_propensity_read(SermHost *host, const SermModelRow *row, const SermPairSet *set, Jsonb **examination)
+const SermClickLog *
+serm_propensity_read(SermHost *host, const SermModelRow *row)
 {
 	SermParam none = SERM_NULL(TEXTOID);
-	Reading reading = {.host = host};
-	SermPbmOptions options;
-	SermError error = {0};
-	SermPbm model;
 	char *log = serm_source_name(row->log, SERM_SOURCE_LOG, row->name);
+	SermClickLog *reading = serm_arena_alloc(&host->arena, sizeof(*reading));
+	SermError error = {0};
 
+	if (reading == NULL)
+		serm_check(SERM_ERR_MEMORY, &error);
+	*reading = (SermClickLog){.host = host};
 	serm_read_rows(psprintf("SELECT l.query::text COLLATE \"C\", l.doc_id::text COLLATE \"C\","
 	                        " least(l.\"position\", %d)::int4, least(pg_catalog.count(*), 2147483647)::int4,"
 	                        " least(pg_catalog.count(*) FILTER (WHERE l.clicked), 2147483647)::int4"
 	                        " FROM %s AS l WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL"
 	                        " AND l.\"position\" >= 1 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
 	                   POSITIONS, log),
-	    &none, 0, read_cell, &reading);
-	if (reading.count == 0)
+	    &none, 0, read_cell, reading);
+	if (reading->count == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("the search log of model \"%s\" is empty: it tells no propensities", row->name),
 		    errhint("Leave the option \"propensity\" out."));
+	return reading;
+}
+
+const float *
+serm_propensity_fit(SermHost *host, const SermClickLog *reading, const SermPairSet *set, Jsonb **examination)
+{
+	SermPbmOptions options;
+	SermError error = {0};
+	SermPbm model;
+
 	serm_pbm_defaults(&options);
 	serm_host_check(host,
-	    serm_pbm_fit(reading.cells, reading.count, reading.pairs, &options, &host->arena,
+	    serm_pbm_fit(reading->cells, reading->count, reading->pairs, &options, &host->arena,
 	        serm_host_keep_going, host, &model, &error),
 	    &error);
 	*examination = describe(&model);
-	return propensities(host, set, &reading, &model);
+	return propensities(host, set, reading, &model);
 }

@@ -299,7 +299,7 @@ read_data(SermTraining *training)
 	if (training->cold)
 		serm_shown_read(host, row, training->settings.shown, &training->shown);
 	else if (training->settings.propensity)
-		training->propensity = serm_propensity_read(host, row, &training->train, &training->examination);
+		training->clicks = serm_propensity_read(host, row);
 }
 
 static void
@@ -337,6 +337,9 @@ compute(SermTraining *training)
 	SermTrainOptions options = serm_train_settings_core(&training->settings);
 
 	host.gemm = serm_blas_gemm(&training->gemm_name);
+	if (training->clicks != NULL)
+		training->propensity =
+		    serm_propensity_fit(&training->host, training->clicks, &training->train, &training->examination);
 	if (training->cold) {
 		SermColdSet set = cold_set(training);
 
