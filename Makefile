@@ -12,7 +12,7 @@ SOURCE_HEADERS = $(sort $(wildcard src/core/*/*.h src/pg/*.h src/pg/*/*.h))
 
 # The order is the order of dependence: tables before functions, functions before views and grants.
 SQL_SOURCES = $(addprefix sql/schema/,00-header.sql 10-types.sql 20-tables.sql 30-agent-wrapper.sql 40-dump.sql) \
-	$(addprefix sql/api/,10-model.sql 20-score.sql 30-metrics.sql 40-mine.sql 50-annotate.sql 60-train.sql \
+	$(addprefix sql/api/,10-model.sql 20-score.sql 30-metrics.sql 41-clicks.sql 40-mine.sql 42-drift.sql 50-annotate.sql 60-train.sql \
 	70-evolve.sql 80-views.sql 90-grants.sql)
 
 REGRESS = loop

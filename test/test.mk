@@ -4,7 +4,7 @@
 PACKAGES_BUILD = gcc make postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev libcjson-dev libutf8proc-dev
 PACKAGES_TEST = $(PACKAGES_BUILD) postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl libipc-run-perl \
 	libio-pty-perl libopenblas0-serial postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev python3 perl procps
-PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy
+PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy python3-xgboost
 
 PG_BINDIR = $(shell $(PG_CONFIG) --bindir)
 CLUSTER = PG_BINDIR=$(PG_BINDIR) test/cluster.sh
@@ -51,10 +51,19 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE $< build/double.a $(UNIT_LIBS) -o $@
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
-unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(wildcard test/unit/test_gradient.c))
+DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c
+unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 	prove -e '' $^
 unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
+
+# The encoder against the reference model of DATA: logits, norms of layers, losses and gradient norms.
+.PHONY: check-encoder
+check-encoder: build/unit/test_encoder_golden build/unit-asan/test_encoder_golden
+	@from=$(or $(DATA),../shared/data)/cross_encoder/tiny; \
+	test -d $$from || { echo "skipped: $$from is not there"; exit 0; }; \
+	test/data/encoder_golden.py $$from > build/encoder_golden.txt && \
+	SERM_ENCODER_GOLDEN=build/encoder_golden.txt prove -v -e '' $^
 
 # Long fuzzing is not part of `make test`: make fuzz FUZZ=reply SECS=600
 FUZZ ?= text
@@ -64,7 +73,8 @@ fuzz:
 	@mkdir -p build/fuzz/corpus-$(FUZZ)
 	@if [ $(FUZZ) = reply ]; then python3 test/fuzz/seed-reply.py test/mock/replies.tsv build/fuzz/corpus-reply; fi
 	clang-14 $(UNIT_CFLAGS) $(SANITIZE) -fsanitize=fuzzer test/fuzz/fuzz_$(FUZZ).c $(CORE_SOURCES) $(UNIT_LIBS) -o build/fuzz/$(FUZZ)
-	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ)
+	cd build/fuzz && ./$(FUZZ) -max_total_time=$(SECS) -max_len=65536 -timeout=2 corpus-$(FUZZ) \
+		$(addprefix ../../,$(wildcard test/fuzz/corpus/$(FUZZ)))
 
 # --- inside a private cluster
 regress: ; $(CLUSTER) $(MAKE) -s --no-print-directory regress-here
@@ -106,18 +116,40 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed bench-annotate
+bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-mine bench-cross
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
-bench-quality-here: install-here
+bench-quality-here: install-here build/bench_features
 	$(CLUSTER) test/bench/quality.sh $(or $(DATA),../shared/data)
 
 bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
 bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
+# What labels of real judges are worth, and what is learned from them.
+.PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here
+bench-judges bench-evolve: deps-bench
+	@$(MAKE) --no-print-directory $@-here
+bench-judges-here bench-evolve-here: bench-%-here: install-here
+	$(CLUSTER) test/bench/$*.sh $(or $(DATA),../shared/data)
+
 build/bench_%: test/bench/%.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+
+# The encoder beside PyTorch and ONNX Runtime on one thread; a peer that is absent is skipped.
+.PHONY: bench-cross
+bench-cross: build/bench_encoder
+	@mkdir -p build/bench/cross
+	@test -d build/bench/cross/node_modules/onnxruntime-node || ! command -v npm > /dev/null || \
+		npm install --prefix build/bench/cross --ignore-scripts --no-audit --no-fund --loglevel=error onnxruntime-node || true
+	@python3 test/bench/cross.py build/bench_encoder build/bench/cross $(or $(DATA),../shared/data)
+
+# Click models and mining: MINE_ROWS is the size of the log that is made for it.
+.PHONY: bench-mine bench-mine-here
+bench-mine: deps-bench
+	@$(MAKE) --no-print-directory bench-mine-here
+bench-mine-here: install-here
+	MINE_ROWS=$(or $(MINE_ROWS),10000000) $(CLUSTER) test/bench/mine.sh $(or $(DATA),../shared/data)
 
 bench-annotate: deps-test
 	@$(MAKE) --no-print-directory bench-annotate-here
@@ -125,11 +157,25 @@ bench-annotate-here: install-here build/bench_endpoint
 	$(CLUSTER) test/bench/annotate.py build/bench_endpoint
 
 # The question of quality without a server, for work on the trainer: seconds of CPU instead of a cluster.
-build/quality_core: test/bench/quality_core.c build/core.a
-	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+build/quality_core: test/bench/quality_core.c test/bench/set.h build/core.a
+	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
+# The lexical features of a set's pairs, for other learners.
+build/bench_features: test/bench/features.c test/bench/set.h build/core.a
+	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
 bench-core: build/quality_core
 	@for set in crowdflower_srr homedepot epqa; do \
 		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
 		test -d $$from || { echo "$$set: skipped, $$from is not there"; continue; }; mkdir -p $$to; \
 		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; \
 		build/quality_core $${set%_srr} $$to quiet $(OPTIONS) || exit 1; done
+
+# What continued training forgets, and merging; the same sets.
+.PHONY: bench-forgetting
+build/forgetting: test/bench/forgetting.c build/core.a
+	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+bench-forgetting: build/forgetting
+	@for set in crowdflower_srr homedepot epqa; do \
+		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
+		test -d $$from || { echo "bench-forgetting: skipped, $$from is not there"; exit 0; }; mkdir -p $$to; \
+		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; done; \
+	build/forgetting homedepot=build/bench/homedepot crowdflower=build/bench/crowdflower_srr epqa=build/bench/epqa $(OPTIONS)

@@ -11,6 +11,16 @@ CREATE OR REPLACE FUNCTION serm.alter_model(name text, options jsonb DEFAULT '{}
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_alter_model';
 COMMENT ON FUNCTION serm.alter_model(text, jsonb, regclass, regclass) IS 'change options, log or documents of a model; what is not given stays; returns its options';
 
+CREATE OR REPLACE FUNCTION serm.import_model(name text, directory text, options jsonb DEFAULT '{}', grades text[] DEFAULT NULL,
+	log regclass DEFAULT NULL, documents regclass DEFAULT NULL)
+RETURNS integer VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_import_directory';
+COMMENT ON FUNCTION serm.import_model(text, text, jsonb, text[], regclass, regclass) IS 'create a cross-encoder from a directory of the server in the form of Hugging Face, and return its version';
+
+CREATE OR REPLACE FUNCTION serm.import_model(name text, files text[], contents bytea[], options jsonb DEFAULT '{}',
+	grades text[] DEFAULT NULL, log regclass DEFAULT NULL, documents regclass DEFAULT NULL)
+RETURNS integer VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_import_files';
+COMMENT ON FUNCTION serm.import_model(text, text[], bytea[], jsonb, text[], regclass, regclass) IS 'the same from the names and the contents of the files';
+
 CREATE OR REPLACE FUNCTION serm.drop_model(name text)
 RETURNS void VOLATILE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_drop_model';
 COMMENT ON FUNCTION serm.drop_model(text) IS 'remove a model with its versions, weights, judgments, rounds and votes';

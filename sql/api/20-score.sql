@@ -75,3 +75,19 @@ COMMENT ON FUNCTION serm.score_batch(text, serm.doc) IS 'serm.score of encoded d
 CREATE OR REPLACE FUNCTION serm.score_batch(query text, doc serm.doc, model text)
 RETURNS real WINDOW STABLE PARALLEL SAFE COST 40 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_batch_doc';
 COMMENT ON FUNCTION serm.score_batch(text, serm.doc, text) IS 'serm.score of encoded documents by a model as a window function: the rows of a partition are scored together';
+
+CREATE OR REPLACE FUNCTION serm.explain(query text, doc text, OUT query_term text, OUT doc_term text, OUT field text, OUT contribution real)
+RETURNS SETOF record STABLE STRICT PARALLEL SAFE COST 2000 ROWS 10 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_explain';
+COMMENT ON FUNCTION serm.explain(text, text) IS 'the score by the default model taken apart: what each term of the query brings through each field, and in a row of NULLs the rest; contributions sum to the score';
+
+CREATE OR REPLACE FUNCTION serm.explain(query text, doc text, model text, OUT query_term text, OUT doc_term text, OUT field text, OUT contribution real)
+RETURNS SETOF record STABLE STRICT PARALLEL SAFE COST 2000 ROWS 10 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_explain';
+COMMENT ON FUNCTION serm.explain(text, text, text) IS 'the score taken apart: what each term of the query brings through each field, and in a row of NULLs the rest; contributions sum to the score';
+
+CREATE OR REPLACE FUNCTION serm.explain(query text, doc serm.doc, OUT query_term text, OUT doc_term text, OUT field text, OUT contribution real)
+RETURNS SETOF record STABLE STRICT PARALLEL SAFE COST 2000 ROWS 10 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_explain_doc';
+COMMENT ON FUNCTION serm.explain(text, serm.doc) IS 'the score of an encoded document by the default model taken apart: what each term of the query brings through each field, and in a row of NULLs the rest; contributions sum to the score';
+
+CREATE OR REPLACE FUNCTION serm.explain(query text, doc serm.doc, model text, OUT query_term text, OUT doc_term text, OUT field text, OUT contribution real)
+RETURNS SETOF record STABLE STRICT PARALLEL SAFE COST 2000 ROWS 10 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_explain_doc';
+COMMENT ON FUNCTION serm.explain(text, serm.doc, text) IS 'the score of an encoded document taken apart: what each term of the query brings through each field, and in a row of NULLs the rest; contributions sum to the score';

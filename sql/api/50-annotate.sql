@@ -11,6 +11,10 @@ CREATE OR REPLACE FUNCTION serm.remove_agent(model text, agent text) RETURNS voi
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_remove_agent';
 COMMENT ON FUNCTION serm.remove_agent(text, text) IS 'take an agent and its open tasks from a model; its votes stay';
 
+CREATE OR REPLACE FUNCTION serm.resume_agent(model text, agent text, min_reliability real DEFAULT -1) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_resume_agent';
+COMMENT ON FUNCTION serm.resume_agent(text, text, real) IS 'ask an agent again that was suspended, and suspend it from now on only below this reliability; -1 is never';
+
 -- --- annotating
 CREATE OR REPLACE PROCEDURE serm.annotate(model text DEFAULT NULL, wait boolean DEFAULT true, options jsonb DEFAULT '{}')
 	LANGUAGE c AS 'MODULE_PATHNAME', 'serm_annotate';
@@ -98,6 +102,8 @@ CREATE OR REPLACE VIEW serm.annotation_progress AS
 		  FROM serm.vote v JOIN serm.sample s ON s.id = v.sample GROUP BY s.model) v ON v.model = m.name;
 COMMENT ON VIEW serm.annotation_progress IS 'per model: samples by state, open tasks, votes, failed votes and tokens';
 
+-- The value of an answer is how far the grade that stands is expected to be off, squared: the variance of what the agents'
+-- judgment believes, or without one of their votes and one vote for every grade alike; times the pair's own priority.
 CREATE OR REPLACE VIEW serm.review_queue AS
 	SELECT s.id AS sample, s.model, s.round, s.query, s.doc_id, s.doc, s.state, s.priority,
 		(SELECT jsonb_object_agg(v.agent, v.answers)
@@ -106,10 +112,18 @@ CREATE OR REPLACE VIEW serm.review_queue AS
 		(SELECT string_agg(v.agent || ': ' || v.rationale, E'\n' ORDER BY v.agent)
 		  FROM (SELECT DISTINCT ON (agent) agent, rationale FROM serm.vote
 			 WHERE sample = s.id AND rationale IS NOT NULL ORDER BY agent, path) v) AS rationales,
-		s.reason
-	  FROM serm.sample s WHERE s.state IN ('disputed', 'failed')
-	 ORDER BY s.priority DESC, s.id;
-COMMENT ON VIEW serm.review_queue IS 'samples that the agents could not settle, most important first: serm.settle(sample, grade) closes one';
+		s.reason,
+		(1 + greatest(s.priority, 0)) * coalesce(believed.variance, voted.variance) AS value
+	  FROM serm.sample s JOIN serm.model m ON m.name = s.model
+	  LEFT JOIN LATERAL (SELECT sum(t.p * (t.y - 1) ^ 2) - sum(t.p * (t.y - 1)) ^ 2 AS variance
+		  FROM unnest((SELECT j.target FROM serm.judgment j WHERE j.model = s.model AND j.source = 'agents'
+				AND md5(j.query) = md5(s.query) AND md5(coalesce(j.doc_id, j.doc)) = md5(s.doc_id)
+			 ORDER BY j.id DESC LIMIT 1)) WITH ORDINALITY AS t(p, y)) believed ON true
+	  CROSS JOIN LATERAL (SELECT (count(v.grade) * coalesce(var_pop(v.grade), 0) + (cardinality(m.grades) ^ 2 - 1) / 12)
+			/ (count(v.grade) + 1) AS variance FROM serm.vote v WHERE v.sample = s.id) voted
+	 WHERE s.state IN ('disputed', 'failed') AND s.agents <> '{gold}'
+	 ORDER BY value DESC, s.id;
+COMMENT ON VIEW serm.review_queue IS 'samples that the agents could not settle, those first whose answer is worth most: serm.settle(sample, grade) closes one';
 
 CREATE OR REPLACE VIEW serm.stat_agent AS
 	WITH tally AS (
@@ -142,3 +156,43 @@ CREATE OR REPLACE VIEW serm.stat_agent AS
 	  LEFT JOIN share h ON h.model = s.model AND h.name = v.agent
 	 GROUP BY s.model, v.agent, h.active, b.abstentions;
 COMMENT ON VIEW serm.stat_agent IS 'per agent: votes, failed votes, samples without a grade of its own, tokens, mean latency, share of votes equal to the final grade and mean difference from it';
+
+-- --- how agents agree, with people and with each other
+
+-- What each agent says of each sample: the grade of most of its paths.
+CREATE OR REPLACE VIEW serm._label WITH (security_invoker = true) AS
+	SELECT s.model, v.sample, v.agent, v.prompt, v.at, v.grade, s.grade AS settled, s.agents AS segments,
+		(SELECT round(j.grade)::integer FROM serm.judgment j WHERE j.model = s.model AND j.source IN ('human', 'import')
+			AND md5(j.query) = md5(s.query) AND md5(coalesce(j.doc_id, j.doc)) = md5(s.doc_id)
+		 ORDER BY j.source = 'human' DESC, j.at DESC, j.id DESC LIMIT 1) AS gold
+	  FROM (SELECT w.sample, w.agent, min(w.prompt) AS prompt, min(w.at) AS at,
+			mode() WITHIN GROUP (ORDER BY w.grade)::integer AS grade
+		  FROM serm.vote w WHERE w.grade IS NOT NULL GROUP BY w.sample, w.agent) v
+	  JOIN serm.sample s ON s.id = v.sample;
+COMMENT ON VIEW serm._label IS 'what each agent says of each sample, what people say of it, and what became of it';
+
+CREATE OR REPLACE VIEW serm.agent_confusion WITH (security_invoker = true) AS
+	SELECT l.model, l.agent, l.prompt, l.gold, l.grade, count(*) AS pairs,
+		count(*)::double precision / sum(count(*)) OVER (PARTITION BY l.model, l.agent, l.prompt, l.gold)::double precision AS share
+	  FROM serm._label l WHERE l.gold IS NOT NULL GROUP BY l.model, l.agent, l.prompt, l.gold, l.grade;
+COMMENT ON VIEW serm.agent_confusion IS 'how often an agent says a grade where people say another: pairs, and their share of those that people gave the same grade';
+
+CREATE OR REPLACE VIEW serm.agent_agreement WITH (security_invoker = true) AS
+	WITH part AS (
+		SELECT l.*, NULL::text AS segment, NULL::date AS week FROM serm._label l
+		UNION ALL SELECT l.*, g.segment, NULL FROM serm._label l, unnest(l.segments) AS g(segment)
+		UNION ALL SELECT l.*, NULL, date_trunc('week', l.at)::date FROM serm._label l
+	)
+	SELECT p.model, p.agent, p.prompt, p.segment, p.week, count(*) AS labels, count(p.gold) AS gold,
+		serm.cohen_kappa(p.grade, p.gold, 'quadratic') AS gold_kappa,
+		serm.cohen_kappa(p.grade, round(p.settled)::integer, 'quadratic') FILTER (WHERE p.gold IS NULL) AS settled_kappa,
+		avg(p.grade - p.gold)::double precision AS gold_bias
+	  FROM part p GROUP BY p.model, p.agent, p.prompt, p.segment, p.week;
+COMMENT ON VIEW serm.agent_agreement IS 'quadratic kappa of an agent against people and against the settled grades: over all, per segment (the mining agent that chose the pair), and per week';
+
+CREATE OR REPLACE VIEW serm.agent_pairs WITH (security_invoker = true) AS
+	SELECT a.model, a.agent, b.agent AS other, count(*) AS pairs, serm.cohen_kappa(a.grade, b.grade, 'quadratic') AS kappa,
+		count(a.gold) AS gold, corr(a.grade - a.gold, b.grade - b.gold) AS error_correlation
+	  FROM serm._label a JOIN serm._label b ON b.sample = a.sample AND b.agent > a.agent
+	 GROUP BY a.model, a.agent, b.agent;
+COMMENT ON VIEW serm.agent_pairs IS 'two agents against each other: quadratic kappa, and the correlation of their errors on pairs that people graded: agreement is worth nothing where that is high';

@@ -4,6 +4,14 @@ CREATE OR REPLACE PROCEDURE serm.train(model text DEFAULT NULL, options jsonb DE
 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_train';
 COMMENT ON PROCEDURE serm.train(text, jsonb) IS 'train a new version on the judgments of the train split; the first one is promoted, later ones wait as candidates';
 
+CREATE OR REPLACE PROCEDURE serm.pretrain(model text DEFAULT NULL, options jsonb DEFAULT '{}')
+LANGUAGE c AS 'MODULE_PATHNAME', 'serm_pretrain_model';
+COMMENT ON PROCEDURE serm.pretrain(text, jsonb) IS 'make a version without judgments, from the documents and the search log alone: generation 0';
+
+CREATE OR REPLACE PROCEDURE serm.merge_versions(model text, versions integer[], weights real[] DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'serm_merge_versions';
+COMMENT ON PROCEDURE serm.merge_versions(text, integer[], real[]) IS 'make a candidate version out of versions that continue a common one, by their weighted parameter deltas; without weights their mean';
+
 CREATE OR REPLACE FUNCTION serm.evaluate(model text DEFAULT NULL, version integer DEFAULT NULL, split text DEFAULT 'test')
 RETURNS TABLE (metric text, value float8, low float8, high float8, n bigint)
 STABLE PARALLEL RESTRICTED COST 10000 ROWS 14 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_evaluate_version';

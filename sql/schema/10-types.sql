@@ -8,6 +8,15 @@ CREATE TYPE serm.prediction AS (
 );
 COMMENT ON TYPE serm.prediction IS 'what a model says of a pair: expected grade, most fitting grade name, probabilities of the grades, entropy in nats, largest difference between heads, version';
 
+CREATE TYPE serm.shift AS (
+	statistic float8,
+	effect float8,
+	p_value float8,
+	reference_units integer,
+	recent_units integer
+);
+COMMENT ON TYPE serm.shift IS 'a change between two parts of a stream: the statistic, what it exceeds shuffled streams by, its p-value by permutation, and the units compared';
+
 CREATE TYPE serm.doc;
 
 CREATE FUNCTION serm._doc_in(cstring) RETURNS serm.doc

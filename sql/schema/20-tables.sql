@@ -120,11 +120,33 @@ CREATE TABLE serm.agent (
 	judge text,
 	weight real NOT NULL DEFAULT 1 CHECK (weight > 0 AND weight <= 1000),
 	active boolean NOT NULL DEFAULT true,
+	suspended timestamptz,
+	reason text,
 	options jsonb NOT NULL DEFAULT '{}',
 	PRIMARY KEY (model, name),
 	CHECK ((server IS NULL) <> (judge IS NULL))
 );
-COMMENT ON TABLE serm.agent IS 'annotators of a model: a foreign server of wrapper serm_agent, or an SQL function (its signature as text)';
+COMMENT ON TABLE serm.agent IS 'annotators of a model: a foreign server of wrapper serm_agent, or an SQL function (its signature as text); a suspended one is not active, for the reason given';
+
+CREATE TABLE serm.reliability (
+	model text NOT NULL,
+	agent text NOT NULL,
+	prompt integer NOT NULL,
+	labels bigint NOT NULL,
+	gold bigint NOT NULL,
+	agreement real,
+	gold_kappa real,
+	reliability real NOT NULL,
+	copies integer NOT NULL,
+	weight real NOT NULL,
+	level real NOT NULL,
+	cuts real[] NOT NULL,
+	confusion real[] NOT NULL,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, agent, prompt),
+	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
+);
+COMMENT ON TABLE serm.reliability IS 'how good an agent is under a version of its prompt, as last worked out: kappa against people and other agents, its share of the say, its level, cut points and confusion matrix';
 
 CREATE TABLE serm.prompt (
 	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
@@ -146,6 +168,7 @@ CREATE TABLE serm.task (
 	lease_until timestamptz,
 	not_before timestamptz NOT NULL DEFAULT now(),
 	last_error text,
+	extra boolean NOT NULL DEFAULT false,
 	-- What the request that is on its way may cost at most; settled when its end is known.
 	reserved numeric,
 	-- A worker runs as this role: nobody may ask in the name of one whose rights they do not have.
@@ -170,6 +193,7 @@ CREATE TABLE serm.vote (
 	latency_ms integer,
 	prompt integer NOT NULL DEFAULT 0,
 	reply bytea,
+	extra boolean NOT NULL DEFAULT false,
 	-- What was asked, as a hash: the same question of the same agent is answered from here.
 	key bytea,
 	cached boolean NOT NULL DEFAULT false,
@@ -179,6 +203,63 @@ CREATE TABLE serm.vote (
 );
 CREATE INDEX vote_key ON serm.vote (key, at) WHERE grade IS NOT NULL;
 COMMENT ON TABLE serm.vote IS 'the answer of one reasoning path of one agent; a failure is a NULL grade with an error';
+
+CREATE TABLE serm.mined (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	since timestamptz NOT NULL,
+	until timestamptz NOT NULL CHECK (until > since),
+	events bigint NOT NULL,
+	samples bigint NOT NULL,
+	late bigint NOT NULL DEFAULT 0,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, until)
+);
+COMMENT ON TABLE serm.mined IS 'windows of the search log that serm.mine_next has mined: the impressions they held, the samples they gave, and the impressions that came late';
+
+CREATE TABLE serm.click_model (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	kind text NOT NULL,
+	since timestamptz,
+	until timestamptz,
+	impressions bigint NOT NULL,
+	clicks bigint NOT NULL,
+	pages bigint,
+	pairs bigint NOT NULL,
+	log_likelihood double precision NOT NULL,
+	iterations integer NOT NULL,
+	converged boolean NOT NULL,
+	attractiveness double precision NOT NULL,
+	satisfaction double precision,
+	continuation double precision,
+	calibration_at double precision[],
+	calibration_grade double precision[],
+	calibration_pairs integer NOT NULL DEFAULT 0,
+	options jsonb NOT NULL DEFAULT '{}',
+	cost jsonb NOT NULL DEFAULT '{}',
+	fitted timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, kind),
+	CHECK (cardinality(calibration_at) = cardinality(calibration_grade))
+);
+COMMENT ON TABLE serm.click_model IS 'a click model fitted to the search log of a model: window, counts, log-likelihood per impression in nats, priors, and the curve from relevance to grade';
+
+CREATE TABLE serm.click_param (
+	model text NOT NULL,
+	kind text NOT NULL,
+	query text,
+	doc_id text,
+	"position" integer,
+	previous integer,
+	attractiveness double precision,
+	satisfaction double precision,
+	examination double precision,
+	ips double precision,
+	impressions bigint NOT NULL,
+	clicks bigint NOT NULL,
+	FOREIGN KEY (model, kind) REFERENCES serm.click_model ON DELETE CASCADE,
+	CHECK ((query IS NULL) = (doc_id IS NULL) AND (query IS NULL) = ("position" IS NOT NULL))
+);
+CREATE INDEX click_param_model ON serm.click_param (model, kind);
+COMMENT ON TABLE serm.click_param IS 'parameters of a fitted click model: of a pair (query, doc_id), of a position, or of a position below a click at position previous';
 
 CREATE TABLE serm._server (
 	server name PRIMARY KEY,

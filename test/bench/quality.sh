@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 
 root=${1:?usage: test/bench/quality.sh DATA_ROOT [SET...]}
 shift
-[ $# -gt 0 ] || set -- crowdflower_srr homedepot epqa
+[ $# -gt 0 ] || set -- crowdflower_srr homedepot epqa trec_dl2019 cranfield
 
 present=()
 for name in "$@"; do
@@ -27,6 +27,7 @@ createdb -T template0 quality
 PGDATABASE=quality psql -X -q -c 'CREATE EXTENSION serm'
 status=0
 PGDATABASE=quality /usr/bin/python3 test/bench/quality.py "$(realpath "$root")" "${present[@]}" || status=$?
+PGDATABASE=quality /usr/bin/python3 test/bench/cold.py "$(realpath "$root")" || status=$?
 
 if [ -r "$root/crowdflower_srr/docs.tsv.gz" ]; then
 	printf '\nThe loop on crowdflower_srr: clicks simulated from its grades, two noisy judges and one over HTTP\n'

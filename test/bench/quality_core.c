@@ -10,8 +10,10 @@
  * SET is crowdflower, homedepot, epqa, dl2019 or cranfield and says how its
  * grades become 0..3; DIRECTORY holds docs.tsv, queries.tsv and qrels.tsv.
  * Options: seed, epochs, pretrain, heads, batch, rate, dropout, pairwise,
- * guard, repeats (other seeds of the model, same folds), quiet; loss (a text
+ * guard, mix (the guard afterwards: the ranking is by f / sd(f) + mix * s0 /
+ * sd(s0)), repeats (other seeds of the model, same folds), quiet; loss (a text
  * as in doc/losses.md), class, rank, calibrate (1: on), curriculum, margin.
+ * noise is the share of the training grades that become another grade, drawn evenly.
  * dump=FILE keeps the measures of each query; against=FILE compares with such
  * a file of another run over the same folds, paired by query.
  */
@@ -21,18 +23,16 @@
 #include <string.h>
 #include <time.h>
 
-#include "core/base/rng.h"
 #include "core/model/features.h"
+#include "core/model/interaction.h"
 #include "core/stats/agreement.h"
 #include "core/stats/calibration.h"
 #include "core/stats/metrics.h"
 #include "core/stats/significance.h"
 #include "core/train/train.h"
+#include "test/bench/set.h"
 
-#define GRADES 4
-#define FOLDS_MAX 5
 #define CUTOFFS 3
-#define SYSTEMS 3 /* model, BM25, random */
 #define MEASURES (2 * CUTOFFS + 1)
 #define CALIBRATION_BINS 10
 
@@ -44,223 +44,12 @@ typedef struct Options {
 	SermTrainOptions train;
 	uint64_t split_seed;
 	uint32_t repeats;
+	double mix;
+	double noise;
 	bool quiet;
 	const char *dump;
 	const char *against;
 } Options;
-
-typedef struct Pair {
-	uint32_t query;
-	uint32_t doc;
-	uint32_t grade;
-	float score[SYSTEMS];
-	float probability[GRADES];
-	uint32_t argmax, cut;
-} Pair;
-
-typedef struct Set {
-	SermText *docs, *queries;
-	char **doc_ids, **query_ids;
-	size_t doc_count, query_count;
-	Pair *pairs; /* by query */
-	size_t pair_count;
-	size_t *query_start; /* [query_count + 1] in pairs */
-	uint32_t *fold;      /* [query_count] */
-	uint32_t folds, folds_run;
-} Set;
-
-static void
-die(const char *what, const char *detail)
-{
-	fprintf(stderr, "quality_core: %s: %s\n", what, detail);
-	exit(EXIT_FAILURE);
-}
-
-static void
-require(SermStatus status, const SermError *error)
-{
-	if (status != SERM_OK)
-		die("core", error->message);
-}
-
-static double
-now(void *context)
-{
-	struct timespec time;
-
-	(void) context;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-	return (double) time.tv_sec + 1e-9 * (double) time.tv_nsec;
-}
-
-static bool
-go_on(void *context)
-{
-	(void) context;
-	return true;
-}
-
-/* The whole file; lines and fields are cut in place. */
-static char *
-read_file(const char *directory, const char *name, size_t *line_count)
-{
-	char path[4096];
-	FILE *file;
-	long size;
-	char *text;
-
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	file = fopen(path, "rb");
-	if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (size = ftell(file)) < 0)
-		die("cannot read", path);
-	rewind(file);
-	text = malloc((size_t) size + 1);
-	if (text == NULL || fread(text, 1, (size_t) size, file) != (size_t) size)
-		die("cannot read", path);
-	fclose(file);
-	text[size] = '\0';
-	*line_count = 0;
-	for (long i = 0; i < size; i++)
-		*line_count += text[i] == '\n';
-	return text;
-}
-
-/* Cut the next line into at most three fields; NULL at the end. */
-static char *
-next_line(char **rest, char *fields[3])
-{
-	char *line = *rest, *end = strchr(line, '\n');
-
-	if (end == NULL)
-		return NULL;
-	*end = '\0';
-	*rest = end + 1;
-	fields[0] = line;
-	for (int i = 1; i < 3; i++) {
-		fields[i] = strchr(fields[i - 1], '\t');
-		if (fields[i] == NULL)
-			fields[i] = end;
-		else
-			*fields[i]++ = '\0';
-	}
-	return line;
-}
-
-typedef struct IdSlot {
-	const char *id;
-	uint32_t index;
-} IdSlot;
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	return strcmp(((const IdSlot *) a)->id, ((const IdSlot *) b)->id);
-}
-
-static IdSlot *
-index_ids(char **ids, size_t count)
-{
-	IdSlot *slots = malloc(count * sizeof(*slots));
-
-	for (size_t i = 0; i < count; i++)
-		slots[i] = (IdSlot){ids[i], (uint32_t) i};
-	qsort(slots, count, sizeof(*slots), compare_ids);
-	return slots;
-}
-
-static uint32_t
-find_id(const IdSlot *slots, size_t count, const char *id)
-{
-	IdSlot key = {id, 0};
-	const IdSlot *found = bsearch(&key, slots, count, sizeof(*slots), compare_ids);
-
-	if (found == NULL)
-		die("unknown id", id);
-	return found->index;
-}
-
-/* How a set's own grades become 0..3. */
-static uint32_t
-map_grade(const char *set, double grade)
-{
-	if (strcmp(set, "crowdflower") == 0)
-		return (uint32_t) (grade - 1 + 0.5);
-	if (strcmp(set, "homedepot") == 0)
-		return grade < 1.5 ? 0 : grade < 2.17 ? 1 : grade < 2.84 ? 2 : 3;
-	if (strcmp(set, "cranfield") == 0)
-		return grade < 3 ? 1 : grade < 4 ? 2 : 3;
-	return (uint32_t) (grade + 0.5);
-}
-
-static int
-compare_pairs(const void *a, const void *b)
-{
-	const Pair *x = a, *y = b;
-
-	if (x->query != y->query)
-		return x->query < y->query ? -1 : 1;
-	return x->doc < y->doc ? -1 : x->doc > y->doc;
-}
-
-static void
-load_set(const char *name, const char *directory, Set *set)
-{
-	size_t lines;
-	char *docs = read_file(directory, "docs.tsv", &set->doc_count), *fields[3];
-	char *queries = read_file(directory, "queries.tsv", &set->query_count), *qrels;
-	IdSlot *doc_index, *query_index;
-
-	set->docs = calloc(set->doc_count, sizeof(*set->docs));
-	set->doc_ids = calloc(set->doc_count, sizeof(*set->doc_ids));
-	set->queries = calloc(set->query_count, sizeof(*set->queries));
-	set->query_ids = calloc(set->query_count, sizeof(*set->query_ids));
-	set->query_start = calloc(set->query_count + 1, sizeof(*set->query_start));
-	for (size_t i = 0; next_line(&docs, fields) != NULL; i++) {
-		/* The tab between title and text becomes the line feed that serm splits at. */
-		fields[2][-1] = '\n';
-		set->doc_ids[i] = fields[0];
-		set->docs[i] = (SermText){fields[1], strlen(fields[1])};
-	}
-	for (size_t i = 0; next_line(&queries, fields) != NULL; i++) {
-		set->query_ids[i] = fields[0];
-		set->queries[i] = (SermText){fields[1], strlen(fields[1])};
-	}
-	doc_index = index_ids(set->doc_ids, set->doc_count);
-	query_index = index_ids(set->query_ids, set->query_count);
-	qrels = read_file(directory, "qrels.tsv", &lines);
-	set->pairs = calloc(lines, sizeof(*set->pairs));
-	while (next_line(&qrels, fields) != NULL)
-		set->pairs[set->pair_count++] = (Pair){.query = find_id(query_index, set->query_count, fields[0]),
-		    .doc = find_id(doc_index, set->doc_count, fields[1]),
-		    .grade = map_grade(name, atof(fields[2]))};
-	qsort(set->pairs, set->pair_count, sizeof(*set->pairs), compare_pairs);
-	for (size_t i = 0; i < set->pair_count; i++)
-		set->query_start[set->pairs[i].query + 1] = i + 1;
-	for (size_t q = 1; q <= set->query_count; q++)
-		if (set->query_start[q] == 0)
-			set->query_start[q] = set->query_start[q - 1];
-	free(doc_index);
-	free(query_index);
-}
-
-/* Five folds; homedepot is large enough for one test quarter. */
-static void
-split(const char *name, uint64_t seed, Set *set)
-{
-	uint32_t *order = calloc(set->query_count, sizeof(*order));
-	SermRng rng;
-
-	set->folds = strcmp(name, "homedepot") == 0 ? 4 : FOLDS_MAX;
-	set->folds_run = strcmp(name, "homedepot") == 0 ? 1 : FOLDS_MAX;
-	set->fold = calloc(set->query_count, sizeof(*set->fold));
-	for (size_t i = 0; i < set->query_count; i++)
-		order[i] = (uint32_t) i;
-	serm_rng_seed(&rng, seed);
-	serm_rng_shuffle(&rng, order, set->query_count);
-	for (size_t i = 0; i < set->query_count; i++)
-		set->fold[order[i]] = (uint32_t) (i % set->folds);
-	free(order);
-}
 
 static void
 score_baselines(Set *set, uint64_t seed)
@@ -305,6 +94,117 @@ show_progress(void *context, const SermTrainProgress *progress)
 		    progress->loss, progress->per_second, now(NULL) - *start);
 }
 
+static const void *
+tensor_data(const SermTensorSet *tensors, const char *name, size_t *count)
+{
+	const SermTensor *tensor = serm_tensor_find(tensors, name);
+
+	if (tensor == NULL)
+		die("no tensor", name);
+	if (count != NULL)
+		*count = tensor->shape[0];
+	return tensor->data;
+}
+
+/* s0 of every pair, by the constants of a model. */
+static float *
+guard_scores(const Set *set, const SermTensorSet *tensors, SermArena *arena)
+{
+	float *s0 = calloc(set->pair_count, sizeof(*s0));
+	const double *counts = tensor_data(tensors, SERM_TENSOR_STATISTICS, NULL);
+	size_t words, trigrams;
+	SermStatistics statistics = {counts[0], counts[1], counts[2], counts[3], 0,
+	    tensor_data(tensors, SERM_TENSOR_VOCABULARY_ID, &words),
+	    tensor_data(tensors, SERM_TENSOR_VOCABULARY_DF, NULL), 0,
+	    tensor_data(tensors, SERM_TENSOR_TRIGRAM_ID, &trigrams),
+	    tensor_data(tensors, SERM_TENSOR_TRIGRAM_DF, NULL)};
+	SermEmbedding embedding = {tensor_data(tensors, SERM_TENSOR_EMBEDDING_ROWS, NULL),
+	    tensor_data(tensors, SERM_TENSOR_EMBEDDING_SCALE, NULL), serm_word_cache_create(arena)};
+	SermGuard guard;
+	SermError error;
+
+	statistics.word_count = (uint32_t) words;
+	statistics.trigram_count = (uint32_t) trigrams;
+	memcpy(&guard, tensor_data(tensors, SERM_TENSOR_GUARD, NULL), sizeof(guard));
+	for (size_t q = 0; q < set->query_count; q++) {
+		SermArenaMark mark = serm_arena_mark(arena);
+		SermParsedQuery *query;
+
+		require(serm_features_parse_query(&statistics, &embedding, set->queries[q], arena, &query, &error),
+		    &error);
+		for (size_t i = set->query_start[q]; i < set->query_start[q + 1]; i++) {
+			SermFeatures features;
+
+			require(serm_features_compute(&statistics, &embedding, query, set->docs[set->pairs[i].doc], arena,
+			            &features, &error),
+			    &error);
+			s0[i] = serm_interaction_s0(&guard, &features);
+		}
+		serm_arena_rewind(arena, mark);
+	}
+	return s0;
+}
+
+/* Mean square deviation over the pairs whose query is not in `fold`. */
+static double
+deviation(const Set *set, uint32_t fold, const float *value)
+{
+	double n = 0, sum = 0, square = 0;
+
+	for (size_t i = 0; i < set->pair_count; i++)
+		if (set->fold[set->pairs[i].query] != fold) {
+			n++;
+			sum += value[i];
+			square += (double) value[i] * value[i];
+		}
+	return sqrt(square / n - sum / n * sum / n);
+}
+
+/* What is ranked by becomes f / sd(f) + mix * s0 / sd(s0), the deviations being those of the training pairs.
+ */
+static void
+mix_guard(Set *set, uint32_t fold, const Options *options, const SermModel *model,
+    const SermTensorSet *tensors, SermArena *arena)
+{
+	float *f = calloc(set->pair_count, sizeof(*f)), *s0 = guard_scores(set, tensors, arena);
+	double own, other;
+	SermError error;
+
+	for (size_t q = 0; q < set->query_count; q++) {
+		SermArenaMark mark = serm_arena_mark(arena);
+		SermQuery *query;
+
+		require(serm_model_parse_query(model, set->queries[q], arena, &query, &error), &error);
+		for (size_t i = set->query_start[q]; i < set->query_start[q + 1]; i++) {
+			SermPrediction prediction;
+
+			require(
+			    serm_model_predict(model, query, set->docs[set->pairs[i].doc], arena, &prediction, &error),
+			    &error);
+			f[i] = prediction.score;
+		}
+		serm_arena_rewind(arena, mark);
+	}
+	own = deviation(set, fold, f);
+	other = deviation(set, fold, s0);
+	for (size_t i = 0; i < set->pair_count; i++)
+		if (set->fold[set->pairs[i].query] == fold)
+			set->pairs[i].score[0] +=
+			    (float) ((f[i] / own + options->mix * s0[i] / other) / options->repeats) -
+			    f[i] / (float) options->repeats;
+	free(f);
+	free(s0);
+}
+
+/* With probability `share` another of the grades. */
+static uint32_t
+planted_grade(uint32_t grade, double share, SermRng *rng)
+{
+	if (share > 0 && serm_rng_uniform(rng) < share)
+		grade = (grade + 1 + (uint32_t) serm_rng_below(rng, GRADES - 1)) % GRADES;
+	return grade;
+}
+
 static void
 run_fold(Set *set, uint32_t fold, const Options *options)
 {
@@ -318,8 +218,10 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 	SermArena arena;
 	SermModel *model;
 	SermError error;
+	SermRng noise;
 	size_t scored = 0;
 
+	serm_rng_seed(&noise, options->split_seed + fold);
 	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 4 << 30);
 	for (size_t i = 0; i < set->pair_count; i++)
 		if (set->fold[set->pairs[i].query] != fold) {
@@ -327,7 +229,7 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 
 			example->query = set->pairs[i].query;
 			example->doc = set->docs[set->pairs[i].doc];
-			example->target[set->pairs[i].grade] = 1;
+			example->target[planted_grade(set->pairs[i].grade, options->noise, &noise)] = 1;
 			example->weight = 1;
 		}
 	require(
@@ -355,6 +257,8 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 		}
 		serm_arena_rewind(&arena, mark);
 	}
+	if (options->mix > 0)
+		mix_guard(set, fold, options, model, &tensors, &arena);
 	if (options->train.calibrate)
 		printf("fold %u: temperature %.3f, gain %+.4f nats\n", fold, report.temperature,
 		    report.temperature_gain);
@@ -602,7 +506,8 @@ parse_option(const char *argument, Options *options)
 	    {"pretrain", NULL, &options->train.pretrain_epochs}, {"heads", NULL, &options->train.heads},
 	    {"batch", NULL, &options->train.batch}, {"rate", &options->train.learning_rate, NULL},
 	    {"dropout", &options->train.dropout, NULL}, {"pairwise", &options->train.pairwise, NULL},
-	    {"guard", &options->train.guard, NULL}, {"repeats", NULL, &options->repeats},
+	    {"guard", &options->train.guard, NULL}, {"mix", &options->mix, NULL},
+	    {"noise", &options->noise, NULL}, {"repeats", NULL, &options->repeats},
 	    {"curriculum", NULL, &options->train.curriculum}, {"margin", &options->train.margin_cap, NULL}};
 
 	if (parse_training_option(argument, equals, length, value, options))

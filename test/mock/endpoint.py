@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """A judge for tests: an OpenAI-compatible chat completion endpoint with every bad habit.
 
-    endpoint.py [--port N] [--port-file FILE] [--noise SHARE]
+    endpoint.py [--port N] [--port-file FILE] [--noise SHARE] [--replay FILE]
 
 Prints its port, and writes it to FILE. The first segment of the path chooses the
 habit: /v1/chat/completions is a well-behaved judge, /slow/v1/chat/completions a slow one.
 The grade comes from the words that query and document share, shifted by one for a
 share of the requests that depends on their seed only. GET /stats tells how many
 requests each habit received, GET /seen/TEXT whether TEXT was in any of them.
+
+With --replay the table of FILE (judge, pair, grade; tab-separated) answers at /replay/JUDGE/v1/chat/completions with what that
+judge once said of the pair; pair_key() makes the second column.
 """
 import argparse
 import hashlib
@@ -27,14 +30,27 @@ counts = {}
 state = {"in_flight": 0, "in_flight_max": 0, "seen": []}
 
 
+replay = {}
+
+
 def words(text):
     return set(re.findall(r"\w+", text.lower()))
 
 
+def pair_key(query, document):
+    """Of what a judge sees of a pair: letters and digits, since prompts are cleaned, and the first, since they are cut."""
+    seen = [re.sub("[^0-9a-z]+", "", text.lower())[:1000] for text in (query, document)]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
+
+
+def fields_of(request):
+    """The fenced texts of the user message by name."""
+    return {name: text for _, name, text in FENCE.findall(request["messages"][-1]["content"])}
+
+
 def judge(request, noise):
     """(grade, rationale) from the fenced texts of the user message."""
-    user = request["messages"][-1]["content"]
-    fields = {name: text for _, name, text in FENCE.findall(user)}
+    fields = fields_of(request)
     match = re.search(r"integer from 0 to (\d+)", request["messages"][0]["content"])
     top = int(match.group(1)) if match else 3
     query, document = words(fields.get("query", "")), words(fields.get("document", ""))
@@ -120,6 +136,15 @@ class Judge(BaseHTTPRequestHandler):
 
     def habit_v1(self, request, number):
         self.grade(request)
+
+    def habit_replay(self, request, number):
+        fields = fields_of(request)
+        key = pair_key(fields.get("query", ""), fields.get("document", ""))
+        grade = replay.get((self.path.strip("/").split("/")[1], key))
+        if grade is None:
+            self.answer(400, {"error": "nobody was asked about this pair"})
+        else:
+            self.content(request, '{"grade": %s}' % grade)
 
     def habit_billed(self, request, number):
         """Tells /stats what it has charged."""
@@ -306,7 +331,13 @@ def main():
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--port-file")
     parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--replay")
     arguments = parser.parse_args()
+    if arguments.replay:
+        with open(arguments.replay) as file:
+            for line in file:
+                judge_name, key, grade = line.rstrip("\n").split("\t")
+                replay[judge_name, key] = grade
     Judge.noise = arguments.noise
     server = Server(("127.0.0.1", arguments.port), Judge)
     port = server.server_address[1]

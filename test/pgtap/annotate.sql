@@ -69,7 +69,7 @@ SELECT lives_ok($$CREATE USER MAPPING FOR CURRENT_USER SERVER tap_a OPTIONS (api
 RESET ROLE;
 
 -- --- agents
-SELECT serm.create_model('tap');
+SELECT serm.create_model('tap', options => '{"rule": "unanimous", "gold_rate": 0}');
 CREATE FUNCTION judge_int(query text, doc text) RETURNS integer LANGUAGE sql IMMUTABLE AS
 	$$SELECT CASE WHEN doc LIKE '%' || query || '%' THEN 3 ELSE 0 END$$;
 CREATE FUNCTION judge_row(query text, doc text, OUT rationale text, OUT grade bigint) LANGUAGE sql STABLE AS
@@ -171,7 +171,7 @@ CREATE FUNCTION judge_high(query text, doc text) RETURNS integer LANGUAGE sql AS
 CREATE FUNCTION judge_null(query text, doc text) RETURNS integer LANGUAGE sql AS 'SELECT NULL::integer';
 CREATE FUNCTION judge_none(query text, doc text) RETURNS SETOF integer LANGUAGE sql AS 'SELECT 1 WHERE false';
 CREATE FUNCTION judge_many(query text, doc text) RETURNS SETOF integer LANGUAGE sql AS 'SELECT 1 UNION ALL SELECT 2';
-SELECT serm.create_model('tap_failing');
+SELECT serm.create_model('tap_failing', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_failing', p::regprocedure)
   FROM unnest('{judge_high,judge_null,judge_none,judge_many,judge_record,judge_table}'::text[]) AS n, LATERAL (SELECT n || '(text,text)') AS v (p);
 SELECT serm.add_agent('tap_failing', 'judge_error(text,text)'::regprocedure, '{"paths": 2, "name": "broken"}');
@@ -187,7 +187,7 @@ SELECT is((SELECT state FROM serm.sample WHERE model = 'tap_failing'), 'disputed
 SELECT results_eq($$SELECT errors, abstentions, agreement FROM serm.stat_agent WHERE agent = 'broken'$$,
 	$$VALUES (2::bigint, 1::bigint, NULL::double precision)$$, 'failures are counted');
 
-SELECT serm.create_model('tap_all_fail');
+SELECT serm.create_model('tap_all_fail', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_all_fail', 'judge_error(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_all_fail', 'q', '1', 'document one');
 CALL serm.annotate('tap_all_fail');
@@ -199,7 +199,7 @@ CALL serm.annotate('tap_all_fail', options => '{"retry_failed": true}');
 SELECT results_eq($$SELECT state, grade FROM serm.sample WHERE model = 'tap_all_fail'$$, $$VALUES ('agreed', 2::real)$$, 'until it is tried again');
 
 -- --- quorum: a rule of the model
-SELECT serm.create_model('tap_quorum', options => '{"rule": "quorum", "quorum": 0.6}');
+SELECT serm.create_model('tap_quorum', options => '{"rule": "quorum", "quorum": 0.6, "gold_rate": 0}');
 SELECT serm.add_agent('tap_quorum', 'judge_int(text,text)'::regprocedure), serm.add_agent('tap_quorum', 'judge_row(text,text)'::regprocedure),
 	serm.add_agent('tap_quorum', 'judge_table(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_quorum', 'blue', '1', 'blue'), ('tap_quorum', 'red', '2', 'half');
@@ -221,7 +221,7 @@ SET ROLE tap_stranger;
 CREATE FUNCTION judge_trap(query text, doc text) RETURNS integer LANGUAGE plpgsql AS
 	$$BEGIN EXECUTE 'ALTER ROLE tap_stranger SUPERUSER'; RETURN 3; END$$;
 RESET ROLE;
-SELECT serm.create_model('tap_rights');
+SELECT serm.create_model('tap_rights', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_rights', 'judge_owner(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_rights', 'q', '1', 'd');
 SET ROLE tap_operator;
@@ -234,7 +234,7 @@ SET ROLE tap_operator;
 CALL serm.annotate('tap_rights');
 RESET ROLE;
 SELECT is((SELECT rationale FROM serm.vote WHERE agent = 'judge_owner'), 'tap_owner', 'but with those of its owner');
-SELECT serm.create_model('tap_trap');
+SELECT serm.create_model('tap_trap', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_trap', 'judge_trap(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_trap', 'q', '1', 'd');
 CALL serm.annotate('tap_trap');
@@ -259,7 +259,7 @@ SELECT throws_ok(format('SELECT serm.add_agent(''tap'', %L::regprocedure)', f), 
   FROM unnest('{"tap_ext.dblink_exec(text,text)","pg_catalog.strpos(text,text)"}'::text[]) AS f;
 
 -- --- an agent that changes its nature under a lease, or goes
-SELECT serm.create_model('tap_change');
+SELECT serm.create_model('tap_change', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_change', 'tap_local', '{"name": "changing", "paths": 1}'), serm.add_agent('tap_change', 'judge_int(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc, state) VALUES ('tap_change', 'q', '1', 'q', 'annotating');
 BEGIN;
@@ -288,7 +288,7 @@ SET search_path = tap_words, public;
 CREATE FUNCTION public.judge_path(query text, doc text) RETURNS integer LANGUAGE plpgsql AS 'BEGIN RETURN grade_for(doc); END';
 CREATE FUNCTION tap_words.now() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'captured'; END$$;
 SET search_path = tap_words, pg_catalog, public;
-SELECT serm.create_model('tap_path');
+SELECT serm.create_model('tap_path', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_path', 'judge_path(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_path', 'q', '1', 'd');
 CALL serm.annotate('tap_path');
@@ -297,7 +297,7 @@ SELECT is((SELECT grade FROM serm.sample WHERE model = 'tap_path'), 2::real, 'a 
 SELECT is(serm._finish(1, 1, 1), false, 'finishing a task that is not there stores nothing');
 
 -- --- encodings of the queue: hostile text goes through as data
-SELECT serm.create_model('tap_text');
+SELECT serm.create_model('tap_text', options => '{"rule": "unanimous", "gold_rate": 0}');
 SELECT serm.add_agent('tap_text', 'judge_row(text,text)'::regprocedure);
 INSERT INTO serm.sample (model, query, doc_id, doc) VALUES
 	('tap_text', E'\'; DROP TABLE serm.vote; --', '%n%s', E'%n%s ' || repeat('ä', 5000)), ('tap_text', '', '', '');

@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(83);
+SELECT plan(84);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text || p.prokind::text, expected, f)
@@ -167,6 +167,13 @@ FROM (
 	UNION ALL SELECT 'changing queries', serm.score(query, encoded), CASE WHEN id IN (3000, 30000) THEN memory_now(id) END FROM many
 	UNION ALL SELECT 'encoding', length(serm.encode(doc)::text), CASE WHEN id IN (3000, 30000) THEN memory_now(id) END FROM many) AS m
 GROUP BY what ORDER BY what;
+/* A batch reads its whole partition for the first row: the arguments tell what is taken then. */
+CREATE FUNCTION noted(doc text, id bigint) RETURNS text LANGUAGE plpgsql VOLATILE AS $$BEGIN
+	IF id IN (300, 3000, 30000) THEN PERFORM set_config('noted.at' || id, memory_now(id)::text, false); END IF;
+	RETURN doc;
+END$$;
+SELECT FROM (SELECT serm.score_batch('blue pillow', noted(doc || ' soft', id)) OVER () FROM many) AS b LIMIT 1;
+SELECT cmp_ok(current_setting('noted.at30000')::bigint, '<=', current_setting('noted.at3000')::bigint, 'nor by a batch, for what its arguments compute');
 RESET max_parallel_workers_per_gather;
 
 -- --- NULL, several models, damage

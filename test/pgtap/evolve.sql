@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(65);
+SELECT plan(75);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -31,7 +31,7 @@ CREATE FUNCTION strict_judge(query text, doc text) RETURNS integer LANGUAGE sql 
 CREATE FUNCTION half_known() RETURNS SETOF truth LANGUAGE sql STABLE AS
 	$$SELECT t.* FROM public.truth t WHERE (grade > 0 OR n % 6 = 0) AND (serm.split_of(query) = 'test' OR substr(md5(query), 1, 1) < '8')$$;
 
-SELECT FROM serm.create_model('tap_evolve', log => 'impression', documents => 'product');
+SELECT FROM serm.create_model('tap_evolve', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_evolve', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_evolve', '{"epochs": 10, "pretrain_epochs": 2}');
 SELECT FROM serm.add_agent('tap_evolve', 'kind_judge(text,text)'::regprocedure);
@@ -121,7 +121,7 @@ SELECT is(metrics -> 'gate' ->> 'rule', 'queries', 'too few test queries prove n
 SELECT is(phase, 'rejected', 'and promote nothing') FROM serm.round WHERE round = 3;
 
 -- --- the paper's rule: agreed grades only
-SELECT FROM serm.create_model('tap_plain', log => 'impression', documents => 'product', options => '{"labels": "agreed"}');
+SELECT FROM serm.create_model('tap_plain', log => 'impression', documents => 'product', options => '{"labels": "agreed", "rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_plain', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_plain', '{"epochs": 1, "pretrain_epochs": 1}');
 SELECT FROM serm.add_agent('tap_plain', 'kind_judge(text,text)'::regprocedure);
@@ -146,7 +146,7 @@ CREATE ROLE tap_evolver;
 SELECT FROM serm.grant_access('tap_evolver', 'operate');
 GRANT SELECT ON product, impression, truth TO tap_evolver;
 SET ROLE tap_evolver;
-SELECT FROM serm.create_model('tap_em', log => 'impression', documents => 'product');
+SELECT FROM serm.create_model('tap_em', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_em', query, doc_id, grade FROM half_known();
 CALL serm.train('tap_em', '{"epochs": 1, "pretrain_epochs": 1}');
 SELECT FROM serm.add_agent('tap_em', 'kind_judge(text,text)'::regprocedure);
@@ -174,6 +174,29 @@ SELECT ok(count(*) >= 100 AND max(abs(target - q)) < 0.03, 'an agent of another 
 SELECT FROM serm.drop_model('tap_em');
 DROP OWNED BY tap_evolver;
 DROP ROLE tap_evolver;
+
+-- --- the default rule: agents are weighed, one that guesses is suspended, and the round says so
+CREATE FUNCTION guessing_judge(query text, doc text) RETURNS integer LANGUAGE sql STABLE STRICT AS
+	$$SELECT ('x' || substr(md5(query || doc || 'guess'), 1, 6))::bit(24)::int % 4$$;
+SELECT FROM serm.create_model('tap_weighed', log => 'impression', documents => 'product');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_weighed', query, doc_id, grade FROM half_known();
+CALL serm.train('tap_weighed', '{"epochs": 4, "pretrain_epochs": 1}');
+SELECT serm.add_agent('tap_weighed', j::regprocedure) FROM unnest('{kind_judge,strict_judge,guessing_judge}'::text[]) AS n, LATERAL (SELECT n || '(text,text)') AS v (j);
+CALL serm.evolve('tap_weighed', '{"budget": 100, "gold": 40, "train": {"epochs": 2, "pretrain_epochs": 1}}');
+CREATE TEMP TABLE w AS SELECT * FROM serm.round WHERE model = 'tap_weighed';
+SELECT is(metrics -> 'labels' ->> 'method', 'posterior', 'posterior is the default') FROM w;
+SELECT is((counts ->> 'suspended')::int, 1, 'the round counts who was suspended') FROM w;
+SELECT matches(metrics -> 'labels' -> 'suspended' ->> 'guessing_judge', '^reliability', 'and says why') FROM w;
+SELECT is(count(*), 40::bigint, 'the gold of the round was asked for, and no more') FROM serm.sample WHERE model = 'tap_weighed' AND agents = '{gold}';
+SELECT ok(bool_and(state = 'settled'), 'nobody reviews it') FROM serm.sample WHERE model = 'tap_weighed' AND agents = '{gold}';
+SELECT is((counts ->> 'judgments')::int, 100, 'every mined pair has a judgment') FROM w;
+SELECT is(count(*), 100::bigint, 'one, with a target') FROM serm.judgment WHERE model = 'tap_weighed' AND source = 'agents' AND target IS NOT NULL;
+SELECT is((counts ->> 'agreed')::int + (counts ->> 'disputed')::int, 100, 'agreed or in dispute') FROM w;
+SELECT ok((metrics -> 'labels' -> 'agents' -> 'kind_judge' ->> 'reliability')::float8 > 0.5 AND metrics -> 'labels' -> 'agents' -> 'kind_judge' ? 'confusion',
+	'what was known of the agents stands in the round') FROM w;
+SELECT cmp_ok((SELECT avg((round(j.grade) = t.grade)::int) FROM serm.judgment j JOIN truth t USING (query, doc_id) WHERE j.model = 'tap_weighed' AND j.source = 'agents'),
+	'>', 0.8, 'labels are right');
+SELECT FROM serm.drop_model('tap_weighed');
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;
 SELECT results_eq($$SELECT model, rounds, promotions, last_round, last_phase FROM serm.stat_model ORDER BY model$$,

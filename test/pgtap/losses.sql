@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(40);
+SELECT plan(52);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -91,5 +91,40 @@ SELECT is((config ->> 'temperature')::float8 <> 1, EXISTS (SELECT FROM serm.tens
 SELECT ok(serm.check_version('m', 24), 'and serves what was trained');
 SELECT is(count(*), 0::bigint, 'nothing else has one, unless its loss ranks only')
   FROM serm.tensor t JOIN serm.version v USING (version) WHERE t.name = 'temperature' AND version < 24 AND coalesce(v.config ->> 'loss', 'ce') ~ '^(ce|ordinal|kl|mapo)';
+
+-- --- propensities of judgments from clicks
+CREATE TABLE log (query text, doc_id text, shown_at timestamptz, position int, clicked bool);
+\set VERBOSITY sqlstate
+\set ON_ERROR_STOP 0
+CALL serm.train('m', '{"epochs": 1, "propensity": true}');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '55000', 'propensities need a log');
+SELECT FROM serm.create_model('c', documents => 'product', log => 'log');
+INSERT INTO serm.judgment (model, query, doc_id, grade, source)
+	SELECT 'c', query, doc_id, grade, CASE WHEN grade IN (1, 2) THEN 'clicks' ELSE 'human' END FROM serm.judgment WHERE model = 'm';
+CALL serm.train('c', '{"epochs": 1, "propensity": true}');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '55000', 'that is not empty');
+\set ON_ERROR_STOP 1
+-- Examined with chance 1, 1/2, 1/4; each pair is shown at each place, so the click rates are in that proportion.
+INSERT INTO log SELECT q.doc_id, d.doc_id, now(), p, (i * 0.618034) % 1 < .4 / 2 ^ (p - 1)
+	FROM product q, product d, generate_series(1, 3) AS p, generate_series(1, 30) AS i;
+INSERT INTO log SELECT query, doc_id, now(), CASE WHEN hashtext(query || doc_id) % 2 = 0 THEN 1 ELSE 3 END, false
+	FROM serm.judgment WHERE model = 'c' AND source = 'clicks';
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1}');
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "propensity": true}');
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "propensity": true, "propensity_clip": 1}');
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "propensity": true, "propensity_clip": 0.6}');
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "propensity": true, "source_weights": "clicks:0"}');
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "source_weights": "clicks:0"}');
+SELECT is(round((config #>> '{examination,1}')::numeric, 2), 1.00, 'the first place is always examined') FROM serm.version WHERE model = 'c' AND version = 2;
+SELECT ok((config #>> '{examination,2}')::float8 BETWEEN .4 AND .6 AND (config #>> '{examination,3}')::float8 BETWEEN .15 AND .35,
+	'examination is fitted to the log: ' || (config ->> 'examination')) FROM serm.version WHERE model = 'c' AND version = 2;
+SELECT isnt(a.checksum, b.checksum, 'propensities count') FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 1 AND b.version = 2;
+SELECT is(a.checksum, b.checksum, 'a clip of 1 gives the bytes of none') FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 1 AND b.version = 3;
+SELECT isnt(a.checksum, b.checksum, 'a clip counts') FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 2 AND b.version = 4;
+SELECT is(a.checksum, b.checksum, 'only judgments from clicks have one') FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 5 AND b.version = 6;
+SELECT is(config ->> 'examination', NULL, 'nothing is fitted without the option') FROM serm.version WHERE model = 'c' AND version = 1;
+SELECT is(state, '22023', 'a clip of 0') FROM refusal('{"propensity_clip": 0}');
+SELECT ok(bool_and(serm.check_version('c', version)), 'all serve what was trained') FROM serm.version WHERE model = 'c';
+SELECT is(count(*), 6::bigint, 'six versions') FROM serm.version WHERE model = 'c';
 
 SELECT * FROM finish();

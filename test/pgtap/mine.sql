@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(93);
+SELECT plan(112);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -184,6 +184,61 @@ SELECT is((SELECT count(*) FROM serm.mine('tap_mine', budget => 100000)), (SELEC
 	'sampled pairs are left out, and those judged by their text');
 INSERT INTO serm.judgment (model, query, doc_id, grade, source) SELECT 'tap_mine', query, doc_id, 1, 'clicks' FROM chosen;
 SELECT is((SELECT count(*) FROM serm.mine('tap_mine', budget => 100000)), (SELECT count(*) - 3 FROM pair WHERE NOT judged), 'judgments of clicks do not count');
+ROLLBACK;
+
+-- --- quotas, near copies, order by margin
+ALTER TABLE impression ADD COLUMN segment text;
+UPDATE impression SET segment = CASE WHEN query LIKE 'red %' THEN 'red' WHEN query LIKE 'blue %' THEN 'blue' ELSE 'rest' END;
+SELECT results_eq($$SELECT DISTINCT signals->>'segment' FROM serm.mine('tap_mine', budget => 100000) ORDER BY 1$$, $$VALUES ('blue'), ('red'), ('rest')$$, 'pairs know their segment');
+SELECT is((SELECT count(*) FROM serm.mine('tap_mine', budget => 40, options => '{"per_query": 50, "explore": 0, "segment_quota": "red=0.5"}') WHERE query LIKE 'red %'), 20::bigint,
+	'the quota of a segment is exact');
+SELECT results_eq($$SELECT 'segment' = ANY (agents), reason LIKE 'segment: drawn at random for the quota of segment red%' FROM serm.mine('tap_mine', budget => 40,
+	options => '{"per_query": 50, "explore": 0, "agents": "uncertainty", "uncertainty_quantile": 1, "segment_quota": "red=0.1, nowhere=1"}')$$,
+	'SELECT true, true FROM generate_series(1, 4)', 'by chance where the agents picked none; a segment that is not there gets none');
+SELECT cmp_ok((SELECT count(*) FROM serm.mine('tap_mine', budget => 20, options => '{"per_query": 50, "explore": 0.5, "agent_quota": "disagreement=0.3"}') WHERE 'disagreement' = ANY (agents)),
+	'>=', 6::bigint, 'so is that of an agent, beside the random draw');
+SELECT throws_ok($$SELECT * FROM serm.mine('tap_mine', options => '{"agent_quota": "oracle=0.3"}')$$, '22023', 'unknown mining agent "oracle"', 'of an agent that there is');
+SELECT throws_ok($$SELECT * FROM serm.mine('tap_mine', options => '{"agent_quota": "feedback"}')$$, '22023', NULL, 'a quota is a share');
+SELECT throws_ok($$SELECT * FROM serm.mine('tap_mine', options => '{"segment_quota": "red=1.5"}')$$, '22023', NULL, 'of at most all');
+SELECT throws_ok($$SELECT * FROM serm.mine('tap_mine', options => '{"drift": true}')$$, '22023', NULL, 'drift needs a window that begins');
+CREATE TABLE drifting AS
+	SELECT query, doc_id, shown_at + week * interval '30 days' AS shown_at, position, clicked, dwell_ms, n::text AS session_id, segment FROM
+		(SELECT *, row_number() OVER () AS n FROM impression WHERE query LIKE 'red %' OR query LIKE 'blue %') AS i, generate_series(0, 1) AS week;
+UPDATE drifting SET query = 'red ' || md5(session_id) WHERE segment = 'red' AND shown_at >= '2026-01-31';
+UPDATE serm.model SET log = 'drifting' WHERE name = 'tap_mine';
+SELECT results_eq($$SELECT DISTINCT signals->'thresholds'->>'drifted' FROM serm.mine('tap_mine', '2026-01-31', '2026-03-02', 40, '{"drift": true, "drift_share": 0.75, "per_query": 50, "explore": 0}')$$,
+	$$VALUES ('red')$$, 'a segment that drifted is found');
+SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2026-01-31', '2026-03-02', 40, '{"drift": true, "drift_share": 0.75, "per_query": 50, "explore": 0}') WHERE query LIKE 'red %'), 30::bigint,
+	'and gets its share');
+UPDATE serm.model SET log = 'impression' WHERE name = 'tap_mine';
+BEGIN;
+INSERT INTO product SELECT doc_id || '-copy', upper(doc) || ' !' FROM product WHERE doc_id = 'green-lamp';
+INSERT INTO impression SELECT query, doc_id || '-copy', shown_at, position, clicked, dwell_ms FROM impression WHERE doc_id = 'green-lamp';
+SELECT cmp_ok(count(*), '>', 0::bigint, 'copies of a pair are mined') FROM serm.mine('tap_mine', budget => 100000, options => '{"include_judged": true}') AS a
+	JOIN serm.mine('tap_mine', budget => 100000, options => '{"include_judged": true}') AS b ON b.query = a.query AND b.doc_id = a.doc_id || '-copy';
+SELECT is_empty($$SELECT a.query FROM serm.mine('tap_mine', budget => 100000, options => '{"include_judged": true, "distinct": true}') AS a
+	JOIN serm.mine('tap_mine', budget => 100000, options => '{"include_judged": true, "distinct": true}') AS b ON b.query = a.query AND b.doc_id = a.doc_id || '-copy'$$, 'unless near copies are left out');
+SELECT cmp_ok((SELECT max((signals->'thresholds'->>'copies')::int) FROM serm.mine('tap_mine', budget => 100000, options => '{"distinct": true}')), '>', 0, 'which is told');
+ROLLBACK;
+BEGIN;
+INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, signals, state, grade) SELECT 'tap_mine', 7, query, 'other ' || doc_id, doc, agents, signals, 'agreed', 3
+	FROM serm.mine('tap_mine', budget => 60);
+INSERT INTO serm.vote (sample, agent, path, grade) SELECT s.id, 'judge', p, CASE WHEN (s.signals->>'score')::float < 1.5 AND p > 2 THEN 0 ELSE 3 END
+	FROM serm.sample AS s, generate_series(1, 4) AS p WHERE round = 7;
+SELECT ok(avg((signals->>'margin')::float) FILTER (WHERE (signals->>'score')::float < 1) + 0.1 < avg((signals->>'margin')::float) FILTER (WHERE (signals->>'score')::float > 2),
+	'where annotators differed before, the margin is small') FROM serm.mine('tap_mine', budget => 100000);
+SELECT is((SELECT count(*) FROM serm.mine('tap_mine', budget => 20, options => '{"order": "margin", "explore": 0}')
+	WHERE abs(priority - (signals->>'margin')::float * (signals->>'entropy')::float / ln(4)) > 1e-5), 0::bigint, 'the order by margin is margin times uncertainty');
+SELECT throws_ok($$SELECT * FROM serm.mine('tap_mine', options => '{"order": "luck"}')$$, '22023', NULL, 'another order is refused');
+-- What each agent adds.
+SELECT results_eq($$SELECT agent, samples, alone, settled, wrong FROM serm.mining_overlap('tap_mine', 7) WHERE agent = other ORDER BY agent COLLATE "C"$$,
+	$$SELECT a, count(*), count(*) FILTER (WHERE agents = ARRAY[a]), count(*), count(*) FILTER (WHERE abs(3 - (signals->>'score')::float) >= 1)
+		FROM serm.sample, unnest(agents) AS a WHERE round = 7 GROUP BY a ORDER BY a COLLATE "C"$$, 'of each agent what it found, alone, and where the model was wrong');
+SELECT results_eq($$SELECT samples, round(share::numeric, 6), round(jaccard::numeric, 6) FROM serm.mining_overlap('tap_mine') WHERE agent = 'disagreement' AND other = 'uncertainty'$$,
+	$$SELECT count(*) FILTER (WHERE agents @> '{disagreement,uncertainty}'), round(count(*) FILTER (WHERE agents @> '{disagreement,uncertainty}')::numeric / count(*) FILTER (WHERE 'disagreement' = ANY (agents)), 6),
+		round(count(*) FILTER (WHERE agents @> '{disagreement,uncertainty}')::numeric / count(*) FILTER (WHERE agents && '{disagreement,uncertainty}'), 6) FROM serm.sample WHERE round = 7$$,
+	'and what two of them share');
+SELECT is_empty($$SELECT * FROM serm.mining_overlap('tap_mine', 8)$$, 'of a round without samples nothing');
 ROLLBACK;
 
 -- --- rows that are not impressions, duplicates

@@ -26,7 +26,8 @@ FROM (VALUES
 SELECT lives_ok($$SELECT serm.create_model('plain')$$, 'a model needs nothing but a name');
 SELECT results_eq($$SELECT kind, grades, log, documents, active, options FROM serm.model WHERE name = 'plain'$$,
 	$$VALUES ('interaction', '{bad,fair,good,excellent}'::text[], NULL::regclass, NULL::regclass, NULL::integer,
-		'{"rule": "unanimous", "labels": "posterior", "quorum": 0.666666666666667, "evidence": null, "test_share": 0.2, "budget": null, "budget_day": null, "budget_round": null}'::jsonb)$$,
+		'{"rule": "posterior", "labels": "posterior", "quorum": 0.666666666666667, "evidence": null, "test_share": 0.2,
+		"keep": 0.9, "extra_paths": 0, "gold_rate": 0.02, "min_reliability": 0.1, "budget": null, "budget_day": null, "budget_round": null}'::jsonb)$$,
 	'defaults are written out');
 SELECT lives_ok($$SELECT serm.create_model('nulls', NULL, NULL, NULL, NULL, NULL)$$, 'NULL means default');
 SELECT is(grades, '{bad,fair,good,excellent}', 'NULL grades are the default') FROM serm.model WHERE name = 'nulls';
@@ -48,7 +49,8 @@ FROM unnest(ARRAY['public.nothing', 'string_agg', 'public.lines']) AS name;
 CREATE FUNCTION public.about(query text, doc text) RETURNS text IMMUTABLE LANGUAGE sql RETURN query;
 SELECT lives_ok($$SELECT serm.create_model('evident', options => '{"evidence": "about", "test_share": 0.1, "rule": null}')$$,
 	'options are taken');
-SELECT is(options, '{"rule": "unanimous", "labels": "posterior", "quorum": 0.666666666666667, "evidence": "public.about", "test_share": 0.1, "budget": null, "budget_day": null, "budget_round": null}',
+SELECT is(options, '{"rule": "posterior", "labels": "posterior", "quorum": 0.666666666666667, "evidence": "public.about", "test_share": 0.1,
+	"keep": 0.9, "extra_paths": 0, "gold_rate": 0.02, "min_reliability": 0.1, "budget": null, "budget_day": null, "budget_round": null}',
 	'a function is kept by its qualified name') FROM serm.model WHERE name = 'evident';
 
 -- --- log and documents

@@ -48,7 +48,7 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN hint;
 END $$;
 SELECT is(hint_of($$SELECT serm.score('q', 'd', 'none')$$), 'The models there are: shop.', 'the hint lists the models');
-SELECT is(hint_of($$SELECT serm.score('q', 'd')$$), 'Train it with CALL serm.train(''shop'').', 'the hint says how to train');
+SELECT is(hint_of($$SELECT serm.score('q', 'd')$$), 'Make one with CALL serm.pretrain(''shop''), or with CALL serm.train once there are judgments.', 'the hint says how to train');
 
 -- --- a trained model
 CREATE VIEW goods AS

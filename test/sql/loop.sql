@@ -48,7 +48,7 @@ SELECT (metrics -> 'agreement' ->> 'kappa')::float8 BETWEEN 0.3 AND 0.9 AS kappa
 	metrics -> 'labels' ->> 'method' AS labels, metrics -> 'gate' ->> 'rule' AS rule
   FROM serm.round WHERE model = 'loop';
 SELECT avg(abs(j.grade - t.grade)) < 0.35 AS labels_are_good
-  FROM serm.judgment j JOIN shop.query q USING (query) JOIN shop.truth t USING (query_id, doc_id) WHERE j.model = 'loop' AND j.judge = 'posterior';
+  FROM serm.judgment j JOIN shop.query q USING (query) JOIN shop.truth t USING (query_id, doc_id) WHERE j.model = 'loop' AND j.source = 'agents';
 SELECT version, status, parent FROM serm.version WHERE model = 'loop' ORDER BY version;
 
 -- and back

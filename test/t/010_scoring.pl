@@ -231,6 +231,9 @@ is($primary->safe_psql('ascii', q{SELECT serm.score(E'\xff\xfe', E'\xc3\x28 \xe2
 	'SQL_ASCII: bytes that are no UTF-8 score something finite');
 is($primary->safe_psql('japan', q{SELECT serm.score(convert_from('\xa9a1', 'EUC_JP'), convert_from('\xa9a1', 'EUC_JP'), 'shop') BETWEEN 0 AND 3}), 't',
 	'EUC_JP: a character that Unicode lacks scores something finite');
+my $terms = q{SELECT query_term, doc_term FROM serm.explain('crème 5µ', 'brûlée crème', 'shop') WHERE query_term <> '5' ORDER BY 1};
+is($primary->safe_psql('utf', $terms), "creme|creme\nμ|brulee", 'explanations have normalised words');
+is($primary->safe_psql('latin', $terms), "?|brulee\ncreme|creme", 'LATIN1: with a mark for what it lacks');
 delete $ENV{PGCLIENTENCODING};
 
 # --- rights: asked for at every statement, however warm the cache is

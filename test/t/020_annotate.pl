@@ -99,7 +99,7 @@ sub wait_until
 }
 
 # --- the good ones
-sql(q{SELECT serm.create_model('good')});
+sql(q{SELECT serm.create_model('good', options => '{"rule": "unanimous", "gold_rate": 0}')});
 add_agent('good', 'plain', 'v1', q{paths '3'});
 add_agent('good', 'fenced', 'fence', q{paths '2', json_mode 'true', temperature '0'});
 add_samples('good', 40);
@@ -143,7 +143,7 @@ my @habits = (
 	[ 'reset', 0, qr/\w/, 2 ],
 	[ 'redirect', 0, qr/redirects are not followed/, 1 ],
 );
-sql(q{SELECT serm.create_model('evil')});
+sql(q{SELECT serm.create_model('evil', options => '{"rule": "unanimous", "gold_rate": 0}')});
 for my $habit (@habits)
 {
 	add_agent('evil', "h_$habit->[0]", $habit->[0], q{paths '1', max_attempts '2', timeout_ms '1000'});
@@ -199,7 +199,7 @@ is(sql(qq{SELECT count(*) FROM serm.vote v WHERE v::text LIKE '%CANARY%' OR enco
 like(sql(qq{SELECT rationale FROM serm.vote WHERE agent = 'h_$_'}), qr/^key Bearer \*+$/, "$_: it is starred out")
 	for qw(echo echoescaped);
 
-sql(q{SELECT serm.create_model('keys')});
+sql(q{SELECT serm.create_model('keys', options => '{"rule": "unanimous", "gold_rate": 0}')});
 my $key_file = $node->data_dir . '/agent.key';
 append_to_file($key_file, "$key-file\n");
 chmod 0600, $key_file;
@@ -238,8 +238,8 @@ unlike($dump, qr/CANARY/, 'nor in votes, activity or settings');
 sql(q{
 CREATE FUNCTION knows(query text, doc text) RETURNS text LANGUAGE sql AS $$SELECT 'EVIDENCE-ON-' || upper(split_part(query, ' ', 2))$$;
 CREATE FUNCTION knows_not(query text, doc text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no evidence'; END$$;
-SELECT serm.create_model('evident', options => '{"evidence": "public.knows"}');
-SELECT serm.create_model('not_evident', options => '{"evidence": "public.knows_not"}');
+SELECT serm.create_model('evident', options => '{"evidence": "public.knows", "rule": "unanimous", "gold_rate": 0}');
+SELECT serm.create_model('not_evident', options => '{"evidence": "public.knows_not", "rule": "unanimous", "gold_rate": 0}');
 INSERT INTO serm.prompt (model, version, instructions) VALUES ('evident', 1, 'OLD-WORDS'), ('evident', 2, 'NEW-WORDS');
 });
 add_agent('evident', 'evident_judge', 'v1', q{paths '1'});
@@ -262,7 +262,7 @@ for my $encoding (qw(LATIN1 SQL_ASCII))
 	$node->safe_psql('postgres', qq{CREATE DATABASE $database ENCODING '$encoding' LOCALE 'C' TEMPLATE template0});
 	my $vote = $node->safe_psql($database, qq{
 		CREATE EXTENSION serm;
-		SELECT serm.create_model('m');
+		SELECT serm.create_model('m', options => '{"rule": "unanimous", "gold_rate": 0}');
 		CREATE SERVER judge FOREIGN DATA WRAPPER serm_agent
 			OPTIONS (endpoint 'http://127.0.0.1:$port/unicode/v1', model 'mock', paths '1');
 		SELECT serm.add_agent('m', 'judge');
@@ -287,7 +287,7 @@ sub add_tasks
 	$node->safe_psql($database, task(@task));
 }
 
-sql(q{SELECT serm.create_model('names')});
+sql(q{SELECT serm.create_model('names', options => '{"rule": "unanimous", "gold_rate": 0}')});
 sql(q{CREATE SERVER lost FOREIGN DATA WRAPPER serm_agent
 	OPTIONS (endpoint 'https://judge.slow/v1', model 'mock', paths '1', timeout_ms '500', max_attempts '1', outage_s '1');
 	SELECT serm.add_agent('names', 'lost')});
@@ -296,9 +296,9 @@ add_samples('names', 40);
 $started = time;
 sql(q{CALL serm.annotate('names')});
 cmp_ok(time - $started, '<', 10, 'a name server that does not answer holds up nobody');
-is(sql(q{SELECT bool_and(error LIKE '%timed out'), count(*) FROM serm.vote WHERE agent = 'lost'}), 't|40', 'and is a timeout');
+is(sql(q{SELECT bool_and(error LIKE '%timed out' OR error = 'the server has failed for 1 s'), count(*) FROM serm.vote WHERE agent = 'lost'}), 't|40', 'and is a timeout');
 
-sql(q{SELECT serm.create_model('poisoned'); SELECT serm.create_model('healthy')});
+sql(q{SELECT serm.create_model('poisoned', options => '{"rule": "unanimous", "gold_rate": 0}'); SELECT serm.create_model('healthy', options => '{"rule": "unanimous", "gold_rate": 0}')});
 add_agent('poisoned', 'vanishing', 'slow', q{paths '1'});
 add_agent('healthy', 'lasting', 'slow', q{paths '1'});
 add_samples($_, 20) for qw(poisoned healthy);
@@ -308,7 +308,7 @@ wait_until(q{SELECT tasks = 0 AND done = 20 FROM serm.annotation_progress WHERE 
 	'a model that cannot be settled holds up no other');
 sql(q{UPDATE serm.model SET options = options - 'rule' WHERE name = 'poisoned'; SELECT serm.remove_agent('poisoned', 'vanishing')});
 
-sql(q{SELECT serm.create_model('locked')});
+sql(q{SELECT serm.create_model('locked', options => '{"rule": "unanimous", "gold_rate": 0}')});
 add_agent('locked', 'waiter', 'v1', q{paths '1'});
 my $holder = $node->background_psql('postgres');
 sub commits { return sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()}); }
@@ -350,7 +350,7 @@ for my $crash (qw(kill9 terminate postmaster))
 	my $model = "crash_$crash";
 	my $before = ask('/stats', 'slow');
 
-	sql(qq{SELECT serm.create_model('$model')});
+	sql(qq{SELECT serm.create_model('$model', options => '{"rule": "unanimous", "gold_rate": 0}')});
 	add_agent($model, "slow_$crash", 'slow', q{paths '2'});
 	add_samples($model, 40);
 	sql(qq{CALL serm.annotate('$model', false)});
@@ -388,7 +388,7 @@ is(sql(q{SELECT count(*) - count(DISTINCT (model, query, doc_id)) FROM serm.judg
 	'no sample has two judgments');
 
 # --- a waiting call
-sql(q{SELECT serm.create_model('waiting')});
+sql(q{SELECT serm.create_model('waiting', options => '{"rule": "unanimous", "gold_rate": 0}')});
 add_agent('waiting', 'sleeper', 'sleep', q{paths '1'});
 add_samples('waiting', 2);
 $started = time;
@@ -414,7 +414,7 @@ CREATE ROLE operator LOGIN;
 CREATE ROLE group_of_operators;
 SELECT serm.grant_access('operator', 'operate');
 SELECT serm.grant_access('group_of_operators', 'operate');
-SELECT serm.create_model('role');
+SELECT serm.create_model('role', options => '{"rule": "unanimous", "gold_rate": 0}');
 });
 add_agent('role', 'of_role', 'v1', q{paths '2'});
 add_samples('role', 3);
@@ -427,7 +427,7 @@ is($node->safe_psql('postgres', q{CALL serm.annotate('role'); SELECT votes, done
 	extra_params => [ '-U', 'operator' ]), '6|3', 'a plain role annotates');
 
 # --- DROP EXTENSION under a worker
-sql(q{SELECT serm.create_model('dropped')});
+sql(q{SELECT serm.create_model('dropped', options => '{"rule": "unanimous", "gold_rate": 0}')});
 add_agent('dropped', 'dropper', 'slow', q{paths '3'});
 add_samples('dropped', 50);
 sql(q{CALL serm.annotate('dropped', false)});
@@ -441,7 +441,7 @@ wait_until(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'ser
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;
 $node->safe_psql('postgres', q{CREATE EXTENSION serm});
-sql(q{SELECT serm.create_model('late')});
+sql(q{SELECT serm.create_model('late', options => '{"rule": "unanimous", "gold_rate": 0}')});
 add_agent('late', 'late_judge', 'v1', q{paths '2'});
 add_samples('late', 5);
 sql(q{CALL serm.annotate('late')});

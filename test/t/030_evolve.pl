@@ -104,13 +104,17 @@ CREATE FUNCTION judge_a(query text, doc text) RETURNS integer LANGUAGE sql VOLAT
 	   WHERE t.query = $1 AND md5(t.doc) = md5($2)$$;
 CREATE FUNCTION judge_b(query text, doc text) RETURNS integer LANGUAGE sql VOLATILE STRICT AS
 	$$SELECT greatest(0, t.grade - (t.n % 7 = 0)::int) FROM public.truth t WHERE t.query = $1 AND md5(t.doc) = md5($2)$$;
-SELECT serm.create_model('shop', log => 'impression', documents => 'product');
-SELECT serm.create_model('empty', log => 'impression', documents => 'product');
+SELECT serm.create_model('shop', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
+SELECT serm.create_model('empty', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
 });
 
 # --- what is refused
 is(state_of(q{CALL serm.train('nobody')}), '42704', 'train: an unknown model');
-is(state_of(q{CALL serm.train('empty')}), '55000', 'train: no judgments');
+sql(q{SELECT serm.create_model('void')});
+is(state_of(q{CALL serm.train('void')}), '55000', 'train: neither judgments nor documents');
+is(state_of(q{CALL serm.pretrain('void')}), '55000', 'pretrain: no documents');
+is(state_of("BEGIN;\nCALL serm.pretrain('empty');"), '2D000', 'pretrain: not inside a transaction block');
+sql(q{SELECT serm.drop_model('void')});
 is(state_of("BEGIN;\nCALL serm.train('shop');"), '2D000', 'train: not inside a transaction block');
 for my $options ('{"epoch": 3}', '{"epochs": "3"}', '{"epochs": 2.5}', '{"heads": 0}', '{"heads": 17}', '{"dropout": 1}',
 	'{"learning_rate": 0}', '{"seed": -1}', '{"promote": 1}', '[1]')
@@ -126,7 +130,7 @@ sql(q{INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'shop', que
 	WHERE (grade > 0 OR n % 6 = 0) AND (serm.split_of(query) = 'test' OR hashtext(query) % 2 = 0)});
 sql(q{CALL serm.train('shop', '{"epochs": 2, "pretrain_epochs": 1}')});
 is(state_of(q{CALL serm.evolve('shop')}), '55000', 'evolve: no agents');
-sql(q{SELECT serm.create_model('deaf'); INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'deaf', query, doc, grade FROM truth WHERE n % 9 = 0});
+sql(q{SELECT serm.create_model('deaf', options => '{"rule": "unanimous", "gold_rate": 0}'); INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'deaf', query, doc, grade FROM truth WHERE n % 9 = 0});
 sql(q{CALL serm.train('deaf', '{"epochs": 1, "pretrain_epochs": 1, "promote": null}')});
 is(sql(q{SELECT active FROM serm.model WHERE name = 'deaf'}), '1', 'train: promote null is the default: the first version is active');
 is(state_of(q{CALL serm.evolve('deaf')}), '55000', 'evolve: no search log');
@@ -165,7 +169,7 @@ is(sql(q{SELECT count(*) FROM serm.version}), '1', 'and it stored no version');
 
 # A model of the same name is another model.
 my $copy = q{INSERT INTO serm.judgment (model, query, doc, grade) SELECT 'twin', query, doc, least(grade, 1) FROM truth WHERE n % 9 = 0};
-sql(qq{SELECT serm.create_model('twin'); $copy});
+sql(qq{SELECT serm.create_model('twin', options => '{"rule": "unanimous", "gold_rate": 0}'); $copy});
 $session = start_sql(q{CALL serm.train('twin', '{"epochs": 1000}')});
 wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'training' AND step > 0}, 'training of the twin', $session);
 sql(qq{SELECT serm.drop_model('twin'); SELECT serm.create_model('twin', grades => '{no,yes}'); $copy});
@@ -306,6 +310,30 @@ like(sql(q{SELECT phase FROM serm.round WHERE round = 4}), qr/^(promoted|rejecte
 is(sql(q{SELECT bool_and(s.status = CASE r.phase WHEN 'promoted' THEN 'active' ELSE 'rejected' END) FROM serm.round r JOIN serm.version s ON s.version = r.candidate
 	WHERE r.round = 4}), 't', 'and its candidate has the status that was decided');
 is(sql(q{SELECT count(*) FROM serm.version WHERE status = 'active'}), '1', 'one version is active');
+
+# --- from documents and a log alone
+sql(q{SELECT serm.create_model('fresh', log => 'impression', documents => 'product', options => '{"rule": "quorum"}');
+	SELECT serm.add_agent('fresh', 'judge_a(text,text)'::regprocedure), serm.add_agent('fresh', 'judge_b(text,text)'::regprocedure)});
+sql(q{CREATE VIEW catalogue AS SELECT doc_id || i AS doc_id, doc || ' ' || i AS doc FROM product, generate_series(1, 100) i;
+	SELECT serm.create_model('slow', documents => 'catalogue')});
+$session = start_sql(q{CALL serm.pretrain('slow', '{"pretrain_epochs": 1000}')});
+wait_until(q{count(*) = 1 FROM serm.progress WHERE phase = 'pretraining' AND model = 'slow'}, 'pretraining', $session);
+$pid = sql(q{SELECT pid FROM serm.progress});
+$free = 0;
+$free += sql("SELECT (backend_xmin IS NULL AND backend_xid IS NULL)::int FROM pg_stat_activity WHERE pid = $pid") for 1 .. 10;
+cmp_ok($free, '>=', 7, "pretrain holds no snapshot and no transaction id ($free of 10 looks)");
+sql("SELECT pg_cancel_backend($pid)");
+like(finish_sql($session), qr/57014/, 'it can be cancelled');
+is(sql(q{SELECT count(*) FROM serm.progress}) . sql(q{SELECT count(*) FROM serm.version WHERE model = 'slow'}), '00', 'and leaves nothing');
+sql(q{SELECT serm.drop_model('slow')});
+sql(q{CALL serm.pretrain('fresh', '{"pretrain_epochs": 1}')});
+is(sql(q{SELECT active FROM serm.model WHERE name = 'fresh'}), '1', 'generation 0 is active');
+is(sql(q{SELECT count(*) FROM serm.mine_disagreement('fresh')}), '0', 'its one head disagrees with nobody');
+sql(q{CALL serm.evolve('fresh', '{"budget": 60, "train": {"epochs": 2, "pretrain_epochs": 1}}')});
+like(sql(q{SELECT phase FROM serm.round WHERE model = 'fresh'}), qr/^(promoted|rejected)$/, 'a round begins with it and runs to its end');
+is(sql(q{SELECT candidate FROM serm.round WHERE model = 'fresh'}), '2', 'with a candidate that was trained');
+cmp_ok(sql(q{SELECT (counts ->> 'judgments')::int FROM serm.version WHERE model = 'fresh' AND version = 2}), '>', 10, 'on what the agents said');
+sql(q{SELECT serm.drop_model('fresh')});
 
 # --- schedules
 sql(q{CREATE EXTENSION pg_cron});

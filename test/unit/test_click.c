@@ -35,7 +35,7 @@ simulate(uint32_t per_pair, double power, double level)
 		}
 		for (uint32_t k = 0; k < POSITIONS; k++)
 			if (shown[k] > 0)
-				cells[count++] = (SermClickCell){p, k + 1, shown[k], clicked[k]};
+				cells[count++] = (SermClickCell){p, k + 1, 0, shown[k], clicked[k]};
 	}
 	return count;
 }
@@ -224,9 +224,9 @@ test_prior(void)
 	SermPbmOptions options;
 	SermPbm model, free_model;
 
-	cells[0] = (SermClickCell){0, 1, 1000, 200};
-	cells[1] = (SermClickCell){1, 1, 1, 1};
-	cells[2] = (SermClickCell){2, 1, 10000, 9000};
+	cells[0] = (SermClickCell){0, 1, 0, 1000, 200};
+	cells[1] = (SermClickCell){1, 1, 0, 1, 1};
+	cells[2] = (SermClickCell){2, 1, 0, 10000, 9000};
 	serm_pbm_defaults(&options);
 	options.alpha_mean = 0.2;
 	options.alpha_strength = 4;
@@ -265,33 +265,33 @@ test_edges(void)
 	serm_pbm_defaults(&options);
 	CHECK(fit(0, 5, &options, &arena, &model) == SERM_ERR_NO_DATA, "an empty log is no data");
 	CHECK(fit(0, 0, &options, &arena, &model) == SERM_ERR_NO_DATA, "so is no log and no pair");
-	cells[0] = (SermClickCell){0, 9, 0, 0};
+	cells[0] = (SermClickCell){0, 9, 0, 0, 0};
 	CHECK(fit(1, 1, &options, &arena, &model) == SERM_ERR_NO_DATA, "and counts of nothing");
-	cells[0] = (SermClickCell){0, 4, 1, 1};
+	cells[0] = (SermClickCell){0, 4, 0, 1, 1};
 	CHECK(fit(1, 1, &options, &arena, &model) == SERM_OK && model.theta[3] == 1.0 && model.theta[0] == 0.0,
 	    "one impression: its position is the first one seen");
 	CHECK_NEAR(
 	    model.alpha[0], (1 + 0.1 * (2.0 / 3)) / 1.1, 1e-9, "and its click is weighed against the prior");
 	CHECK(model.impressions == 1 && model.shown[3] == 1, "impressions are counted");
-	cells[0] = (SermClickCell){0, 1, 50, 0};
-	cells[1] = (SermClickCell){0, 3, 50, 0};
-	cells[2] = (SermClickCell){0, 7, 0, 0};
+	cells[0] = (SermClickCell){0, 1, 0, 50, 0};
+	cells[1] = (SermClickCell){0, 3, 0, 50, 0};
+	cells[2] = (SermClickCell){0, 7, 0, 0, 0};
 	CHECK(fit(3, 1, &options, &arena, &model) == SERM_OK && isfinite(model.log_likelihood) &&
 	          model.alpha[0] < 0.02 && model.theta[1] == 0.0 && model.theta[6] == 0.0,
 	    "a log without clicks gives finite numbers");
 	options.alpha_strength = options.theta_strength = 0;
 	CHECK(fit(3, 1, &options, &arena, &model) == SERM_OK && isfinite(model.objective), "without priors too");
-	cells[1] = (SermClickCell){0, 3, 50, 50};
-	cells[0] = (SermClickCell){0, 1, 50, 50};
+	cells[1] = (SermClickCell){0, 3, 0, 50, 50};
+	cells[0] = (SermClickCell){0, 1, 0, 50, 50};
 	CHECK(fit(3, 1, &options, &arena, &model) == SERM_OK && isfinite(model.objective) && model.alpha[0] < 1.0,
 	    "a log of clicks only gives finite numbers");
 
 	cells[1].clicked = 51;
 	CHECK(
 	    fit(3, 1, &options, &arena, &model) == SERM_ERR_INVALID, "more clicks than impressions are refused");
-	cells[1] = (SermClickCell){1, 3, 50, 50};
+	cells[1] = (SermClickCell){1, 3, 0, 50, 50};
 	CHECK(fit(3, 1, &options, &arena, &model) == SERM_ERR_INVALID, "so is a pair out of range");
-	cells[1] = (SermClickCell){0, 0, 50, 50};
+	cells[1] = (SermClickCell){0, 0, 0, 50, 50};
 	CHECK(fit(3, 1, &options, &arena, &model) == SERM_ERR_INVALID, "and position 0");
 	cells[1].position = SERM_PBM_POSITIONS_MAX + 1;
 	CHECK(fit(3, 1, &options, &arena, &model) == SERM_ERR_INVALID, "and a position past the limit");

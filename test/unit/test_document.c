@@ -202,6 +202,45 @@ test_features(SermArena *arena)
 	CHECK(different == 0, "features of a stored document are those of its text, bit for bit");
 }
 
+/* A stored document that was damaged may have a word with a NUL in it; what is kept of it must not be taken
+ * for another word. */
+static void
+test_damaged_word(SermArena *arena)
+{
+	static const SermStatistics statistics = {
+	    .document_count = 100, .title_length = 5, .body_length = 20, .joined_length = 25};
+	static const unsigned char bytes[] = {
+	    SERM_DOCUMENT_FORMAT, 0, 1, 0, 0, 0, 3, 0, 0, 0, 3, 0, 2, 0, 'a', 'b', '\0'};
+	SermEmbedding embedding = {serm_arena_alloc(arena, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH),
+	    serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float)), NULL};
+	SermFeatures alone, after;
+	SermParsedQuery *parsed;
+	SermDocument damaged;
+	SermError error;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 59);
+	for (size_t i = 0; i < (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH; i++)
+		((int8_t *) embedding.rows)[i] = (int8_t) ((int) serm_rng_below(&rng, 255) - 127);
+	for (size_t i = 0; i < SERM_EMBEDDING_ROWS; i++)
+		((float *) embedding.scale)[i] = 0.01f;
+	for (int pass = 0; pass < 2; pass++) {
+		SermText query = {"ab lamp", 7}, doc = {"\nab", 3};
+
+		if (serm_features_parse_query(&statistics, &embedding, query, arena, &parsed, &error) != SERM_OK ||
+		    serm_document_read(bytes, sizeof(bytes), arena, &damaged, &error) != SERM_OK)
+			abort();
+		if (pass > 0)
+			serm_features_of_document(&statistics, &embedding, parsed, &damaged, &after);
+		if (serm_features_compute(
+		        &statistics, &embedding, parsed, doc, arena, pass > 0 ? &after : &alone, &error) != SERM_OK)
+			abort();
+		embedding.cache = serm_word_cache_create(arena);
+	}
+	CHECK(alone.value[20] > 0 && memcmp(&alone, &after, sizeof(alone)) == 0,
+	    "a damaged word in the cache is no other word");
+}
+
 /* Features by each level that the processor has, without and with a cache of its own. */
 static void
 test_levels(SermArena *arena)
@@ -346,6 +385,7 @@ main(void)
 	test_form(&arena);
 	test_texts(&arena);
 	test_features(&arena);
+	test_damaged_word(&arena);
 	test_levels(&arena);
 	test_hostile(&arena);
 	test_memory(&arena);

@@ -260,18 +260,25 @@ test_damaged_numbers(SermArena *arena)
 	check_refused(stored, arena, "cuts", "out of order");
 }
 
+static double
+bent(double s)
+{
+	return s / sqrt(1 + s * s / 16);
+}
+
 static void
 test_scaling(void)
 {
-	SermFeatures features = {.bm25 = 5, .dot = 0.3f};
+	SermFeatures features = {.lexical = 5, .dot = 0.3f};
 	SermGuard guard = {.slope = 0.4f,
-	    .bm25_mean = 3,
-	    .bm25_inverse = 0.5f,
+	    .lexical_mean = 3,
+	    .lexical_inverse = 0.5f,
 	    .dot_mean = 0.1f,
 	    .dot_inverse = 4,
 	    .dot_share = 0.5f};
 	float mean[SERM_FEATURES] = {0}, inverse[SERM_FEATURES] = {0};
 	SermReal input[SERM_FEATURES];
+	int rises = 0;
 
 	for (int i = 0; i < 5; i++) {
 		features.value[i] = 2;
@@ -284,12 +291,21 @@ test_scaling(void)
 	serm_interaction_input(mean, inverse, &features, input);
 	CHECK(input[0] == 3 && input[3] == 0, "inputs are scaled, masked ones are 0");
 	CHECK(input[1] == 4 && input[2] == -4, "and clipped on both sides");
-	CHECK_NEAR(serm_interaction_s0(&guard, &features), 1 + 0.5 * 0.8, 1e-6, "s0 is z(BM25) + c z(dot)");
-	CHECK_NEAR(serm_interaction_guard(&guard, &features), 0.4 * 1.4, 1e-6, "the guard is slope times s0");
-	features.bm25 = 1000;
-	CHECK(serm_interaction_s0(&guard, &features) == 4, "s0 is clipped");
-	features.bm25 = -1000;
-	CHECK(serm_interaction_s0(&guard, &features) == -4, "on both sides");
+	CHECK_NEAR(serm_interaction_s0(&guard, &features), bent(1 + 0.5 * 0.8), 1e-6,
+	    "s0 is z(lexical) + c z(dot), bent");
+	CHECK_NEAR(
+	    serm_interaction_guard(&guard, &features), 0.4 * bent(1.4), 1e-6, "the guard is slope times s0");
+	for (int i = 0; i < 64; i++) {
+		float before = serm_interaction_s0(&guard, &features);
+
+		features.lexical += 0.25f;
+		rises += serm_interaction_s0(&guard, &features) > before;
+	}
+	CHECK(rises == 64, "s0 goes on rising where an input is clipped");
+	features.lexical = 1000;
+	CHECK(serm_interaction_s0(&guard, &features) <= 4, "but not above the clip");
+	features.lexical = -1000;
+	CHECK(serm_interaction_s0(&guard, &features) >= -4, "on both sides");
 }
 
 static bool
@@ -315,8 +331,8 @@ test_predict(SermArena *arena)
 	    "Blue pillow\nsoft and blue", "", "\xff\xfe", "red bed", "pillow\npillow pillow"};
 	Stored *stored = make_model(arena);
 	SermArena scratch = unit_arena();
-	SermStatistics statistics = {
-	    100, 5, 20, 22, VOCABULARY, counts_of(stored, "vocabulary.id"), counts_of(stored, "vocabulary.df")};
+	SermStatistics statistics = {100, 5, 20, 22, VOCABULARY, counts_of(stored, "vocabulary.id"),
+	    counts_of(stored, "vocabulary.df"), 0, NULL, NULL};
 	SermEmbedding embedding = {
 	    .rows = tensor_of(stored, "embedding.rows")->data, .scale = floats_of(stored, "embedding.scale")};
 	SermHeads heads = {HEADS, SERM_FEATURES, GRADES, (const SermReal *) floats_of(stored, "heads.w1"),
@@ -396,7 +412,7 @@ test_batch(SermArena *arena)
 			bad += serm_batch_add(batch, query, &doc, &error) != SERM_OK;
 		}
 		bad += serm_batch_count(batch) != size;
-		serm_batch_run(batch, rows);
+		bad += serm_batch_run(batch, rows, &error) != SERM_OK;
 		bad += serm_batch_count(batch) != 0;
 		for (uint32_t r = 0; r < size; r++)
 			bad += memcmp(&alone[r], &rows[r], sizeof(rows[r])) != 0;

@@ -290,6 +290,7 @@ test_texts(void)
 	SermPath bad[] = {{4, {"", 0}}};
 	SermAgentVote wrong = {.paths = bad, .path_count = 1};
 	SermVerdict verdict;
+	SermText rationale;
 	SermVoteRule rule;
 	SermError error;
 
@@ -301,9 +302,21 @@ test_texts(void)
 	          strcmp(verdict.reason.bytes,
 	              "judge_a says 2, judge_b says 2, judge_c says 3, judge_d failed") == 0,
 	    "a dispute says who says what");
+	CHECK(serm_vote_rationale(agents, 4, 3, &arena, &rationale, &error) == SERM_OK &&
+	          strcmp(rationale.bytes, "judge_c: x") == 0,
+	    "who says the grade speaks for it");
+	CHECK(serm_vote_rationale(agents, 4, 0, &arena, &rationale, &error) == SERM_OK &&
+	          strcmp(rationale.bytes, "judge_a: same words here\njudge_b: second opinion") == 0,
+	    "or who comes nearest to it");
+	CHECK(
+	    serm_vote_rationale(agents + 3, 1, 0, &arena, &rationale, &error) == SERM_OK && rationale.length == 0,
+	    "or nobody");
 	CHECK(serm_vote_agent(&wrong, 4, 0.6, &arena, &error) == SERM_ERR_INVALID, "no grade out of range");
 	CHECK(serm_vote_agree(agents, 4, 4, SERM_VOTE_QUORUM, 0, &arena, &verdict, &error) == SERM_ERR_INVALID,
 	    "no quorum of nothing");
+	CHECK(serm_vote_rule_parse("weighted", &rule) && rule == SERM_VOTE_WEIGHTED &&
+	          serm_vote_rule_parse("posterior", &rule) && rule == SERM_VOTE_POSTERIOR,
+	    "rules that weigh are known by name");
 	CHECK(serm_vote_rule_parse("quorum", &rule) && rule == SERM_VOTE_QUORUM &&
 	          serm_vote_rule_parse("unanimous", &rule) && rule == SERM_VOTE_UNANIMOUS &&
 	          !serm_vote_rule_parse("majority", &rule),

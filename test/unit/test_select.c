@@ -264,9 +264,101 @@ test_errors(void)
 	serm_arena_free(&arena);
 }
 
+static uint32_t
+chosen_of(const SermSelection *selection, uint32_t agents, uint32_t segment)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < COUNT; i++)
+		count += selection->choice[i] != SERM_CHOICE_NONE &&
+		         (agents == 0 ||
+		             (selection->choice[i] == SERM_CHOICE_PICKED && (candidates[i].agents & agents) != 0)) &&
+		         (segment == SERM_SELECT_ALL || candidates[i].segment == segment);
+	return count;
+}
+
+/* Agent 0 has all high priorities, agent 1 the low ones; segment 2 is rare and has no picks. */
+static void
+test_quotas(void)
+{
+	SermArena arena = unit_arena();
+	SermQuota agent_quota = {1, 0.25}, segment_quota = {2, 0.2};
+	SermSelectOptions options = {.budget = 100, .per_query = 100, .seed = 3};
+	SermSelection selection;
+
+	make_candidates();
+	for (uint32_t i = 0; i < COUNT; i++) {
+		candidates[i].agents = candidates[i].picked ? 1 + (i % 7 == 0) : 0;
+		candidates[i].priority += candidates[i].agents == 1;
+		candidates[i].segment = !candidates[i].picked && i % 50 == 1 ? 2 : i % 2;
+	}
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_OK &&
+	          chosen_of(&selection, 2, SERM_SELECT_ALL) == 0 && chosen_of(&selection, 0, 2) == 0,
+	    "without quotas a weak agent and a rare segment get nothing");
+	options.agent_quota = &agent_quota;
+	options.agent_quota_count = 1;
+	options.segment_quota = &segment_quota;
+	options.segment_quota_count = 1;
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_OK && selection.chosen == 100 &&
+	          chosen_of(&selection, 2, SERM_SELECT_ALL) == 25,
+	    "the quota of an agent is exact");
+	CHECK(chosen_of(&selection, 0, 2) == 20, "and that of a segment, by chance where no agent picked");
+	options.explore = 0.5;
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_OK && selection.chosen == 100 &&
+	          chosen_of(&selection, 2, SERM_SELECT_ALL) == 25 && chosen_of(&selection, 0, 2) == 20,
+	    "beside exploring; what is explored counts for its segment");
+	options.explore = 1;
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_OK && selection.chosen == 100 &&
+	          selection.explored == 100,
+	    "but the budget is a limit");
+	agent_quota.share = 1.5;
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_ERR_INVALID, "a quota over all is refused");
+	serm_arena_free(&arena);
+}
+
+static void
+test_copies(void)
+{
+	SermArena arena = unit_arena();
+	SermSelectOptions options = {.budget = COUNT, .per_query = COUNT, .explore = 1, .seed = 3};
+	SermSelection selection;
+	SermSimilarity one = {0}, near = {0}, other = {0};
+	uint32_t worst = 64, distance;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 8);
+	make_candidates();
+	for (uint32_t i = 0; i < COUNT; i++)
+		candidates[i].signature = serm_hash_mix(i / 4) ^ (i % 4 == 0 ? 0 : UINT64_C(1) << (i * 37 % 64));
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_OK && selection.chosen == COUNT,
+	    "copies may stay");
+	options.distinct = true;
+	CHECK(choose(&options, COUNT, &arena, &selection) == SERM_OK && selection.chosen == COUNT / 4,
+	    "or one of each four that are nearly the same is chosen (%u, %u copies)", selection.chosen,
+	    selection.copies);
+	for (uint32_t i = 0; i < COUNT; i++)
+		for (uint32_t j = 0; j < i && selection.choice[i] != SERM_CHOICE_NONE; j++)
+			if (selection.choice[j] != SERM_CHOICE_NONE) {
+				distance = (uint32_t) __builtin_popcountll(candidates[i].signature ^ candidates[j].signature);
+				worst = distance < worst ? distance : worst;
+			}
+	CHECK(worst > 3, "no two of the choice are within three bits (%u)", worst);
+	for (uint64_t word = 0; word < 200; word++) {
+		serm_similarity_add(&one, word, 1);
+		serm_similarity_add(&near, word == 7 ? 1000 : word, 1);
+		serm_similarity_add(&other, word + 5000, 1);
+	}
+	CHECK(__builtin_popcountll(serm_similarity_signature(&one) ^ serm_similarity_signature(&near)) <= 6 &&
+	          __builtin_popcountll(serm_similarity_signature(&one) ^ serm_similarity_signature(&other)) > 16,
+	    "texts of the same words have near signatures, others do not");
+	serm_arena_free(&arena);
+}
+
 int
 main(void)
 {
+	test_quotas();
+	test_copies();
 	test_budget();
 	test_greedy();
 	test_seed();

@@ -156,6 +156,37 @@ test_hashes(SermArena *arena)
 	CHECK(words_of(text_of("Blue"), 64, arena).words[0].id == PIN_BLUE, "a word's id has seed 0");
 }
 
+/* The id of one ASCII word, and the hash of what its stem should be. */
+static uint32_t
+ascii_hash(const char *word, bool stemmed)
+{
+	uint32_t code_points[64];
+	uint32_t length = (uint32_t) strlen(word);
+
+	for (uint32_t i = 0; i < length; i++)
+		code_points[i] = (unsigned char) word[i];
+	return stemmed ? serm_text_word_id(code_points, length) : serm_text_hash(code_points, length, 0);
+}
+
+static void
+test_stems(void)
+{
+	static const char *const same[][2] = {{"lights", "light"}, {"box", "boxes"}, {"battery", "batteries"},
+	    {"tapes", "tape"}, {"glasses", "glass"}, {"flor", "flores"}, {"keys", "key"}, {"toys", "toy"},
+	    {"dishes", "dish"}, {"trays", "tray"}};
+	static const char *const apart[][2] = {{"note", "not"}, {"bus", "bu"}, {"glass", "glas"},
+	    {"basis", "basi"}, {"gas", "ga"}, {"pine", "pin"}, {"cactus", "cactu"}};
+	static const char *const stems[][2] = {{"", ""}, {"s", "s"}, {"y", "y"}, {"es", "es"}, {"abs", "abs"},
+	    {"lights", "light"}, {"boxes", "box"}, {"battery", "batteri"}, {"12", "12"}};
+
+	for (size_t i = 0; i < SERM_LENGTH(same); i++)
+		CHECK(ascii_hash(same[i][0], true) == ascii_hash(same[i][1], true), same[i][0]);
+	for (size_t i = 0; i < SERM_LENGTH(apart); i++)
+		CHECK(ascii_hash(apart[i][0], true) != ascii_hash(apart[i][1], true), apart[i][0]);
+	for (size_t i = 0; i < SERM_LENGTH(stems); i++)
+		CHECK(ascii_hash(stems[i][0], true) == ascii_hash(stems[i][1], false), "the stem is hashed");
+}
+
 static uint64_t
 key_of(const char *query, SermArena *arena)
 {
@@ -283,7 +314,7 @@ test_fuzz(void)
 
 			bad += word->length == 0 || word->length > 64 || word->start != used;
 			bad += word->id != again.words[i].id ||
-			       word->id != serm_text_hash(words.code_points + used, word->length, 0);
+			       word->id != serm_text_word_id(words.code_points + used, word->length);
 			used += word->length;
 		}
 		serm_arena_free(&arena);
@@ -329,6 +360,7 @@ main(void)
 	SermArena arena = unit_arena();
 
 	test_table(&arena);
+	test_stems();
 	test_hashes(&arena);
 	test_query_key(&arena);
 	test_split(&arena);

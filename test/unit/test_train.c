@@ -418,16 +418,20 @@ test_scaling(SermArena *arena)
 	SermFeatures *features = serm_arena_array(arena, 4, sizeof(*features));
 	float mean[SERM_FEATURES], inverse[SERM_FEATURES];
 	SermReal input[SERM_FEATURES];
+	Watch watch = {0};
+	SermTrainHost host = {keep_going, NULL, NULL, NULL, &watch};
+	SermError error;
 	SermGuard guard;
+	double s0;
 
 	for (int i = 0; i < 4; i++) {
 		features[i].value[0] = (float) i;
 		features[i].value[1] = 7;
 		features[i].value[2] = 0.001f * (float) (i % 2);
-		features[i].bm25 = 10 * (float) i;
+		features[i].lexical = 10 * (float) i;
 		features[i].dot = (float) (i % 2);
 	}
-	serm_scaling_fit(features, 4, mean, inverse);
+	CHECK(serm_scaling_fit(features, 4, &host, mean, inverse, &error) == SERM_OK, "features are scaled");
 	CHECK_NEAR(mean[0], 1.5, 1e-6, "the mean of a feature");
 	CHECK_NEAR(inverse[0], 1 / (sqrt(1.25) + 0.02), 1e-6, "one over its deviation and the floor");
 	CHECK(inverse[1] == 0 && inverse[2] == 0, "what hardly varies is masked");
@@ -436,10 +440,15 @@ test_scaling(SermArena *arena)
 	serm_interaction_input(mean, inverse, &features[0], input);
 	CHECK(input[0] == 4 && input[1] == 0, "outliers are clipped, masked features stay 0");
 	serm_scaling_guard(features, 4, 2500, 0.5, &guard);
-	CHECK_NEAR(guard.bm25_inverse, 1 / sqrt(125), 1e-6, "BM25 is standardised");
+	CHECK_NEAR(guard.lexical_inverse, 1 / sqrt(125), 1e-6, "the lexical part is standardised");
 	CHECK_NEAR(guard.dot_share, 0.25, 1e-6, "the dot product counts by the size of the corpus");
-	CHECK_NEAR(serm_interaction_guard(&guard, &features[3]), 0.5 * (15 / sqrt(125) + 0.25), 1e-5,
+	s0 = 15 / sqrt(125) + 0.25;
+	CHECK_NEAR(serm_interaction_guard(&guard, &features[3]), 0.5 * s0 / sqrt(1 + s0 * s0 / 16), 1e-5,
 	    "the guard is its slope times s0");
+	features = serm_arena_array(arena, 20000, sizeof(*features));
+	watch.stop_after = 10;
+	CHECK(serm_scaling_fit(features, 20000, &host, mean, inverse, &error) == SERM_ERR_CANCELED,
+	    "scaling many examples asks whether to go on");
 }
 
 /* Long lists are cut for the pairwise loss; an example beyond the first cut must still count. */

@@ -17,6 +17,10 @@ serm_vote_rule_parse(const char *name, SermVoteRule *rule)
 		*rule = SERM_VOTE_UNANIMOUS;
 	else if (strcmp(name, "quorum") == 0)
 		*rule = SERM_VOTE_QUORUM;
+	else if (strcmp(name, "weighted") == 0)
+		*rule = SERM_VOTE_WEIGHTED;
+	else if (strcmp(name, "posterior") == 0)
+		*rule = SERM_VOTE_POSTERIOR;
 	else
 		return false;
 	return true;
@@ -216,6 +220,22 @@ fuse_rationales(const SermAgentVote *agents, uint32_t agent_count, int32_t grade
 	if (status == SERM_OK)
 		fused->length = serm_utf8_clip(fused->bytes, fused->length, SERM_VOTE_RATIONALE_BYTES_MAX);
 	return status;
+}
+
+SermStatus
+serm_vote_rationale(const SermAgentVote *agents, uint32_t agent_count, uint32_t grade, SermArena *arena,
+    SermText *rationale, SermError *error)
+{
+	int32_t nearest = SERM_VOTE_NONE;
+
+	for (uint32_t i = 0; i < agent_count; i++)
+		if (agents[i].grade != SERM_VOTE_NONE &&
+		    (nearest == SERM_VOTE_NONE ||
+		        abs(agents[i].grade - (int32_t) grade) < abs(nearest - (int32_t) grade)))
+			nearest = agents[i].grade;
+	*rationale = (SermText){"", 0};
+	return nearest == SERM_VOTE_NONE ? SERM_OK
+	                                 : fuse_rationales(agents, agent_count, nearest, arena, rationale, error);
 }
 
 SermStatus

@@ -32,6 +32,8 @@ typedef struct SermAgentVote {
 typedef enum SermVoteRule {
 	SERM_VOTE_UNANIMOUS, /* every agent gives the same grade */
 	SERM_VOTE_QUORUM,    /* at least a share of the agents does, and no other grade has as many */
+	SERM_VOTE_WEIGHTED,  /* not by votes but by a consensus: core/stats/consensus.h */
+	SERM_VOTE_POSTERIOR,
 } SermVoteRule;
 
 typedef enum SermVerdictKind {
@@ -57,8 +59,16 @@ extern bool serm_vote_rule_parse(const char *name, SermVoteRule *rule);
 extern SermStatus serm_vote_agent(
     SermAgentVote *agent, uint32_t grade_count, double share_min, SermArena *arena, SermError *error);
 
-/* Level 2 over agents that have passed level 1. `quorum` in (0, 1] is used by SERM_VOTE_QUORUM. */
+/* Level 2 over agents that have passed level 1, by UNANIMOUS or QUORUM; `quorum` in (0, 1] is used by the
+ * latter. */
 extern SermStatus serm_vote_agree(const SermAgentVote *agents, uint32_t agent_count, uint32_t grade_count,
     SermVoteRule rule, double quorum, SermArena *arena, SermVerdict *verdict, SermError *error);
+
+/*
+ * What the agents that say `grade` have to say for it, each under its name; of those that come nearest to it
+ * when nobody says so.
+ */
+extern SermStatus serm_vote_rationale(const SermAgentVote *agents, uint32_t agent_count, uint32_t grade,
+    SermArena *arena, SermText *rationale, SermError *error);
 
 #endif

@@ -27,17 +27,21 @@ typedef struct Fit {
 	const SermClickCell *cells;
 	size_t cell_count;
 	uint32_t pair_count;
+	bool by_previous;
 	uint32_t position_count;
-	uint32_t first; /* index of the first position seen: its theta is 1 */
+	uint32_t slot_count;
+	uint32_t first_position; /* the first one seen without a click above */
+	uint32_t first;          /* its slot: theta is 1 there */
 	double alpha_mean;
 	double alpha_strength;
 	double theta_strength;
 	double *alpha;
 	double *theta;
-	double *attracted; /* [pair_count] sums of an iteration: expected attractive impressions */
-	double *examined;  /* [position_count] expected examined impressions */
+	double *attracted;  /* [pair_count] sums of an iteration: expected attractive impressions */
+	double *examined;   /* [slot_count] expected examined impressions */
+	double *theta_mean; /* [slot_count] of the prior */
 	uint64_t *pair_shown;
-	uint64_t *shown; /* [position_count] */
+	uint64_t *shown; /* [slot_count] */
 	SermKeepGoing keep_going;
 	void *context;
 } Fit;
@@ -70,11 +74,33 @@ clamp(double probability)
 	return fmin(fmax(probability, PROBABILITY_MIN), PROBABILITY_MAX);
 }
 
-/* The prior of a position: examination falls with the inverse of the rank. */
-static double
-theta_mean(uint32_t positions_after_first)
+static uint32_t
+slot_of(const Fit *fit, const SermClickCell *cell)
 {
-	return 1.0 / (1.0 + positions_after_first);
+	return serm_click_slot(fit->by_previous, cell->position, cell->previous);
+}
+
+/* The prior of a slot: examination falls with the inverse of the distance from the click above or the top. */
+static void
+fill_theta_means(Fit *fit)
+{
+	for (uint32_t position = fit->first_position; position <= fit->position_count; position++) {
+		fit->theta_mean[serm_click_slot(fit->by_previous, position, 0)] =
+		    1.0 / (1.0 + position - fit->first_position);
+		for (uint32_t previous = 1; fit->by_previous && previous < position; previous++)
+			fit->theta_mean[serm_click_slot(true, position, previous)] = 1.0 / (position - previous);
+	}
+	/* Below a click that was above the first position seen without one. */
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		if (fit->theta_mean[k] == 0)
+			fit->theta_mean[k] = 0.5;
+}
+
+/* A slot whose theta is estimated. */
+static bool
+is_free(const Fit *fit, uint32_t slot)
+{
+	return slot != fit->first && fit->shown[slot] > 0;
 }
 
 static SermStatus
@@ -97,25 +123,30 @@ static SermStatus
 scan_cells(Fit *fit, uint64_t *impressions, SermError *error)
 {
 	*impressions = 0;
-	fit->first = UINT32_MAX;
+	fit->first_position = UINT32_MAX;
 	for (size_t i = 0; i < fit->cell_count; i++) {
 		const SermClickCell *cell = &fit->cells[i];
 
 		if (cell->pair >= fit->pair_count || cell->position < 1 || cell->position > SERM_PBM_POSITIONS_MAX ||
-		    cell->clicked > cell->shown)
+		    cell->clicked > cell->shown || (cell->previous > 0 && cell->previous >= cell->position))
 			return serm_fail(error, SERM_ERR_INVALID,
 			    "impression count %zu is out of range: pair %u of %u, position %u, shown %u, clicked %u", i,
 			    cell->pair, fit->pair_count, cell->position, cell->shown, cell->clicked);
 		*impressions += cell->shown;
 		if (cell->position > fit->position_count)
 			fit->position_count = cell->position;
-		if (cell->shown > 0 && cell->position - 1 < fit->first)
-			fit->first = cell->position - 1;
+		if (cell->shown > 0 && cell->position < fit->first_position &&
+		    (!fit->by_previous || cell->previous == 0))
+			fit->first_position = cell->position;
 		if (!may_go_on(fit, i))
 			return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
 	}
 	if (*impressions == 0)
 		return serm_fail(error, SERM_ERR_NO_DATA, "there are no impressions to fit a click model to");
+	if (fit->first_position == UINT32_MAX)
+		return serm_fail(error, SERM_ERR_INVALID, "no page begins without a click above");
+	fit->first = serm_click_slot(fit->by_previous, fit->first_position, 0);
+	fit->slot_count = serm_click_slot(fit->by_previous, fit->position_count + 1, 0);
 	return SERM_OK;
 }
 
@@ -123,8 +154,8 @@ static SermStatus
 allocate(Fit *fit, SermArena *arena, SermError *error)
 {
 	fit->alpha = serm_arena_array(arena, fit->pair_count, sizeof(double));
-	fit->theta = serm_arena_array(arena, fit->position_count, sizeof(double));
-	fit->shown = serm_arena_array(arena, fit->position_count, sizeof(uint64_t));
+	fit->theta = serm_arena_array(arena, fit->slot_count, sizeof(double));
+	fit->shown = serm_arena_array(arena, fit->slot_count, sizeof(uint64_t));
 	if (fit->alpha == NULL || fit->theta == NULL || fit->shown == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "no memory for a click model of %u pairs", fit->pair_count);
 	return SERM_OK;
@@ -134,9 +165,10 @@ static SermStatus
 allocate_scratch(Fit *fit, SermArena *arena, SermError *error)
 {
 	fit->attracted = serm_arena_array(arena, fit->pair_count, sizeof(double));
-	fit->examined = serm_arena_array(arena, fit->position_count, sizeof(double));
+	fit->examined = serm_arena_array(arena, fit->slot_count, sizeof(double));
+	fit->theta_mean = serm_arena_array(arena, fit->slot_count, sizeof(double));
 	fit->pair_shown = serm_arena_array(arena, fit->pair_count, sizeof(uint64_t));
-	if (fit->attracted == NULL || fit->examined == NULL || fit->pair_shown == NULL)
+	if (fit->attracted == NULL || fit->examined == NULL || fit->theta_mean == NULL || fit->pair_shown == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "no memory for a click model of %u pairs", fit->pair_count);
 	return SERM_OK;
 }
@@ -151,8 +183,8 @@ count_totals(Fit *fit)
 		const SermClickCell *cell = &fit->cells[i];
 
 		fit->pair_shown[cell->pair] += cell->shown;
-		fit->shown[cell->position - 1] += cell->shown;
-		if (cell->position - 1 == fit->first)
+		fit->shown[slot_of(fit, cell)] += cell->shown;
+		if (slot_of(fit, cell) == fit->first)
 			first_clicked += cell->clicked;
 	}
 	if (fit->alpha_mean < 0)
@@ -170,7 +202,7 @@ warm_alpha(Fit *fit)
 	for (size_t i = 0; i < fit->cell_count; i++) {
 		const SermClickCell *cell = &fit->cells[i];
 
-		expected[cell->pair] += cell->shown * fit->theta[cell->position - 1];
+		expected[cell->pair] += cell->shown * fit->theta[slot_of(fit, cell)];
 		fit->alpha[cell->pair] += cell->clicked;
 		if (!may_go_on(fit, i))
 			return false;
@@ -190,18 +222,18 @@ warm_theta(Fit *fit)
 {
 	double *expected = fit->examined;
 
-	memset(expected, 0, fit->position_count * sizeof(double));
-	memset(fit->theta, 0, fit->position_count * sizeof(double));
+	memset(expected, 0, fit->slot_count * sizeof(double));
+	memset(fit->theta, 0, fit->slot_count * sizeof(double));
 	for (size_t i = 0; i < fit->cell_count; i++) {
 		const SermClickCell *cell = &fit->cells[i];
 
-		expected[cell->position - 1] += cell->shown * fit->alpha[cell->pair];
-		fit->theta[cell->position - 1] += cell->clicked;
+		expected[slot_of(fit, cell)] += cell->shown * fit->alpha[cell->pair];
+		fit->theta[slot_of(fit, cell)] += cell->clicked;
 		if (!may_go_on(fit, i))
 			return false;
 	}
-	for (uint32_t k = fit->first + 1; k < fit->position_count; k++)
-		if (fit->shown[k] > 0)
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		if (is_free(fit, k))
 			fit->theta[k] = fmin(fmax(fit->theta[k] / expected[k], 1e-3), 0.999);
 	fit->theta[fit->first] = 1.0;
 	return true;
@@ -211,8 +243,8 @@ static bool
 warm_start(Fit *fit)
 {
 	count_totals(fit);
-	for (uint32_t k = fit->first; k < fit->position_count; k++)
-		fit->theta[k] = theta_mean(k - fit->first);
+	fill_theta_means(fit);
+	memcpy(fit->theta, fit->theta_mean, fit->slot_count * sizeof(double));
 	for (int round = 0; round < WARM_ROUNDS; round++)
 		if (!warm_alpha(fit) || !warm_theta(fit))
 			return false;
@@ -233,10 +265,10 @@ expect(Fit *fit, double *log_likelihood)
 	double total = 0;
 
 	memset(fit->attracted, 0, fit->pair_count * sizeof(double));
-	memset(fit->examined, 0, fit->position_count * sizeof(double));
+	memset(fit->examined, 0, fit->slot_count * sizeof(double));
 	for (size_t i = 0; i < fit->cell_count; i++) {
 		const SermClickCell *cell = &fit->cells[i];
-		uint32_t k = cell->position - 1;
+		uint32_t k = slot_of(fit, cell);
 		double alpha = fit->alpha[cell->pair];
 		double theta = fit->theta[k];
 		double click = theta * alpha;
@@ -265,9 +297,9 @@ log_priors(const Fit *fit)
 
 	for (uint32_t p = 0; p < fit->pair_count; p++)
 		total += log_prior(fit->alpha[p], fit->alpha_mean, fit->alpha_strength);
-	for (uint32_t k = fit->first + 1; k < fit->position_count; k++)
-		if (fit->shown[k] > 0)
-			total += log_prior(fit->theta[k], theta_mean(k - fit->first), fit->theta_strength);
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		if (is_free(fit, k))
+			total += log_prior(fit->theta[k], fit->theta_mean[k], fit->theta_strength);
 	return total;
 }
 
@@ -281,9 +313,9 @@ maximise(Fit *fit)
 		if (weight > 0)
 			fit->alpha[p] = clamp((fit->attracted[p] + fit->alpha_strength * fit->alpha_mean) / weight);
 	}
-	for (uint32_t k = fit->first + 1; k < fit->position_count; k++)
-		if (fit->shown[k] > 0)
-			fit->theta[k] = clamp((fit->examined[k] + fit->theta_strength * theta_mean(k - fit->first)) /
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		if (is_free(fit, k))
+			fit->theta[k] = clamp((fit->examined[k] + fit->theta_strength * fit->theta_mean[k]) /
 			                      ((double) fit->shown[k] + fit->theta_strength));
 }
 
@@ -318,6 +350,7 @@ serm_pbm_fit(const SermClickCell *cells, size_t cell_count, uint32_t pair_count,
 	Fit fit = {.cells = cells,
 	    .cell_count = cell_count,
 	    .pair_count = pair_count,
+	    .by_previous = options->by_previous,
 	    .alpha_mean = options->alpha_mean,
 	    .alpha_strength = options->alpha_strength,
 	    .theta_strength = options->theta_strength,
@@ -345,6 +378,7 @@ serm_pbm_fit(const SermClickCell *cells, size_t cell_count, uint32_t pair_count,
 	model->alpha = fit.alpha;
 	model->theta = fit.theta;
 	model->shown = fit.shown;
+	model->slot_count = fit.slot_count;
 	model->position_count = fit.position_count;
 	model->alpha_mean = fit.alpha_mean;
 	return status;

@@ -1,38 +1,35 @@
 /*
  * The position-based click model: P(click) = theta[position] * alpha[pair].
  * theta is the probability that a position is examined, alpha (attractiveness)
- * the probability that an examined (query, document) pair is clicked.
+ * the probability that an examined (query, document) pair is clicked. The user
+ * browsing model (Dupret and Piwowarski 2008) is the same with a theta for each
+ * position and last click above it.
  *
  * Only products are observed, so the scale is fixed by theta = 1 at the first
- * position seen: alpha is the click rate that the pair would have there.
+ * position seen without a click above: alpha is the click rate that the pair
+ * would have there.
  */
 #ifndef SERM_CORE_CLICK_PBM_H
 #define SERM_CORE_CLICK_PBM_H
 
-#include "core/base/arena.h"
+#include "core/click/click.h"
 
 #define SERM_PBM_POSITIONS_MAX 1000
-
-/* What a log says about one pair at one position. Cells of the same pair and position may repeat. */
-typedef struct SermClickCell {
-	uint32_t pair;     /* 0 .. pair_count - 1 */
-	uint32_t position; /* 1 .. SERM_PBM_POSITIONS_MAX */
-	uint32_t shown;
-	uint32_t clicked; /* <= shown */
-} SermClickCell;
 
 typedef struct SermPbmOptions {
 	double alpha_strength; /* pseudo-impressions of the prior of alpha; 0: none */
 	double alpha_mean;     /* in (0, 1); negative: the smoothed click rate at the first position */
-	double theta_strength; /* pseudo-impressions of the prior of theta, with mean 1 / position; 0: none */
+	double theta_strength; /* pseudo-impressions of the prior of theta, with mean 1 / distance; 0: none */
+	bool by_previous;      /* one theta for each position and last click: the user browsing model */
 	double tolerance;      /* stop when an iteration gains less than this per impression */
 	uint32_t iterations_max;
 } SermPbmOptions;
 
 typedef struct SermPbm {
 	const double *alpha;   /* [pair_count]; a pair without impressions has the mean of the prior */
-	const double *theta;   /* [position_count], by position - 1; 0 where nothing was shown */
-	const uint64_t *shown; /* [position_count] */
+	const double *theta;   /* [slot_count], by serm_click_slot(); 0 where nothing was shown */
+	const uint64_t *shown; /* [slot_count] */
+	uint32_t slot_count;
 	uint32_t position_count;
 	double alpha_mean;     /* the mean of the prior that was used */
 	double log_likelihood; /* of the clicks, in nats */

@@ -4,8 +4,8 @@
  * 59-64 kernels of the title (mu 1, .8, .6, .4, .2, 0), 65-70 of the body,
  * 71 dot of the title, 72 dot of the body.
  *
- * Stems are the words themselves, so each stem feature repeats its word
- * feature; the places are kept for models that are trained with stems.
+ * A word is identified by its stem (S3), so what the literature computes on
+ * words and on stems is the same here; both places are kept.
  */
 #include "core/model/features.h"
 
@@ -125,6 +125,8 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	if (embedding->rows != NULL && !serm_pooling_parse(embedding, &words, arena, query))
 		return out_of_memory(error);
 	serm_match_layout(query);
+	if (!serm_trigrams_weigh(statistics, query, arena))
+		return out_of_memory(error);
 	if (embedding->cache != NULL)
 		query->serial = ++embedding->cache->query_count;
 	*parsed = query;
@@ -150,7 +152,7 @@ strongest(const SermParsedQuery *query, const float *strength)
 
 static void
 joined_features(const SermStatistics *statistics, const SermParsedQuery *query, const SermField *title,
-    const SermField *body, float *value, float *bm25_raw)
+    const SermField *body, float *value, SermFeatures *features)
 {
 	uint32_t tf[SERM_QUERY_WORDS_MAX];
 	float missing[SERM_QUERY_WORDS_MAX];
@@ -173,7 +175,12 @@ joined_features(const SermStatistics *statistics, const SermParsedQuery *query, 
 	value[6] = strongest(query, missing);
 	value[7] = (float) (log(1 + bm25) / 4);
 	value[8] = (float) (bm25 / 20);
-	*bm25_raw = (float) bm25;
+	features->bm25 = (float) bm25;
+	/* Words that are written otherwise count by the trigrams they share, and half by their likeness as a
+	 * whole. */
+	features->lexical =
+	    (float) (bm25 / query->weight + serm_trigrams_bm25(query, title, body, statistics->joined_length) +
+	             SERM_LIKENESS_SHARE * (fuzzy / query->weight - coverage));
 }
 
 static void
@@ -202,6 +209,8 @@ start_field(const SermParsedQuery *query, double average_length, SermField *fiel
 	memset(field, 0, offsetof(SermField, place));
 	memset(field->tf, 0, query->term_count * sizeof(field->tf[0]));
 	memset(field->fuzzy, 0, query->term_count * sizeof(field->fuzzy[0]));
+	memset(field->trigram_tf, 0, query->trigrams.count * sizeof(field->trigram_tf[0]));
+	memset(field->trigrams_met, 0, query->trigram_masks * sizeof(field->trigrams_met[0]));
 	memset(field->kernels, 0, sizeof(field->kernels));
 	field->trigrams_common = field->trigrams_count = 0;
 	field->dot = 0;
@@ -235,7 +244,7 @@ serm_features_of_document(const SermStatistics *statistics, const SermEmbedding 
 		serm_field_features(query, &body, value + BODY);
 	}
 	if (query->term_count > 0)
-		joined_features(statistics, query, &title, &body, value + JOINED, &features->bm25);
+		joined_features(statistics, query, &title, &body, value + JOINED, features);
 	global_features(query, &title, &body, value + GLOBAL);
 	put_interactions(&title, value + TITLE_KERNELS, value + TITLE_DOT);
 	put_interactions(&body, value + BODY_KERNELS, value + BODY_DOT);

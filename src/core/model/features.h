@@ -26,13 +26,19 @@ typedef struct SermStatistics {
 	uint32_t word_count;
 	const uint32_t *word_id;
 	const uint32_t *word_df;
+	/* The same of the trigrams of the words that documents spell; none in versions that have no guard by
+	 * them. */
+	uint32_t trigram_count;
+	const uint32_t *trigram_id;
+	const uint32_t *trigram_df;
 } SermStatistics;
 
 /* What a pair looks like to the model: raw, before scaling (S10). */
 typedef struct SermFeatures {
 	float value[SERM_FEATURES];
-	float bm25; /* BM25 (k1 1.2, b .75) of the joined text, raw: one part of the guard s0 (S14) */
-	float dot;  /* dot(title) + dot(body) of the mean vectors: the other part */
+	float bm25;    /* BM25 (k1 1.2, b .75) of the joined text, raw */
+	float lexical; /* what words and their spelling say, without a label: one part of s0 (S14) */
+	float dot;     /* dot(title) + dot(body) of the mean vectors: the other part */
 } SermFeatures;
 
 typedef struct SermParsedQuery SermParsedQuery;
@@ -42,6 +48,9 @@ extern uint32_t serm_statistics_df(const SermStatistics *statistics, uint32_t wo
 
 /* idf = ln(1 + (N - df + .5) / (df + .5)) of a word id. */
 extern double serm_statistics_idf(const SermStatistics *statistics, uint32_t word_id);
+
+/* The same of a trigram. */
+extern double serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram);
 
 /* Count statistics over documents (title line feed body each); word arrays come from `arena`. */
 extern SermStatus serm_statistics_count(const SermText *docs, size_t doc_count, SermArena *arena,

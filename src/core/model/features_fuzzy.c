@@ -56,12 +56,13 @@ index_find(const SermTrigramIndex *index, uint32_t hash)
 	return at;
 }
 
-/* Fill in which term has which trigram. */
+/* Fill in which term has which trigram; a term that was written in two ways has those of the first. */
 static bool
 index_terms(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 {
 	SermTrigramIndex *index = &query->trigrams;
 	uint32_t hashes[SERM_TRIGRAMS_MAX];
+	uint64_t seen = 0;
 
 	index->terms = serm_arena_array(arena, index->count, sizeof(uint64_t));
 	index->masks =
@@ -69,10 +70,12 @@ index_terms(SermParsedQuery *query, const SermWords *words, SermArena *arena)
 	if (index->terms == NULL || index->masks == NULL)
 		return false;
 	for (uint32_t i = 0; i < words->count; i++) {
-		uint32_t term = query->tokens[i];
-		uint32_t count =
-		    trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
+		uint32_t term = query->tokens[i], count;
 
+		if ((seen >> term & 1) != 0)
+			continue;
+		seen |= UINT64_C(1) << term;
+		count = trigrams_of(words->code_points + words->words[i].start, words->words[i].length, hashes);
 		for (uint32_t h = 0; h < count; h++) {
 			uint32_t number = index->numbers[index_find(index, hashes[h])];
 
@@ -119,6 +122,46 @@ serm_trigrams_of_query(SermParsedQuery *query, const SermWords *words, SermArena
 	}
 	query->trigram_masks = (index->count + 63) / 64;
 	return index_terms(query, words, arena);
+}
+
+bool
+serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, SermArena *arena)
+{
+	const SermTrigramIndex *index = &query->trigrams;
+
+	if (statistics->trigram_count == 0 || index->count == 0)
+		return true;
+	query->trigram_idf = serm_arena_array(arena, index->count, sizeof(*query->trigram_idf));
+	if (query->trigram_idf == NULL)
+		return false;
+	for (uint32_t at = 0; at < index->size; at++)
+		if (index->hashes[at] != 0) {
+			double idf = serm_statistics_trigram_idf(statistics, index->hashes[at]);
+
+			query->trigram_idf[index->numbers[at]] = (float) idf;
+			query->trigram_weight += idf;
+		}
+	return true;
+}
+
+double
+serm_trigrams_bm25(
+    const SermParsedQuery *query, const SermField *title, const SermField *body, double average_length)
+{
+	double length = (double) title->count + body->count;
+	double ratio = average_length > 0 ? length / average_length : 1;
+	float norm = (float) (SERM_BM25_K1 * (1 - SERM_BM25_B + SERM_BM25_B * ratio)), sum = 0;
+
+	if (query->trigram_idf == NULL)
+		return 0;
+	for (uint32_t m = 0; m < query->trigram_masks; m++)
+		for (uint64_t left = title->trigrams_met[m] | body->trigrams_met[m]; left != 0; left &= left - 1) {
+			uint32_t g = 64 * m + (uint32_t) __builtin_ctzll(left);
+			float tf = (float) (title->trigram_tf[g] + body->trigram_tf[g]);
+
+			sum += query->trigram_idf[g] * tf / (tf + norm);
+		}
+	return (SERM_BM25_K1 + 1) * sum / query->trigram_weight;
 }
 
 /* H(ab) = H(a) * base^|b| + H(b) modulo 2^64. */

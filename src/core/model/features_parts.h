@@ -14,6 +14,8 @@
 
 #define SERM_BM25_K1 1.2
 #define SERM_BM25_B 0.75
+/* Of the likeness of words in what words and their spelling say. */
+#define SERM_LIKENESS_SHARE 0.5
 
 #define SERM_FIELD_FEATURES 20
 #define SERM_JOINED_FEATURES 9
@@ -81,6 +83,8 @@ struct SermParsedQuery {
 	uint64_t compound_signature; /* bit hash >> 58 of each compound */
 	uint64_t term_signature;     /* and of each term that is not a number */
 	SermTrigramIndex trigrams;
+	float *trigram_idf;    /* [trigrams.count] by number; NULL without statistics of trigrams */
+	double trigram_weight; /* their sum */
 
 	/* Embeddings: tokens lie in lanes, so that one document word meets SERM_LANES of them at once. */
 	uint32_t lane_groups;             /* 0 without embeddings */
@@ -132,6 +136,9 @@ typedef struct SermField {
 	float fuzzy[SERM_QUERY_WORDS_MAX]; /* strength per term */
 	uint32_t trigrams_common;          /* distinct trigrams that the query has too */
 	uint32_t trigrams_count;           /* distinct trigrams */
+	/* Words that have each trigram of the query; a word that is not spelled counts when it is a term. */
+	uint16_t trigram_tf[SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX];
+	uint64_t trigrams_met[SERM_TRIGRAM_MASKS_MAX]; /* those that any word has */
 	float kernels[SERM_KERNELS];
 	float dot;
 } SermField;
@@ -165,6 +172,15 @@ serm_field_add_match(SermField *field, uint32_t place, uint32_t term, float idf)
 	field->idf_matched += idf;
 }
 
+/* Does a term have the trigram of this number? */
+static inline bool
+serm_term_has_trigram(const SermParsedQuery *query, uint32_t term, uint32_t number)
+{
+	const uint64_t *mask = query->trigrams.masks + (size_t) term * query->trigram_masks;
+
+	return (mask[number / 64] >> number % 64 & 1) != 0;
+}
+
 static inline uint64_t
 serm_compound_bit(uint64_t hash)
 {
@@ -192,6 +208,12 @@ extern void serm_spell_word(const SermParsedQuery *query, const uint32_t *code_p
  */
 extern void serm_field_fuzzy(
     const SermParsedQuery *query, SermField *field, uint64_t compounds, const float *dice);
+
+/* Look the trigrams of a query up in the statistics. */
+extern bool serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, SermArena *arena);
+/* BM25 over trigrams as a share of their weight. */
+extern double serm_trigrams_bm25(
+    const SermParsedQuery *query, const SermField *title, const SermField *body, double average_length);
 
 /* features_lexical.c */
 extern double serm_bm25(

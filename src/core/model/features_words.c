@@ -144,7 +144,7 @@ make_key(const unsigned char *word, uint32_t length, bool number, uint32_t epoch
 	memcpy(mask, ones + sizeof(mask) - length, sizeof(mask));
 	key->part[0] &= mask[0];
 	key->part[1] &= mask[1];
-	key->part[2] = (key->part[2] & mask[2]) | (uint64_t) number << last_byte;
+	key->part[2] = (key->part[2] & mask[2]) | (uint64_t) (length << 1 | (uint32_t) number) << last_byte;
 	key->epoch = epoch;
 	key->used = 0;
 }
@@ -291,7 +291,7 @@ fill_match(const Reading *reading, Word *word, SermWordMatch *match)
 	const SermParsedQuery *query = reading->pair->query;
 	uint32_t code_points[SERM_DOCUMENT_WORD_MAX];
 	uint32_t count = serm_document_spell(word->bytes, word->length, code_points);
-	uint32_t id = serm_text_hash(code_points, count, 0);
+	uint32_t id = serm_text_word_id(code_points, count);
 	float unit[SERM_EMBEDDING_WIDTH];
 	SermSpelling spelling;
 	uint64_t others;
@@ -440,6 +440,17 @@ pool_by_pairs(const Reading *reading, uint32_t window, uint32_t group, SermLanes
 		sum[k] += odd[k];
 }
 
+/* How many of the words have each trigram of the query. */
+static inline __attribute__((always_inline)) void
+count_trigrams(const SermParsedQuery *query, const uint64_t *masks, SermField *field)
+{
+	for (uint32_t m = 0; m < query->trigram_masks; m++) {
+		field->trigrams_met[m] |= masks[m];
+		for (uint64_t left = masks[m]; left != 0; left &= left - 1)
+			field->trigram_tf[64 * m + (uint32_t) __builtin_ctzll(left)]++;
+	}
+}
+
 /* Kernels and dot of the words of the window. */
 static inline __attribute__((always_inline)) void
 pool_words(const SermParsedQuery *query, const Reading *reading, uint32_t window, bool pairs, Sums *sums)
@@ -490,6 +501,8 @@ read_spelled(const SermDocumentField *words, uint32_t window, bool pairs, Readin
 		idf += match->idf;
 		if (match->term != SERM_TERM_NONE)
 			serm_field_add_match(field, i, match->term, match->idf);
+		if (query->trigram_idf != NULL)
+			count_trigrams(query, serm_match_trigrams(match), field);
 	}
 	field->idf_all = idf;
 	compare_words(query, reading, sums);
@@ -524,18 +537,22 @@ static void
 read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
 {
 	SermWordCache *cache = pair->embedding->cache;
+	const SermParsedQuery *query = pair->query;
 	double idf = 0;
 
 	for (uint32_t i = words->spelled; cache != NULL && i < words->count; i++)
 		__builtin_prefetch(idf_pair(cache, serm_document_id(words, i - words->spelled)));
 	for (uint32_t i = words->spelled; i < words->count; i++) {
 		uint32_t id = serm_document_id(words, i - words->spelled);
-		uint32_t term = serm_term_find(pair->query, id);
+		uint32_t term = serm_term_find(query, id);
 		float word = word_idf(pair, id);
 
 		idf += word;
-		if (term != SERM_TERM_NONE)
+		if (term != SERM_TERM_NONE) {
 			serm_field_add_match(field, i, term, word);
+			if (query->trigram_idf != NULL)
+				count_trigrams(query, query->trigrams.masks + (size_t) term * query->trigram_masks, field);
+		}
 	}
 	field->idf_all += idf;
 }

@@ -9,11 +9,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/model/heads.h"
+#include "core/model/explain.h"
 #include "core/model/kind.h"
 
-/* Trained numbers are below 100; products of three layers of these stay below 1e30. */
-#define NUMBER_MAX 1e6
+#define NUMBER_MAX SERM_INTERACTION_NUMBER_MAX
 /* Logits divided by this are still far from overflow. */
 #define TEMPERATURE_MIN 1e-3
 /* Document counts and lengths beyond this are not exact in a double. */
@@ -64,10 +63,12 @@ serm_interaction_input(const float *mean, const float *inverse, const SermFeatur
 float
 serm_interaction_s0(const SermGuard *guard, const SermFeatures *features)
 {
-	float bm25 = (features->bm25 - guard->bm25_mean) * guard->bm25_inverse;
+	float lexical = (features->lexical - guard->lexical_mean) * guard->lexical_inverse;
 	float dot = (features->dot - guard->dot_mean) * guard->dot_inverse;
+	float s = lexical + guard->dot_share * dot, share = s / SERM_INPUT_CLIP;
 
-	return clip(bm25 + guard->dot_share * dot);
+	/* Cut off at the clip, all documents that match well would tie. */
+	return s / sqrtf(1 + share * share);
 }
 
 float
@@ -144,37 +145,63 @@ open_embedding(const SermTensorSet *tensors, SermEmbedding *embedding, SermError
 	    tensors, SERM_TENSOR_EMBEDDING_SCALE, SERM_EMBEDDING_ROWS, 0, &embedding->scale, error);
 }
 
+/* A table of ids, ascending, and of the number of documents that have each. */
+typedef struct DocumentCounts {
+	uint32_t count;
+	const uint32_t *id;
+	const uint32_t *df;
+} DocumentCounts;
+
 static SermStatus
-open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
+open_counts(const SermTensorSet *tensors, const char *id_name, const char *df_name, double documents,
+    DocumentCounts *counts, SermError *error)
 {
 	uint64_t any = 0, count;
 	const SermTensor *id, *df;
-	SermStatus status =
-	    serm_tensor_require(tensors, SERM_TENSOR_VOCABULARY_ID, SERM_DTYPE_U32, 1, &any, &id, error);
+	SermStatus status = serm_tensor_require(tensors, id_name, SERM_DTYPE_U32, 1, &any, &id, error);
 
 	if (status != SERM_OK)
 		return status;
 	count = id->shape[0];
 	if (count > UINT32_MAX)
-		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has too many words", id->name);
-	status = serm_tensor_require(tensors, SERM_TENSOR_VOCABULARY_DF, SERM_DTYPE_U32, 1, &any, &df, error);
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has too many values", id->name);
+	status = serm_tensor_require(tensors, df_name, SERM_DTYPE_U32, 1, &any, &df, error);
 	if (status != SERM_OK)
 		return status;
 	if (df->shape[0] != count)
-		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has %llu words where %llu are needed",
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has %llu values where %llu are needed",
 		    df->name, (unsigned long long) df->shape[0], (unsigned long long) count);
-	statistics->word_count = (uint32_t) count;
-	statistics->word_id = id->data;
-	statistics->word_df = df->data;
+	*counts = (DocumentCounts){(uint32_t) count, id->data, df->data};
 	for (uint64_t i = 1; i < count; i++)
-		if (statistics->word_id[i - 1] >= statistics->word_id[i])
+		if (counts->id[i - 1] >= counts->id[i])
 			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is not ascending at %llu", id->name,
 			    (unsigned long long) i);
 	for (uint64_t i = 0; i < count; i++)
-		if (statistics->word_df[i] > statistics->document_count)
+		if (counts->df[i] > documents)
 			return serm_fail(error, SERM_ERR_CORRUPT,
 			    "value %llu of tensor \"%s\" is larger than the number of documents", (unsigned long long) i,
 			    df->name);
+	return SERM_OK;
+}
+
+static SermStatus
+open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
+{
+	DocumentCounts words, trigrams = {0, NULL, NULL};
+	SermStatus status = open_counts(tensors, SERM_TENSOR_VOCABULARY_ID, SERM_TENSOR_VOCABULARY_DF,
+	    statistics->document_count, &words, error);
+
+	if (status == SERM_OK && serm_tensor_find(tensors, SERM_TENSOR_TRIGRAM_ID) != NULL)
+		status = open_counts(tensors, SERM_TENSOR_TRIGRAM_ID, SERM_TENSOR_TRIGRAM_DF,
+		    statistics->document_count, &trigrams, error);
+	if (status != SERM_OK)
+		return status;
+	statistics->word_count = words.count;
+	statistics->word_id = words.id;
+	statistics->word_df = words.df;
+	statistics->trigram_count = trigrams.count;
+	statistics->trigram_id = trigrams.id;
+	statistics->trigram_df = trigrams.df;
 	return SERM_OK;
 }
 
@@ -260,8 +287,8 @@ open_guard(const SermTensorSet *tensors, SermGuard *guard, SermError *error)
 		return status;
 	*guard = (SermGuard){
 	    .slope = values[0],
-	    .bm25_mean = values[1],
-	    .bm25_inverse = values[2],
+	    .lexical_mean = values[1],
+	    .lexical_inverse = values[2],
 	    .dot_mean = values[3],
 	    .dot_inverse = values[4],
 	    .dot_share = values[5],
@@ -393,13 +420,38 @@ interaction_batch_add(SermBatch *batch, const SermQuery *query, const SermDocume
 	return SERM_OK;
 }
 
-static void
-interaction_batch_run(const SermBatch *batch, SermPrediction *predictions)
+static SermStatus
+interaction_batch_run(const SermBatch *batch, SermPrediction *predictions, SermError *error)
 {
 	const InteractionBatch *rows = (const InteractionBatch *) batch;
 
+	(void) error;
 	serm_heads_predict_rows(&((const InteractionModel *) batch->model)->heads, batch->count, rows->input[0],
 	    rows->guard, predictions);
+	return SERM_OK;
+}
+
+bool
+serm_interaction_parts(const SermModel *model, SermInteractionParts *parts)
+{
+	const InteractionModel *opened = (const InteractionModel *) model;
+
+	if (model->kind != &serm_kind_interaction)
+		return false;
+	*parts = (SermInteractionParts){
+	    opened->statistics, opened->embedding, opened->heads, opened->guard, opened->mean, opened->inverse};
+	return true;
+}
+
+static SermStatus
+interaction_explain(const SermModel *model, const SermQuery *query, SermText text, const SermDocument *doc,
+    SermArena *arena, SermExplanation *explanation, SermError *error)
+{
+	SermInteractionParts parts;
+
+	(void) serm_interaction_parts(model, &parts);
+	return serm_interaction_explain(
+	    &parts, ((const InteractionQuery *) query)->parsed, text, doc, arena, explanation, error);
 }
 
 const SermModelKind serm_kind_interaction = {
@@ -411,4 +463,5 @@ const SermModelKind serm_kind_interaction = {
     .batch = interaction_batch,
     .batch_add = interaction_batch_add,
     .batch_run = interaction_batch_run,
+    .explain = interaction_explain,
 };

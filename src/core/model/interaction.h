@@ -8,6 +8,7 @@
 
 #include "core/base/real.h"
 #include "core/model/features.h"
+#include "core/model/heads.h"
 #include "core/model/model.h"
 
 #define SERM_KIND_INTERACTION "interaction"
@@ -17,6 +18,8 @@
 #define SERM_TENSOR_EMBEDDING_SCALE "embedding.scale" /* f32 [SERM_EMBEDDING_ROWS] */
 #define SERM_TENSOR_VOCABULARY_ID "vocabulary.id"     /* u32 [V], ascending, unique; V may be 0 */
 #define SERM_TENSOR_VOCABULARY_DF "vocabulary.df"     /* u32 [V] */
+#define SERM_TENSOR_TRIGRAM_ID "trigram.id"           /* u32 [T], as the words; optional, with the next one */
+#define SERM_TENSOR_TRIGRAM_DF "trigram.df"           /* u32 [T] */
 #define SERM_TENSOR_STATISTICS "statistics"           /* f64 [4]: documents, title, body, joined length */
 #define SERM_TENSOR_SCALE_MEAN "scale.mean"           /* f32 [SERM_FEATURES] */
 #define SERM_TENSOR_SCALE_INVERSE "scale.inverse"     /* f32 [SERM_FEATURES]; 0 masks the feature */
@@ -33,22 +36,47 @@
 #define SERM_STATISTICS_COUNT 4
 #define SERM_GUARD_COUNT 6
 #define SERM_INPUT_CLIP 4.0f
+/* No weight may be larger: trained ones are below 100; products of three layers of these stay below 1e30. */
+#define SERM_INTERACTION_NUMBER_MAX 1e6
 
 /* In the order in which they are stored. */
 typedef struct SermGuard {
 	float slope;
-	float bm25_mean;
-	float bm25_inverse;
+	float lexical_mean;
+	float lexical_inverse;
 	float dot_mean;
 	float dot_inverse;
 	float dot_share;
 } SermGuard;
 
+/* What an opened model consists of: views into its tensors. */
+typedef struct SermInteractionParts {
+	SermStatistics statistics;
+	SermEmbedding embedding;
+	SermHeads heads;
+	SermGuard guard;
+	const float *mean;    /* [SERM_FEATURES] */
+	const float *inverse; /* [SERM_FEATURES] */
+} SermInteractionParts;
+
+/* The parts of an opened model; false when it is of another kind. */
+extern bool serm_interaction_parts(const SermModel *model, SermInteractionParts *parts);
+
+/*
+ * The tensors of a version with these parts, which they point into; small ones and the list are in `arena`.
+ * MEMORY when it refuses.
+ */
+extern SermStatus serm_interaction_write(
+    const SermInteractionParts *parts, SermArena *arena, SermTensorSet *tensors, SermError *error);
+
 /* input[i] = clip((value[i] - mean[i]) * inverse[i], -4, 4), [SERM_FEATURES]; a masked feature gives 0. */
 extern void serm_interaction_input(
     const float *mean, const float *inverse, const SermFeatures *features, SermReal *input);
 
-/* s0 = z(bm25) + dot_share * z(dot), clipped like an input: the order without any label. */
+/*
+ * s0: z(lexical) + dot_share * z(dot), bent into (-SERM_INPUT_CLIP, SERM_INPUT_CLIP) without losing its
+ * order: the order without any label.
+ */
 extern float serm_interaction_s0(const SermGuard *guard, const SermFeatures *features);
 
 /* slope * s0: what serm_heads_predict() takes as `guard`. */

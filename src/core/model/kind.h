@@ -22,12 +22,18 @@ typedef struct SermModelKind {
 	SermBatch *(*batch)(SermArena *arena);
 	SermStatus (*batch_add)(
 	    SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error);
-	void (*batch_run)(const SermBatch *batch, SermPrediction *predictions);
+	/* Of the document's text; NULL: the kind reads parsed documents. */
+	SermStatus (*batch_add_text)(SermBatch *batch, const SermQuery *query, SermText doc, SermError *error);
+	SermStatus (*batch_run)(const SermBatch *batch, SermPrediction *predictions, SermError *error);
+	SermStatus (*explain)(const SermModel *model, const SermQuery *query, SermText text,
+	    const SermDocument *doc, SermArena *arena, SermExplanation *explanation, SermError *error);
 } SermModelKind;
 
 struct SermModel {
 	const SermModelKind *kind;
 	uint32_t grade_count;
+	SermKeepGoing keep_going; /* NULL: never asked */
+	void *keep_going_context;
 };
 
 struct SermQuery {
@@ -40,5 +46,6 @@ struct SermBatch {
 };
 
 extern const SermModelKind serm_kind_interaction;
+extern const SermModelKind serm_kind_cross_encoder;
 
 #endif

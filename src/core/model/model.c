@@ -6,6 +6,7 @@
 
 static const SermModelKind *const kinds[] = {
     &serm_kind_interaction,
+    &serm_kind_cross_encoder,
 };
 
 static const SermModelKind *
@@ -36,6 +37,19 @@ serm_model_open(
 	if (status == SERM_OK)
 		(*model)->kind = found;
 	return status;
+}
+
+void
+serm_model_set_host(SermModel *model, SermKeepGoing keep_going, void *context)
+{
+	model->keep_going = keep_going;
+	model->keep_going_context = context;
+}
+
+bool
+serm_model_reads_text(const SermModel *model)
+{
+	return model->kind->batch_add_text != NULL;
 }
 
 uint32_t
@@ -85,6 +99,17 @@ serm_model_predict_parsed(const SermModel *model, const SermQuery *query, const 
 	return model->kind->predict_parsed(model, query, doc, prediction, error);
 }
 
+SermStatus
+serm_model_explain(const SermModel *model, const SermQuery *query, SermText text, const SermDocument *doc,
+    SermArena *arena, SermExplanation *explanation, SermError *error)
+{
+	SermStatus status = check_query(model, query, error);
+
+	if (status != SERM_OK)
+		return status;
+	return model->kind->explain(model, query, text, doc, arena, explanation, error);
+}
+
 SermBatch *
 serm_model_batch(const SermModel *model, SermArena *arena)
 {
@@ -107,6 +132,18 @@ serm_batch_add(SermBatch *batch, const SermQuery *query, const SermDocument *doc
 	return status;
 }
 
+SermStatus
+serm_batch_add_text(SermBatch *batch, const SermQuery *query, SermText doc, SermError *error)
+{
+	SermStatus status = check_query(batch->model, query, error);
+
+	SERM_ASSERT(batch->count < SERM_BATCH_ROWS && serm_model_reads_text(batch->model));
+	if (status == SERM_OK)
+		status = batch->model->kind->batch_add_text(batch, query, doc, error);
+	batch->count += status == SERM_OK;
+	return status;
+}
+
 void
 serm_batch_clear(SermBatch *batch)
 {
@@ -119,10 +156,14 @@ serm_batch_count(const SermBatch *batch)
 	return batch->count;
 }
 
-void
-serm_batch_run(SermBatch *batch, SermPrediction *predictions)
+SermStatus
+serm_batch_run(SermBatch *batch, SermPrediction *predictions, SermError *error)
 {
+	SermStatus status = SERM_OK;
+
 	if (batch->count > 0)
-		batch->model->kind->batch_run(batch, predictions);
-	batch->count = 0;
+		status = batch->model->kind->batch_run(batch, predictions, error);
+	if (status == SERM_OK)
+		batch->count = 0;
+	return status;
 }

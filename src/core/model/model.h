@@ -28,7 +28,7 @@ typedef struct SermModel SermModel;
 typedef struct SermQuery SermQuery;
 
 /*
- * Validate `tensors` and open them as a model of `kind` ("interaction").
+ * Validate `tensors` and open them as a model of `kind` ("interaction", "cross_encoder").
  * The model keeps pointers into the tensors' data: they must outlive it.
  * Errors: INVALID for an unknown kind, CORRUPT for missing, misshapen or non-finite tensors.
  */
@@ -36,6 +36,10 @@ extern SermStatus serm_model_open(
     const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error);
 extern bool serm_model_kind_known(const char *kind);
 extern uint32_t serm_model_grade_count(const SermModel *model);
+/* Whom long predictions ask whether to go on; when it says no they end with CANCELED. */
+extern void serm_model_set_host(SermModel *model, SermKeepGoing keep_going, void *context);
+/* Documents are given as text, not parsed: serm_model_predict() and serm_batch_add_text(). */
+extern bool serm_model_reads_text(const SermModel *model);
 
 /* Parse a query once; it may then be scored against any number of documents. */
 extern SermStatus serm_model_parse_query(
@@ -53,6 +57,31 @@ extern SermStatus serm_model_predict(const SermModel *model, const SermQuery *qu
 extern SermStatus serm_model_predict_parsed(const SermModel *model, const SermQuery *query,
     const SermDocument *doc, SermPrediction *prediction, SermError *error);
 
+/* What one term of the query brings through one field of the document. */
+typedef struct SermExplainedTerm {
+	SermText query_term; /* normalised, UTF-8 */
+	SermText doc_term;   /* the word that it meets there, or two that are one in the query; length 0: none */
+	bool body;           /* else the title */
+	float contribution;
+} SermExplainedTerm;
+
+/*
+ * A score taken apart: `base` and the contributions sum to it. `base` is the score of a document of the same
+ * lengths whose words have nothing to do with the query.
+ */
+typedef struct SermExplanation {
+	float score; /* the bits of serm_model_predict_parsed() */
+	float base;
+	uint32_t count;
+	const SermExplainedTerm
+	    *terms; /* by place in the query, title before body; fields without words have none */
+} SermExplanation;
+
+/* Explain the score of a parsed query, whose text is given again, and a document; the result is in `arena`.
+ */
+extern SermStatus serm_model_explain(const SermModel *model, const SermQuery *query, SermText text,
+    const SermDocument *doc, SermArena *arena, SermExplanation *explanation, SermError *error);
+
 /*
  * Pairs that are scored together: what can be is computed as matrix products. The bits are those of
  * serm_model_predict().
@@ -65,9 +94,15 @@ extern SermBatch *serm_model_batch(const SermModel *model, SermArena *arena);
 /* Add a pair to a batch of fewer than SERM_BATCH_ROWS; query and document are not needed afterwards. */
 extern SermStatus serm_batch_add(
     SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error);
+/* The same with the document's text, for a model that serm_model_reads_text(). */
+extern SermStatus serm_batch_add_text(
+    SermBatch *batch, const SermQuery *query, SermText doc, SermError *error);
 extern void serm_batch_clear(SermBatch *batch);
 extern uint32_t serm_batch_count(const SermBatch *batch);
-/* Score the pairs in the order in which they came, predictions[serm_batch_count()], and empty the batch. */
-extern void serm_batch_run(SermBatch *batch, SermPrediction *predictions);
+/*
+ * Score the pairs in the order in which they came, predictions[serm_batch_count()], and empty the batch; a
+ * batch that fails (MEMORY, CANCELED) keeps its pairs and may be run again.
+ */
+extern SermStatus serm_batch_run(SermBatch *batch, SermPrediction *predictions, SermError *error);
 
 #endif

@@ -1,12 +1,13 @@
 /*
- * Corpus statistics (S4): how many documents contain a word, and how long
- * documents are. Lengths count the words that scoring reads, so long documents
+ * Corpus statistics (S4): how many documents contain a word, how many a
+ * trigram, and how long documents are. Lengths count the words that scoring reads, so long documents
  * weigh what they weigh there.
  */
 #include <math.h>
 #include <string.h>
 
 #include "core/model/features.h"
+#include "core/text/ngram.h"
 
 /* Found within a few probes when ids are uniform, as hashes are; hostile ids fall back to bisection. */
 #define INTERPOLATION_PROBES 4
@@ -14,38 +15,47 @@
 #define DOCS_PER_CHECK 64
 #define TABLE_SIZE_MIN ((size_t) 1 << 12)
 #define WORDS_PER_DOC_MAX (SERM_TITLE_WORDS_MAX + SERM_BODY_WORDS_MAX)
+#define TRIGRAMS_PER_DOC_MAX                                                                                 \
+	((SERM_DOCUMENT_TITLE_SPELLED + SERM_DOCUMENT_BODY_SPELLED) * (size_t) SERM_TRIGRAMS_MAX)
 
-/* Index of `word_id`, or word_count when it is not there. */
+/* Index of `id` in ascending `ids`, or `count` when it is not there. */
 static uint32_t
-find_word(const SermStatistics *statistics, uint32_t word_id)
+find_id(const uint32_t *ids, uint32_t count, uint32_t id)
 {
-	const uint32_t *ids = statistics->word_id;
-	uint32_t low = 0, high = statistics->word_count; /* the id is in [low, high) if anywhere */
+	uint32_t low = 0, high = count; /* the id is in [low, high) if anywhere */
 
 	for (int probe = 0; low < high; probe++) {
 		uint32_t first = ids[low], last = ids[high - 1];
 		uint32_t at;
 
-		if (word_id < first || word_id > last)
+		if (id < first || id > last)
 			break;
 		if (probe < INTERPOLATION_PROBES && last > first)
-			at = low + (uint32_t) ((uint64_t) (word_id - first) * (high - 1 - low) / (last - first));
+			at = low + (uint32_t) ((uint64_t) (id - first) * (high - 1 - low) / (last - first));
 		else
 			at = low + (high - low) / 2;
-		if (ids[at] == word_id)
+		if (ids[at] == id)
 			return at;
-		if (ids[at] < word_id)
+		if (ids[at] < id)
 			low = at + 1;
 		else
 			high = at;
 	}
-	return statistics->word_count;
+	return count;
+}
+
+static double
+idf_of(double documents, double df)
+{
+	double rest = documents - df;
+
+	return log(1 + ((rest > 0 ? rest : 0) + 0.5) / (df + 0.5));
 }
 
 uint32_t
 serm_statistics_df(const SermStatistics *statistics, uint32_t word_id)
 {
-	uint32_t at = find_word(statistics, word_id);
+	uint32_t at = find_id(statistics->word_id, statistics->word_count, word_id);
 
 	return at < statistics->word_count ? statistics->word_df[at] : 0;
 }
@@ -53,71 +63,100 @@ serm_statistics_df(const SermStatistics *statistics, uint32_t word_id)
 double
 serm_statistics_idf(const SermStatistics *statistics, uint32_t word_id)
 {
-	double df = serm_statistics_df(statistics, word_id);
-	double rest = statistics->document_count - df;
-
-	return log(1 + ((rest > 0 ? rest : 0) + 0.5) / (df + 0.5));
+	return idf_of(statistics->document_count, serm_statistics_df(statistics, word_id));
 }
 
-/* A word in the open-addressing table; `last` is the number of the last document that has it, from 1. */
+double
+serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram)
+{
+	uint32_t at = find_id(statistics->trigram_id, statistics->trigram_count, trigram);
+
+	return idf_of(
+	    statistics->document_count, at < statistics->trigram_count ? statistics->trigram_df[at] : 0);
+}
+
+/* An id in an open-addressing table; `last` is the number of the last document that has it, from 1. */
 typedef struct Slot {
 	uint32_t id;
 	uint32_t df; /* 0: empty */
 	uint64_t last;
 } Slot;
 
-typedef struct Counter {
-	SermArena *arena;
+typedef struct Table {
 	Slot *slots;
 	size_t size; /* power of two, at least twice `count` */
 	size_t count;
+} Table;
+
+typedef struct Counter {
+	SermArena *arena;
+	Table words;
+	Table trigrams;
 	uint64_t docs;
 	uint64_t titles, bodies, joined; /* not empty */
 	uint64_t title_words, body_words;
 } Counter;
 
 static Slot *
-find_slot(const Counter *counter, uint32_t id)
+find_slot(const Table *table, uint32_t id)
 {
-	size_t at = id & (counter->size - 1);
+	size_t at = id & (table->size - 1);
 
-	while (counter->slots[at].df > 0 && counter->slots[at].id != id)
-		at = (at + 1) & (counter->size - 1);
-	return &counter->slots[at];
+	while (table->slots[at].df > 0 && table->slots[at].id != id)
+		at = (at + 1) & (table->size - 1);
+	return &table->slots[at];
 }
 
-/* Make room for the words of one more document. */
+/* Make room for so many ids more. */
 static bool
-reserve(Counter *counter)
+reserve(Table *table, size_t more, SermArena *arena)
 {
-	Slot *old = counter->slots;
-	size_t old_size = counter->size;
+	Slot *old = table->slots;
+	size_t old_size = table->size;
 
-	if (2 * (counter->count + WORDS_PER_DOC_MAX) <= counter->size)
+	if (2 * (table->count + more) <= table->size)
 		return true;
-	counter->size = counter->size == 0 ? TABLE_SIZE_MIN : 2 * counter->size;
-	counter->slots = serm_arena_array(counter->arena, counter->size, sizeof(Slot));
-	if (counter->slots == NULL)
+	table->size = table->size == 0 ? TABLE_SIZE_MIN : 2 * table->size;
+	while (2 * (table->count + more) > table->size)
+		table->size *= 2;
+	table->slots = serm_arena_array(arena, table->size, sizeof(Slot));
+	if (table->slots == NULL)
 		return false;
 	for (size_t i = 0; i < old_size; i++)
 		if (old[i].df > 0)
-			*find_slot(counter, old[i].id) = old[i];
+			*find_slot(table, old[i].id) = old[i];
 	return true;
 }
 
 static void
-count_words(Counter *counter, const SermWords *words)
+count_id(Table *table, uint32_t id, uint64_t doc)
+{
+	Slot *slot = find_slot(table, id);
+
+	if (slot->df == 0) {
+		slot->id = id;
+		table->count++;
+	}
+	if (slot->last != doc && slot->df < UINT32_MAX)
+		slot->df++;
+	slot->last = doc;
+}
+
+/* The words of a field, and the trigrams of the first `spelled` of them: those that a document keeps. */
+static void
+count_words(Counter *counter, const SermWords *words, uint32_t spelled)
 {
 	for (uint32_t i = 0; i < words->count; i++) {
-		Slot *slot = find_slot(counter, words->words[i].id);
+		const SermWord *word = &words->words[i];
+		const uint32_t *code_points = words->code_points + word->start;
+		uint32_t length = word->length < SERM_TRIGRAMS_MAX ? word->length : SERM_TRIGRAMS_MAX;
+		uint64_t packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), code_points[0]);
 
-		if (slot->df == 0) {
-			slot->id = words->words[i].id;
-			counter->count++;
+		count_id(&counter->words, word->id, counter->docs);
+		for (uint32_t c = 1; i < spelled && c <= length; c++) {
+			packed = serm_trigram_next(packed, c < length ? code_points[c] : SERM_WORD_END);
+			count_id(&counter->trigrams, serm_trigram_hash(packed), counter->docs);
 		}
-		if (slot->last != counter->docs && slot->df < UINT32_MAX)
-			slot->df++;
-		slot->last = counter->docs;
 	}
 }
 
@@ -136,11 +175,11 @@ count_doc(Counter *counter, SermText doc, SermError *error)
 	if (status != SERM_OK)
 		return status;
 	title_count = words.count;
-	count_words(counter, &words);
+	count_words(counter, &words, SERM_DOCUMENT_TITLE_SPELLED);
 	status = serm_text_words(body, SERM_BODY_WORDS_MAX, counter->arena, &words, error);
 	if (status != SERM_OK)
 		return status;
-	count_words(counter, &words);
+	count_words(counter, &words, SERM_DOCUMENT_BODY_SPELLED);
 	counter->titles += title_count > 0;
 	counter->bodies += words.count > 0;
 	counter->joined += title_count + words.count > 0;
@@ -175,35 +214,52 @@ mean(uint64_t sum, uint64_t count)
 	return count > 0 ? (double) sum / (double) count : 0;
 }
 
-static SermStatus
-finish(const Counter *counter, SermStatistics *statistics, SermError *error)
+/* The ids of a table, ascending, and their counts; false when the arena refuses. */
+static bool
+sort_table(const Table *table, SermArena *arena, const uint32_t **ids, const uint32_t **dfs)
 {
-	uint32_t *id = serm_arena_array(counter->arena, counter->count, sizeof(uint32_t));
-	uint32_t *df = serm_arena_array(counter->arena, counter->count, sizeof(uint32_t));
-	SermArenaMark mark = serm_arena_mark(counter->arena);
-	uint64_t *keys = serm_arena_array(counter->arena, counter->count, sizeof(uint64_t));
-	uint64_t *other = serm_arena_array(counter->arena, counter->count, sizeof(uint64_t));
+	uint32_t *id = serm_arena_array(arena, table->count, sizeof(uint32_t));
+	uint32_t *df = serm_arena_array(arena, table->count, sizeof(uint32_t));
+	SermArenaMark mark = serm_arena_mark(arena);
+	uint64_t *keys = serm_arena_array(arena, table->count, sizeof(uint64_t));
+	uint64_t *other = serm_arena_array(arena, table->count, sizeof(uint64_t));
 	size_t count = 0;
 
 	if (id == NULL || df == NULL || keys == NULL || other == NULL)
-		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while counting words");
-	for (size_t i = 0; i < counter->size; i++)
-		if (counter->slots[i].df > 0)
-			keys[count++] = (uint64_t) counter->slots[i].id << 32 | counter->slots[i].df;
+		return false;
+	for (size_t i = 0; i < table->size; i++)
+		if (table->slots[i].df > 0)
+			keys[count++] = (uint64_t) table->slots[i].id << 32 | table->slots[i].df;
 	sort_by_id(keys, other, count);
 	for (size_t i = 0; i < count; i++) {
 		id[i] = (uint32_t) (keys[i] >> 32);
 		df[i] = (uint32_t) keys[i];
 	}
-	serm_arena_rewind(counter->arena, mark);
+	serm_arena_rewind(arena, mark);
+	*ids = id;
+	*dfs = df;
+	return true;
+}
+
+static SermStatus
+finish(const Counter *counter, SermStatistics *statistics, SermError *error)
+{
+	const uint32_t *word_id, *word_df, *trigram_id, *trigram_df;
+
+	if (!sort_table(&counter->words, counter->arena, &word_id, &word_df) ||
+	    !sort_table(&counter->trigrams, counter->arena, &trigram_id, &trigram_df))
+		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while counting words");
 	*statistics = (SermStatistics){
 	    .document_count = (double) counter->docs,
 	    .title_length = mean(counter->title_words, counter->titles),
 	    .body_length = mean(counter->body_words, counter->bodies),
 	    .joined_length = mean(counter->title_words + counter->body_words, counter->joined),
-	    .word_count = (uint32_t) count,
-	    .word_id = id,
-	    .word_df = df,
+	    .word_count = (uint32_t) counter->words.count,
+	    .word_id = word_id,
+	    .word_df = word_df,
+	    .trigram_count = (uint32_t) counter->trigrams.count,
+	    .trigram_id = trigram_id,
+	    .trigram_df = trigram_df,
 	};
 	return SERM_OK;
 }
@@ -219,7 +275,8 @@ serm_statistics_count(const SermText *docs, size_t doc_count, SermArena *arena, 
 
 		if (i % DOCS_PER_CHECK == 0 && keep_going != NULL && !keep_going(context))
 			return serm_fail(error, SERM_ERR_CANCELED, "canceled while counting words");
-		if (!reserve(&counter))
+		if (!reserve(&counter.words, WORDS_PER_DOC_MAX, arena) ||
+		    !reserve(&counter.trigrams, TRIGRAMS_PER_DOC_MAX, arena))
 			return serm_fail(error, SERM_ERR_MEMORY, "out of memory while counting words");
 		status = count_doc(&counter, docs[i], error);
 		if (status != SERM_OK)

@@ -4,8 +4,9 @@
  * holds. Private to core/model.
  *
  * A spelled word is found by its bytes: up to SERM_CACHED_WORD_MAX of them,
- * padded with zeros, which no word contains. Longer words are rare and are
- * computed each time. Tables have sets of two entries, of which the one used
+ * padded with zeros, and how many they are: a word of a stored document that
+ * was damaged may contain a zero. Longer words are rare and are computed each
+ * time. Tables have sets of two entries, of which the one used
  * last stays.
  */
 #ifndef SERM_CORE_MODEL_WORD_CACHE_H
@@ -24,7 +25,7 @@
 /* For the matches of one query; a query with large matches keeps fewer. */
 #define SERM_CACHE_MATCH_BYTES ((size_t) 1024 * 1024)
 
-/* The bytes of a word; the last of them is 0, or 1 for a number. */
+/* The bytes of a word; the last of them is its length times 2, plus 1 for a number. */
 typedef struct SermWordKey {
 	uint64_t part[3];
 	uint32_t epoch; /* of the table when the entry was made; 0 is an empty entry */

@@ -14,6 +14,11 @@
 #define PER_QUERY_MIN 2
 /* Steps of a heap between two calls of keep_going: about 10 ms. */
 #define STEPS_PER_CHECK 16384
+/* Signatures that differ in at most COPY_BITS bits agree in one of BANDS parts. */
+#define COPY_BITS 3
+#define BANDS 4
+#define BAND_VALUES 65536
+#define NONE UINT32_MAX
 /* Separates the noise of the picked from the draw of the explored. */
 #define PICK_STREAM UINT64_C(0x7069636b)
 
@@ -31,6 +36,9 @@ typedef struct Choosing {
 	uint8_t *choice;
 	uint32_t *taken; /* [query_count] */
 	uint32_t per_query;
+	uint32_t *band_head; /* [BANDS][BAND_VALUES] last chosen with that part; NULL: copies may stay */
+	uint32_t *band_next; /* [BANDS][candidate_count] */
+	uint32_t copies;
 	SermKeepGoing keep_going;
 	void *context;
 } Choosing;
@@ -115,6 +123,25 @@ serm_select_ranks(const float *values, size_t count, float *scratch, float *rank
 	}
 }
 
+void
+serm_similarity_add(SermSimilarity *similarity, uint64_t feature, int32_t weight)
+{
+	uint64_t bits = serm_hash_mix(feature);
+
+	for (int bit = 0; bit < 64; bit++)
+		similarity->sums[bit] += (bits >> bit & 1) != 0 ? weight : -weight;
+}
+
+uint64_t
+serm_similarity_signature(const SermSimilarity *similarity)
+{
+	uint64_t signature = 0;
+
+	for (int bit = 0; bit < 64; bit++)
+		signature |= (uint64_t) (similarity->sums[bit] > 0) << bit;
+	return signature;
+}
+
 static bool
 comes_before(const Offer *a, const Offer *b)
 {
@@ -146,6 +173,41 @@ sift_down(Offer *heap, uint32_t count, uint32_t at)
 	heap[at] = moved;
 }
 
+static uint32_t
+band_of(uint64_t signature, int band)
+{
+	return (uint32_t) band * BAND_VALUES + (uint32_t) (signature >> (16 * band) & (BAND_VALUES - 1));
+}
+
+/* Is something chosen nearly the same? */
+static bool
+is_copy(const Choosing *choosing, uint32_t candidate)
+{
+	uint64_t signature = choosing->candidates[candidate].signature;
+
+	for (int band = 0; choosing->band_head != NULL && band < BANDS; band++)
+		for (uint32_t other = choosing->band_head[band_of(signature, band)]; other != NONE;
+		     other = choosing->band_next[(size_t) band * choosing->candidate_count + other])
+			if (__builtin_popcountll(choosing->candidates[other].signature ^ signature) <= COPY_BITS)
+				return true;
+	return false;
+}
+
+static void
+choose_one(Choosing *choosing, uint32_t candidate, SermChoice as)
+{
+	uint64_t signature = choosing->candidates[candidate].signature;
+
+	choosing->choice[candidate] = (uint8_t) as;
+	choosing->taken[choosing->candidates[candidate].query]++;
+	for (int band = 0; choosing->band_head != NULL && band < BANDS; band++) {
+		uint32_t *head = &choosing->band_head[band_of(signature, band)];
+
+		choosing->band_next[(size_t) band * choosing->candidate_count + candidate] = *head;
+		*head = candidate;
+	}
+}
+
 /*
  * Take offers in order, at most `wanted` in all and per_query of each query. A
  * heap, not a sort: it orders only what is looked at and can stop at any step.
@@ -165,9 +227,12 @@ take(Choosing *choosing, Offer *offers, uint32_t offer_count, uint32_t wanted, S
 		uint32_t query = choosing->candidates[chosen].query;
 
 		if (choosing->choice[chosen] == SERM_CHOICE_NONE && choosing->taken[query] < choosing->per_query) {
-			choosing->choice[chosen] = (uint8_t) as;
-			choosing->taken[query]++;
-			(*taken)++;
+			if (is_copy(choosing, chosen))
+				choosing->copies++;
+			else {
+				choose_one(choosing, chosen, as);
+				(*taken)++;
+			}
 		}
 		offers[0] = offers[--offer_count];
 		if (offer_count > 0)
@@ -178,19 +243,21 @@ take(Choosing *choosing, Offer *offers, uint32_t offer_count, uint32_t wanted, S
 	return SERM_OK;
 }
 
-static uint32_t
-offer_all(const Choosing *choosing, uint64_t seed, Offer *offers)
-{
-	for (uint32_t i = 0; i < choosing->candidate_count; i++) {
-		uint64_t key = choosing->candidates[i].key;
+/* Which of the candidates a quota is about; all where both are at rest. */
+typedef struct Filter {
+	uint32_t agents;  /* one of these bits; 0: any */
+	uint32_t segment; /* NONE: any */
+} Filter;
 
-		offers[i] = (Offer){chance_of(key, seed), key, i};
-	}
-	return choosing->candidate_count;
+static bool
+passes(const SermCandidate *candidate, Filter filter)
+{
+	return (filter.agents == 0 || (candidate->agents & filter.agents) != 0) &&
+	       (filter.segment == NONE || candidate->segment == filter.segment);
 }
 
 static uint32_t
-offer_picked(const Choosing *choosing, double temperature, uint64_t seed, Offer *offers)
+offer_picked(const Choosing *choosing, double temperature, uint64_t seed, Filter filter, Offer *offers)
 {
 	uint32_t count = 0;
 
@@ -198,11 +265,25 @@ offer_picked(const Choosing *choosing, double temperature, uint64_t seed, Offer 
 		const SermCandidate *candidate = &choosing->candidates[i];
 		double weight = candidate->priority;
 
-		if (!candidate->picked)
+		if (!candidate->picked || !passes(candidate, filter))
 			continue;
 		if (temperature > 0)
 			weight = weight / temperature - log(-log(chance_of(candidate->key, seed ^ PICK_STREAM)));
 		offers[count++] = (Offer){weight, candidate->key, i};
+	}
+	return count;
+}
+
+static uint32_t
+offer_all(const Choosing *choosing, uint64_t seed, Filter filter, Offer *offers)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < choosing->candidate_count; i++) {
+		uint64_t key = choosing->candidates[i].key;
+
+		if (passes(&choosing->candidates[i], filter))
+			offers[count++] = (Offer){chance_of(key, seed), key, i};
 	}
 	return count;
 }
@@ -244,11 +325,71 @@ check_input(const SermCandidate *candidates, uint32_t candidate_count, uint32_t 
 		return serm_fail(error, SERM_ERR_INVALID, "the share of exploration must be within [0, 1]");
 	if (!(options->temperature >= 0.0) || !isfinite(options->temperature))
 		return serm_fail(error, SERM_ERR_INVALID, "the temperature must be finite and not negative");
+	for (uint32_t i = 0; i < options->agent_quota_count; i++)
+		if (options->agent_quota[i].of >= 32 || !(options->agent_quota[i].share >= 0.0) ||
+		    options->agent_quota[i].share > 1.0)
+			return serm_fail(error, SERM_ERR_INVALID, "the quota of an agent must be within [0, 1]");
+	for (uint32_t i = 0; i < options->segment_quota_count; i++)
+		if (!(options->segment_quota[i].share >= 0.0) || options->segment_quota[i].share > 1.0)
+			return serm_fail(error, SERM_ERR_INVALID, "the quota of a segment must be within [0, 1]");
 	for (uint32_t i = 0; i < candidate_count; i++)
 		if (candidates[i].query >= query_count || !isfinite(candidates[i].priority))
 			return serm_fail(error, SERM_ERR_INVALID, "candidate %u has query %u of %u and priority %g", i,
 			    candidates[i].query, query_count, candidates[i].priority);
 	return SERM_OK;
+}
+
+static const Filter everything = {0, NONE};
+
+/* What of the choice made so far a quota is about; explored pairs count for segments, not for agents. */
+static uint32_t
+count_chosen(const Choosing *choosing, Filter filter)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < choosing->candidate_count; i++)
+		count += choosing->choice[i] != SERM_CHOICE_NONE &&
+		         (filter.agents == 0 || choosing->choice[i] == SERM_CHOICE_PICKED) &&
+		         passes(&choosing->candidates[i], filter);
+	return count;
+}
+
+/* Fill one quota; `left` is what remains of the budget. */
+static SermStatus
+fill_quota(Choosing *choosing, const SermSelectOptions *options, Filter filter, uint32_t slots, Offer *offers,
+    uint32_t *left, SermError *error)
+{
+	uint32_t chosen = count_chosen(choosing, filter), wanted, count, taken;
+	SermStatus status;
+
+	if (chosen >= slots || *left == 0)
+		return SERM_OK;
+	wanted = slots - chosen < *left ? slots - chosen : *left;
+	count = offer_picked(choosing, options->temperature, options->seed, filter, offers);
+	status = take(choosing, offers, count, wanted, SERM_CHOICE_PICKED, &taken, error);
+	*left -= taken;
+	if (status == SERM_OK && filter.agents == 0 && taken < wanted) {
+		wanted -= taken;
+		count = offer_all(choosing, options->seed, filter, offers);
+		status = take(choosing, offers, count, wanted, SERM_CHOICE_SEGMENT, &taken, error);
+		*left -= taken;
+	}
+	return status;
+}
+
+static SermStatus
+fill_quotas(Choosing *choosing, const SermSelectOptions *options, uint32_t budget, Offer *offers,
+    uint32_t *left, SermError *error)
+{
+	SermStatus status = SERM_OK;
+
+	for (uint32_t i = 0; i < options->agent_quota_count && status == SERM_OK; i++)
+		status = fill_quota(choosing, options, (Filter){UINT32_C(1) << options->agent_quota[i].of, NONE},
+		    (uint32_t) lround(options->agent_quota[i].share * budget), offers, left, error);
+	for (uint32_t i = 0; i < options->segment_quota_count && status == SERM_OK; i++)
+		status = fill_quota(choosing, options, (Filter){0, options->segment_quota[i].of},
+		    (uint32_t) lround(options->segment_quota[i].share * budget), offers, left, error);
+	return status;
 }
 
 static SermStatus
@@ -258,26 +399,42 @@ choose(Choosing *choosing, const SermSelectOptions *options, Offer *offers, Serm
 	uint32_t budget =
 	    options->budget < choosing->candidate_count ? options->budget : choosing->candidate_count;
 	uint32_t share = (uint32_t) lround(options->explore * budget);
-	uint32_t explored = 0, picked = 0, filled = 0, count;
+	uint32_t explored = 0, picked = 0, filled = 0, count, left;
 	SermStatus status;
 
 	/* Chance first: what it draws is then a fair sample of the stream, whatever the agents like. */
-	count = offer_all(choosing, options->seed, offers);
+	count = offer_all(choosing, options->seed, everything, offers);
 	status = take(choosing, offers, count, share, SERM_CHOICE_EXPLORED, &explored, error);
+	left = budget - explored;
+	if (status == SERM_OK)
+		status = fill_quotas(choosing, options, budget, offers, &left, error);
 	if (status != SERM_OK)
 		return status;
-	count = offer_picked(choosing, options->temperature, options->seed, offers);
-	status = take(choosing, offers, count, budget - explored, SERM_CHOICE_PICKED, &picked, error);
+	count = offer_picked(choosing, options->temperature, options->seed, everything, offers);
+	status = take(choosing, offers, count, left, SERM_CHOICE_PICKED, &picked, error);
 	if (status != SERM_OK)
 		return status;
-	if (options->explore > 0.0 && explored + picked < budget) {
-		count = offer_all(choosing, options->seed, offers);
-		status =
-		    take(choosing, offers, count, budget - explored - picked, SERM_CHOICE_EXPLORED, &filled, error);
+	left -= picked;
+	if (options->explore > 0.0 && left > 0) {
+		count = offer_all(choosing, options->seed, everything, offers);
+		status = take(choosing, offers, count, left, SERM_CHOICE_EXPLORED, &filled, error);
 	}
 	selection->explored = explored + filled;
-	selection->chosen = explored + picked + filled;
+	selection->chosen = budget - left + filled;
+	selection->copies = choosing->copies;
 	return status;
+}
+
+/* Tables for finding near copies of what is chosen. */
+static bool
+prepare_bands(Choosing *choosing, SermArena *arena)
+{
+	choosing->band_head = serm_arena_reserve(arena, (size_t) BANDS * BAND_VALUES * sizeof(uint32_t));
+	choosing->band_next = serm_arena_array(arena, choosing->candidate_count, BANDS * sizeof(uint32_t));
+	if (choosing->band_head == NULL || choosing->band_next == NULL)
+		return false;
+	memset(choosing->band_head, 0xff, (size_t) BANDS * BAND_VALUES * sizeof(uint32_t));
+	return true;
 }
 
 SermStatus
@@ -304,7 +461,8 @@ serm_select_pairs(const SermCandidate *candidates, uint32_t candidate_count, uin
 	choosing.taken = serm_arena_array(arena, query_count, sizeof(uint32_t));
 	available = serm_arena_array(arena, query_count, sizeof(uint32_t));
 	offers = serm_arena_array(arena, candidate_count, sizeof(Offer));
-	if (choosing.choice == NULL || choosing.taken == NULL || available == NULL || offers == NULL)
+	if (choosing.choice == NULL || choosing.taken == NULL || available == NULL || offers == NULL ||
+	    (options->distinct && !prepare_bands(&choosing, arena)))
 		return serm_fail(error, SERM_ERR_MEMORY, "no memory to select from %u pairs", candidate_count);
 
 	if (choosing.per_query == 0)

@@ -10,6 +10,7 @@
 #include "core/base/utf8.h"
 #include "core/text/ngram.h"
 #include "core/text/segmenter.h"
+#include "core/text/stem.h"
 
 #define HEADER 12
 #define FIELDS 2
@@ -81,7 +82,7 @@ serm_field_writer_add(SermFieldWriter *writer, const uint32_t *code_points, uint
 	uint32_t bytes = 0;
 
 	if (writer->count >= writer->window) {
-		put_id(writer, serm_text_hash(code_points, length, 0));
+		put_id(writer, serm_text_word_id(code_points, length));
 		return;
 	}
 	for (uint32_t i = 0; i < length; i++)
@@ -92,23 +93,26 @@ serm_field_writer_add(SermFieldWriter *writer, const uint32_t *code_points, uint
 }
 
 /*
- * The hash (S5) of letters of any case. Lengths cannot be predicted, so eight steps are always made, of
- * which those behind the end neither add nor multiply.
+ * The id of a word of letters of any case. Lengths cannot be predicted, so eight steps are always made, of
+ * which those behind the end neither add nor multiply; the last letter of the stem comes after them.
  */
 static uint32_t
-hash_plain(const unsigned char *word, uint32_t length)
+plain_id(const unsigned char *word, uint32_t length)
 {
 	const uint32_t prime = SERM_FNV_PRIME * SERM_FNV_PRIME * SERM_FNV_PRIME;
-	uint32_t hash = serm_hash_begin(0);
+	uint32_t hash = serm_hash_begin(0), count = length;
 
+	if (length >= SERM_STEM_MIN)
+		count = serm_stem_length(
+		    length, word[length - 3] | 0x20u, word[length - 2] | 0x20u, word[length - 1] | 0x20u);
 	for (uint32_t i = 0; i < 8; i++) {
-		uint32_t inside = (uint32_t) ((int32_t) (i - length) >> 31);
+		uint32_t inside = (uint32_t) ((int32_t) (i + 1 - count) >> 31);
 
 		hash = (hash ^ ((word[i] | 0x20u) & inside)) * (((prime - 1) & inside) + 1);
 	}
-	for (uint32_t i = 8; i < length; i++)
+	for (uint32_t i = 8; i + 1 < count; i++)
 		hash = serm_hash_step(hash, word[i] | 0x20);
-	return serm_hash_end(hash);
+	return serm_hash_end(serm_hash_step(hash, serm_stem_last(count, word[count - 1] | 0x20u)));
 }
 
 void
@@ -119,12 +123,12 @@ serm_field_writer_add_plain(
 	static_assert(sizeof(part) == SERM_WRITER_SLACK, "a block is what may be written");
 
 	if (writer->count >= writer->window && readable >= 8) {
-		put_id(writer, hash_plain(word, length));
+		put_id(writer, plain_id(word, length));
 		return;
 	}
 	memcpy(part, word, readable < sizeof(part) ? readable : sizeof(part));
 	if (writer->count >= writer->window) {
-		put_id(writer, hash_plain((const unsigned char *) part, length));
+		put_id(writer, plain_id((const unsigned char *) part, length));
 		return;
 	}
 	/* Digits have this bit already. */

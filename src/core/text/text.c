@@ -16,6 +16,7 @@
 #include "core/text/ngram.h"
 #include "core/text/reader.h"
 #include "core/text/segmenter.h"
+#include "core/text/stem.h"
 
 #define QUERY_KEY_SEED UINT64_C(0x7365726d2d717279)
 
@@ -26,6 +27,21 @@ serm_text_hash(const uint32_t *code_points, size_t length, uint32_t seed)
 
 	for (size_t i = 0; i < length; i++)
 		hash = serm_hash_step(hash, code_points[i]);
+	return serm_hash_end(hash);
+}
+
+uint32_t
+serm_text_word_id(const uint32_t *code_points, uint32_t length)
+{
+	uint32_t hash = serm_hash_begin(0), count = length;
+
+	if (length >= SERM_STEM_MIN)
+		count = serm_stem_length(
+		    length, code_points[length - 3], code_points[length - 2], code_points[length - 1]);
+	for (uint32_t i = 0; i + 1 < count; i++)
+		hash = serm_hash_step(hash, code_points[i]);
+	if (count > 0)
+		hash = serm_hash_step(hash, serm_stem_last(count, code_points[count - 1]));
 	return serm_hash_end(hash);
 }
 
@@ -70,7 +86,7 @@ emit(SermSegmenter *segmenter, uint32_t length, bool number)
 		return;
 	}
 	word = &segmenter->words[segmenter->count++];
-	word->id = serm_text_hash(segmenter->code_points + segmenter->used, length, 0);
+	word->id = serm_text_word_id(segmenter->code_points + segmenter->used, length);
 	word->start = segmenter->used;
 	word->length = (uint16_t) length;
 	word->number = number;

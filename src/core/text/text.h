@@ -13,7 +13,7 @@
 #define SERM_BODY_WORDS_MAX 256
 
 typedef struct SermWord {
-	uint32_t id;     /* serm_text_hash of the word with seed 0: its identity everywhere */
+	uint32_t id;     /* serm_text_word_id() of the word: its identity everywhere */
 	uint32_t start;  /* index of its first code point in SermWords.code_points */
 	uint16_t length; /* code points */
 	bool number;
@@ -32,6 +32,9 @@ typedef struct SermText {
 
 /* The hash of S5 over code points: FNV-1a 32 over their low three bytes, seeded, with an avalanche. */
 extern uint32_t serm_text_hash(const uint32_t *code_points, size_t length, uint32_t seed);
+
+/* The id of a normalised word: the hash of its stem (S3) with seed 0. */
+extern uint32_t serm_text_word_id(const uint32_t *code_points, uint32_t length);
 
 /*
  * Normalise (S1) and segment (S2) `text`, keeping the first `words_max` words.

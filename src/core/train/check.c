@@ -6,6 +6,7 @@
 
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
+#define SHARE_MAX 1000
 #define TARGET_TOLERANCE 1e-3
 /* Less total weight than this is not a grade that occurs. */
 #define GRADE_MASS_MIN 1e-6
@@ -33,6 +34,11 @@ serm_train_check_options(const SermTrainOptions *options, SermError *error)
 		return serm_fail(error, SERM_ERR_INVALID, "margin_cap must be between 0 and 2");
 	if (!(options->propensity_clip > 0 && options->propensity_clip <= 1))
 		return serm_fail(error, SERM_ERR_INVALID, "propensity_clip must be above 0 and at most 1");
+	for (int o = 0; o < SERM_ORIGIN_COUNT; o++)
+		if (!(options->share[o] >= 0 && options->share[o] <= SHARE_MAX))
+			return serm_fail(error, SERM_ERR_INVALID, "a share must be between 0 and %d", SHARE_MAX);
+	if (!(options->anchor >= 0 && options->anchor <= 1000))
+		return serm_fail(error, SERM_ERR_INVALID, "anchor must be between 0 and 1000");
 	if (options->loss != NULL && options->pairwise >= 0)
 		return serm_fail(
 		    error, SERM_ERR_INVALID, "pairwise is part of the default loss and goes with no other");
@@ -50,6 +56,8 @@ check_extras(const SermTrainingSet *set, size_t index, SermError *error)
 	if (set->propensity != NULL && !(set->propensity[index] > 0 && set->propensity[index] <= 1))
 		return serm_fail(
 		    error, SERM_ERR_INVALID, "the propensity of example %zu is not in (0, 1]", index + 1);
+	if (set->origin != NULL && set->origin[index] >= SERM_ORIGIN_COUNT)
+		return serm_fail(error, SERM_ERR_INVALID, "the origin of example %zu is not known", index + 1);
 	if (set->reference != NULL && !isfinite(set->reference[index]))
 		return serm_fail(error, SERM_ERR_INVALID, "the reference of example %zu is not finite", index + 1);
 	for (uint32_t y = 0; set->teacher != NULL && y < set->grade_count; y++) {
@@ -99,6 +107,9 @@ serm_train_check_set(const SermTrainingSet *set, const SermTrainHost *host, Serm
 	if (set->grade_count < SERM_GRADES_MIN || set->grade_count > SERM_GRADES_MAX)
 		return serm_fail(error, SERM_ERR_INVALID, "a model has between %d and %d grades, not %u",
 		    SERM_GRADES_MIN, SERM_GRADES_MAX, set->grade_count);
+	if (set->parent != NULL && serm_model_grade_count(set->parent) != set->grade_count)
+		return serm_fail(error, SERM_ERR_INVALID, "the parent has %u grades where the examples have %u",
+		    serm_model_grade_count(set->parent), set->grade_count);
 	if (set->example_count == 0)
 		return serm_fail(error, SERM_ERR_NO_DATA, "there are no graded examples to train on");
 	if (set->example_count >= UINT32_MAX || set->corpus_count >= UINT32_MAX)

@@ -6,6 +6,7 @@
 #include "core/base/hash.h"
 #include "core/base/rng.h"
 #include "core/train/adamw.h"
+#include "core/train/continue.h"
 #include "core/train/failure.h"
 #include "core/train/loss.h"
 #include "core/train/network.h"
@@ -27,6 +28,7 @@ typedef struct Piece {
 typedef struct Head {
 	SermRng rng;
 	SermReal *parameters;
+	SermReal *anchor; /* those of the parent, which stay; NULL without one */
 	SermAdamW adamw;
 	const uint8_t *bootstrap; /* [list_count] */
 } Head;
@@ -45,7 +47,12 @@ typedef struct Fitter {
 	SermReal *grade;    /* [example_count] expected grade of the target */
 	Piece *pieces;
 	uint32_t piece_count;
-	uint32_t *order;  /* [piece_count] */
+	uint32_t *order;      /* pieces of an epoch */
+	uint32_t order_count; /* piece_count, unless the training is continued */
+	uint32_t epoch_examples;
+	SermMixture mixture; /* continued training */
+	SermNetworkBatch anchor;
+	const SermLoss *anchor_loss;
 	uint32_t *member; /* [example_count] */
 
 	/* One piece on its way through the losses, [SERM_LOSS_LIST_MAX][...]. */
@@ -117,7 +124,8 @@ allocate(Fitter *fitter, SermArena *arena)
 		Head *head = &fitter->heads[h];
 
 		head->parameters = serm_arena_array(arena, parameters, size);
-		if (head->parameters == NULL ||
+		head->anchor = problem->parent != NULL ? serm_arena_array(arena, parameters, size) : NULL;
+		if (head->parameters == NULL || (problem->parent != NULL && head->anchor == NULL) ||
 		    !serm_adamw_init(&head->adamw, parameters, fitter->options->weight_decay, arena))
 			return false;
 	}
@@ -125,8 +133,10 @@ allocate(Fitter *fitter, SermArena *arena)
 	fitter->grade = serm_arena_array(arena, problem->example_count, size);
 	fitter->pieces = serm_arena_array(
 	    arena, problem->list_count + problem->example_count / SERM_LOSS_LIST_MAX, sizeof(Piece));
-	fitter->order = serm_arena_array(
-	    arena, problem->list_count + problem->example_count / SERM_LOSS_LIST_MAX, sizeof(uint32_t));
+	fitter->order = serm_arena_array(arena,
+	    problem->parent != NULL ? problem->example_count
+	                            : problem->list_count + problem->example_count / SERM_LOSS_LIST_MAX,
+	    sizeof(uint32_t));
 	fitter->member = serm_arena_array(arena, problem->example_count, sizeof(uint32_t));
 	if (fitter->gradient == NULL || fitter->grade == NULL || fitter->pieces == NULL ||
 	    fitter->order == NULL || fitter->member == NULL)
@@ -136,8 +146,57 @@ allocate(Fitter *fitter, SermArena *arena)
 		if (*scratch[i].array == NULL)
 			return false;
 	}
+	if (problem->parent != NULL && !serm_network_batch(&fitter->network,
+	                                   fitter->options->batch + SERM_LOSS_LIST_MAX, arena, &fitter->anchor))
+		return false;
 	return serm_network_batch(
 	    &fitter->network, fitter->options->batch + SERM_LOSS_LIST_MAX, arena, &fitter->batch);
+}
+
+/* One tensor of one head of the parent, into a flat vector. */
+static void
+take_over(const SermReal *tensor, uint32_t head, size_t start, size_t end, SermReal *parameters)
+{
+	memcpy(parameters + start, tensor + head * (end - start), (end - start) * sizeof(*parameters));
+}
+
+/* A head begins as the same head of the parent. */
+static void
+begin_with_parent(const Fitter *fitter, uint32_t h, Head *head)
+{
+	const SermHeads *parent = fitter->problem->parent;
+	SermNetworkLayout at = serm_network_layout(&fitter->network);
+
+	take_over(parent->w1, h, at.w1, at.b1, head->anchor);
+	take_over(parent->b1, h, at.b1, at.w2, head->anchor);
+	take_over(parent->w2, h, at.w2, at.b2, head->anchor);
+	take_over(parent->b2, h, at.b2, at.w3, head->anchor);
+	take_over(parent->w3, h, at.w3, at.b3, head->anchor);
+	take_over(parent->b3, h, at.b3, at.count, head->anchor);
+	memcpy(head->parameters, head->anchor, at.count * sizeof(*head->parameters));
+}
+
+/* The pieces by origin: a list is as new as the newest of its examples. */
+static bool
+prepare_mixture(Fitter *fitter, SermArena *arena)
+{
+	const SermFitProblem *problem = fitter->problem;
+	uint8_t *origin = serm_arena_array(arena, fitter->piece_count, 1);
+	uint32_t *length = serm_arena_array(arena, fitter->piece_count, sizeof(*length));
+
+	if (origin == NULL || length == NULL)
+		return false;
+	for (uint32_t p = 0; p < fitter->piece_count; p++) {
+		const Piece *piece = &fitter->pieces[p];
+
+		length[p] = piece->length;
+		origin[p] = SERM_ORIGIN_COUNT - 1;
+		for (uint32_t i = problem->list_start[piece->list]; i < problem->list_start[piece->list + 1]; i++)
+			origin[p] = problem->origin[i] < origin[p] ? problem->origin[i] : origin[p];
+	}
+	fitter->anchor_loss = serm_loss_find("kl");
+	return serm_mixture_init(
+	    &fitter->mixture, origin, length, fitter->piece_count, fitter->options->share, arena);
 }
 
 static void
@@ -163,8 +222,13 @@ prepare(Fitter *fitter)
 		Head *head = &fitter->heads[h];
 
 		serm_rng_seed(&head->rng, stream_seed(fitter->options->seed, HEAD_STREAM, h));
-		serm_network_init(&fitter->network, &head->rng, head->parameters);
+		if (problem->parent != NULL)
+			begin_with_parent(fitter, h, head);
+		else
+			serm_network_init(&fitter->network, &head->rng, head->parameters);
 	}
+	fitter->order_count = fitter->piece_count;
+	fitter->epoch_examples = problem->example_count;
 }
 
 /* A new order of the pieces; documents change places inside lists that are cut. */
@@ -181,6 +245,11 @@ shuffle(Fitter *fitter, Head *head)
 		for (uint32_t i = 0; i < length; i++)
 			fitter->member[start + i] = start + i;
 		serm_rng_shuffle(&head->rng, fitter->member + start, length);
+	}
+	if (problem->parent != NULL) {
+		fitter->order_count = serm_mixture_draw(&fitter->mixture, &head->rng, fitter->order);
+		fitter->epoch_examples = fitter->mixture.examples;
+		return;
 	}
 	for (uint32_t i = 0; i < fitter->piece_count; i++)
 		fitter->order[i] = i;
@@ -286,6 +355,46 @@ load_piece(Fitter *fitter, const Piece *piece)
 }
 
 /*
+ * What holds a piece to the parent: KL of its distribution on the examples that are not new, times `scale`.
+ * Adds to the derivative. Like every loss it counts as a mean over the piece, so new examples dilute it.
+ */
+static double
+anchor_piece(Fitter *fitter, const Piece *piece, const SermReal *parent, const SermReal *logits, double scale,
+    SermReal *derivative)
+{
+	const SermFitProblem *problem = fitter->problem;
+	uint32_t grades = problem->grade_count;
+	SermLossParameters parameters = serm_loss_parameters(fitter->anchor_loss, grades);
+	SermLossList list = {.n = piece->length,
+	    .width = grades,
+	    .scores = logits,
+	    .weights = fitter->weight,
+	    .teacher = fitter->probability};
+	double loss;
+
+	serm_loss_expect(piece->length, grades, parent, fitter->probability, fitter->score);
+	for (uint32_t i = 0; i < piece->length; i++)
+		if (problem->origin[fitter->member[piece->start + i]] == SERM_ORIGIN_NEW)
+			fitter->weight[i] = 0;
+	loss = fitter->anchor_loss->function(&list, &parameters, fitter->d_logits);
+	serm_axpy((SermReal) (fitter->options->anchor * scale), fitter->d_logits, derivative,
+	    (size_t) piece->length * grades);
+	return fitter->options->anchor * scale * loss;
+}
+
+/* logits[row][grade] += guard of the example * grade, for a piece. */
+static void
+add_guard(const Fitter *fitter, const Piece *piece, SermReal *logits)
+{
+	uint32_t grades = fitter->problem->grade_count;
+
+	for (uint32_t i = 0; i < piece->length; i++)
+		for (uint32_t y = 0; y < grades; y++)
+			logits[(size_t) i * grades + y] +=
+			    (SermReal) y * fitter->problem->guard[fitter->member[piece->start + i]];
+}
+
+/*
  * One step on the pieces order[0 .. pieces): `examples` of them in all, those
  * that the head's bootstrap left out included, so that every head takes the
  * same number of steps. Returns the summed loss.
@@ -296,6 +405,7 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	const SermFitProblem *problem = fitter->problem;
 	uint32_t grades = problem->grade_count, inputs = problem->input_count, rows = 0;
 	SermNetworkBatch *batch = &fitter->batch;
+	bool anchored = head->anchor != NULL && fitter->options->anchor > 0;
 	double loss = 0;
 
 	for (uint32_t p = 0; p < pieces; p++) {
@@ -310,20 +420,26 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 		return 0;
 	serm_network_forward(
 	    &fitter->network, head->parameters, rows, fitter->network.dropout > 0 ? &head->rng : NULL, batch);
+	if (anchored) {
+		memcpy(fitter->anchor.input, batch->input, (size_t) rows * inputs * sizeof(SermReal));
+		serm_network_forward(&fitter->network, head->anchor, rows, NULL, &fitter->anchor);
+	}
 	rows = 0;
 	for (uint32_t p = 0; p < pieces; p++) {
 		const Piece *piece = &fitter->pieces[order[p]];
 		size_t at = (size_t) rows * grades;
+		double scale = (double) head->bootstrap[piece->list] * piece->length / examples;
 
 		if (head->bootstrap[piece->list] == 0)
 			continue;
 		load_piece(fitter, piece);
-		for (uint32_t i = 0; i < piece->length; i++)
-			for (uint32_t y = 0; y < grades; y++)
-				batch->logits[at + (size_t) i * grades + y] +=
-				    (SermReal) y * problem->guard[fitter->member[piece->start + i]];
-		loss += piece_loss(fitter, piece->length, batch->logits + at,
-		    (double) head->bootstrap[piece->list] * piece->length / examples, batch->d_logits + at);
+		add_guard(fitter, piece, batch->logits + at);
+		loss += piece_loss(fitter, piece->length, batch->logits + at, scale, batch->d_logits + at);
+		if (anchored) {
+			add_guard(fitter, piece, fitter->anchor.logits + at);
+			loss += anchor_piece(
+			    fitter, piece, fitter->anchor.logits + at, batch->logits + at, scale, batch->d_logits + at);
+		}
 		rows += piece->length;
 	}
 	serm_network_backward(
@@ -337,16 +453,17 @@ static SermStatus
 run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *error)
 {
 	const SermTrainOptions *options = fitter->options;
-	uint32_t total = fitter->problem->example_count, done = 0;
+	uint32_t total, done = 0;
 	double sum = 0, seen = 0;
 
 	fitter->epoch = epoch;
 	shuffle(fitter, head);
-	for (uint32_t at = 0, pieces; at < fitter->piece_count; at += pieces) {
+	total = fitter->epoch_examples;
+	for (uint32_t at = 0, pieces; at < fitter->order_count; at += pieces) {
 		double rate;
 		uint32_t examples = 0;
 
-		for (pieces = 0; at + pieces < fitter->piece_count && examples < options->batch; pieces++) {
+		for (pieces = 0; at + pieces < fitter->order_count && examples < options->batch; pieces++) {
 			const Piece *piece = &fitter->pieces[fitter->order[at + pieces]];
 
 			examples += piece->length;
@@ -354,7 +471,7 @@ run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *e
 		}
 		if (!fitter->host->keep_going(fitter->host->context))
 			return serm_train_canceled(error);
-		fitter->progress = (epoch + (double) done / total) / options->epochs;
+		fitter->progress = (epoch + fmin((double) done / total, 1)) / options->epochs;
 		rate = options->learning_rate * serm_adamw_schedule(head->adamw.step, fitter->progress);
 		sum += run_batch(fitter, head, fitter->order + at, pieces, examples, rate);
 		if (!isfinite(sum))
@@ -387,9 +504,9 @@ run_epochs(Fitter *fitter, double *loss, SermError *error)
 		}
 		seconds = host->clock != NULL ? host->clock(host->context) - started : 0;
 		if (host->progress != NULL)
-			host->progress(host->context,
-			    &(SermTrainProgress){"training", epoch + 1, options->epochs, *loss,
-			        seconds > 0 ? (epoch + 1.0) * fitter->problem->example_count / seconds : 0});
+			host->progress(
+			    host->context, &(SermTrainProgress){"training", epoch + 1, options->epochs, *loss,
+			                       seconds > 0 ? (epoch + 1.0) * fitter->epoch_examples / seconds : 0});
 	}
 	return SERM_OK;
 }
@@ -451,6 +568,8 @@ serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options, c
 		fitter.heads[h].bootstrap = counts;
 	}
 	prepare(&fitter);
+	if (problem->parent != NULL && !prepare_mixture(&fitter, arena))
+		return serm_train_out_of_memory(error);
 	status = run_epochs(&fitter, &fit->loss, error);
 	return status == SERM_OK ? finish(&fitter, arena, &fit->heads, error) : status;
 }

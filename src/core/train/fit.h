@@ -33,6 +33,8 @@ typedef struct SermFitProblem {
 	const uint64_t *list_key;   /* [list_count] seeds the bootstrap */
 	const SermLossTerm *terms;  /* the objective: a sum of losses */
 	uint32_t term_count;
+	const SermHeads *parent; /* continued training: where the heads begin, without a temperature; or NULL */
+	const uint8_t *origin;   /* [example_count] SermOrigin, with a parent */
 } SermFitProblem;
 
 typedef struct SermFit {

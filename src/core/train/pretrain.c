@@ -10,6 +10,8 @@
 #define TITLE_WORDS SERM_INTERACTION_TITLE_WORDS
 #define DOCUMENT_WORDS (SERM_INTERACTION_TITLE_WORDS + SERM_INTERACTION_BODY_WORDS)
 #define TEMPERATURE 0.1
+/* Of unit vectors; small against the steps, so that few meetings outweigh the draw (doc/training.md). */
+#define FIRST_DEVIATION 0.25
 #define FIRST_RATE 0.05
 #define LAST_RATE 0.005
 #define QUERY_WORDS_MAX 5
@@ -456,7 +458,7 @@ allocate(Pretrainer *trainer, size_t documents, SermArena *arena)
 static SermStatus
 fill_table(Pretrainer *trainer, SermError *error)
 {
-	double deviation = 1 / sqrt(WIDTH);
+	double deviation = FIRST_DEVIATION / sqrt(WIDTH);
 
 	for (size_t row = 0; row < SERM_EMBEDDING_ROWS; row++) {
 		if (row % 4096 == 0 && !trainer->host->keep_going(trainer->host->context))

@@ -2,12 +2,16 @@
 
 #include <math.h>
 
+#include "core/train/failure.h"
+
 #define DEVIATION_FLOOR 0.02
 #define DEVIATION_MASKED 0.0015
 #define DOT_SHARE 0.5
 #define DOT_SHARE_DOCUMENTS 5000
 /* Weights are sums of floats: two cumulated weights this close are the same. */
 #define SHARE_EPSILON 1e-9
+/* Reading one feature of an example costs a line of the cache: values between two calls of keep_going(). */
+#define VALUES_PER_CHECK 262144
 
 /* Mean and standard deviation of one float in every element of an array of structs. */
 static void
@@ -26,16 +30,26 @@ moments(const float *first, size_t stride, size_t count, double *mean, double *d
 	*deviation = sqrt(square / (double) count);
 }
 
-void
-serm_scaling_fit(const SermFeatures *features, size_t count, float *mean, float *inverse)
+SermStatus
+serm_scaling_fit(const SermFeatures *features, size_t count, const SermTrainHost *host, float *mean,
+    float *inverse, SermError *error)
 {
+	size_t since_check = 0;
+
 	for (size_t f = 0; f < SERM_FEATURES; f++) {
 		double center, deviation;
 
+		since_check += 2 * count;
+		if (since_check >= VALUES_PER_CHECK) {
+			since_check = 0;
+			if (!host->keep_going(host->context))
+				return serm_train_canceled(error);
+		}
 		moments(&features[0].value[f], sizeof(*features), count, &center, &deviation);
 		mean[f] = (float) center;
 		inverse[f] = deviation < DEVIATION_MASKED ? 0 : (float) (1 / (deviation + DEVIATION_FLOOR));
 	}
+	return SERM_OK;
 }
 
 static void
@@ -54,7 +68,7 @@ serm_scaling_guard(
 {
 	double share = documents < DOT_SHARE_DOCUMENTS ? documents / DOT_SHARE_DOCUMENTS : 1;
 
-	fit_z(&features[0].bm25, count, &guard->bm25_mean, &guard->bm25_inverse);
+	fit_z(&features[0].lexical, count, &guard->lexical_mean, &guard->lexical_inverse);
 	fit_z(&features[0].dot, count, &guard->dot_mean, &guard->dot_inverse);
 	guard->dot_share = (float) (DOT_SHARE * share);
 	guard->slope = (float) lambda;

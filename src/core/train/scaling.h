@@ -9,11 +9,13 @@
 #include "core/model/interaction.h"
 #include "core/train/train.h"
 
-/* mean and inverse [SERM_FEATURES] over the pairs; inverse is 1 / (sd + .02), 0 for what hardly varies. */
-extern void serm_scaling_fit(const SermFeatures *features, size_t count, float *mean, float *inverse);
+/* mean and inverse [SERM_FEATURES] over the pairs; inverse is 1 / (sd + .02), 0 for what hardly varies.
+ * Error: CANCELED. */
+extern SermStatus serm_scaling_fit(const SermFeatures *features, size_t count, const SermTrainHost *host,
+    float *mean, float *inverse, SermError *error);
 
 /*
- * The guard: slope lambda on s0 = z(bm25) + c z(dot), c = .5 min(1, documents / 5000). With lambda 0
+ * The guard: slope lambda on s0 = z(lexical) + c z(dot), c = .5 min(1, documents / 5000). With lambda 0
  * the constants are still filled in, so that s0 can be computed.
  */
 extern void serm_scaling_guard(

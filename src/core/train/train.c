@@ -9,13 +9,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/base/hash.h"
 #include "core/model/interaction.h"
 #include "core/train/check.h"
+#include "core/train/continue.h"
 #include "core/train/failure.h"
 #include "core/train/fit.h"
+#include "core/train/foundation.h"
 #include "core/train/order.h"
-#include "core/train/pretrain.h"
 #include "core/train/scaling.h"
 #include "core/train/temperature.h"
 #include "core/train/weights.h"
@@ -25,17 +25,8 @@
 /* Half the full slope of the guard at this many queries; measured in doc/training.md. */
 #define GUARD_QUERIES 50
 #define GUARD_SLOPE 0.5
-#define PRETRAIN_STREAM UINT64_C(0x70726574)
-#define TENSORS_MAX 18
-
-/* Heads and cut points are stored as they are computed: the double build tests them so. */
-#ifdef SERM_REAL_DOUBLE
-#define DTYPE_REAL SERM_DTYPE_F64
-#else
-#define DTYPE_REAL SERM_DTYPE_F32
-#endif
-
-static_assert(sizeof(SermGuard) == SERM_GUARD_COUNT * sizeof(float), "SermGuard is stored as it lies");
+#define CONTINUED_EPOCHS 8
+#define CONTINUED_BATCH 128
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
@@ -43,19 +34,23 @@ typedef struct Trainer {
 	SermTrainOptions options; /* resolved */
 	SermArena *arena;
 	SermExampleOrder order;
-	SermStatistics statistics;
-	SermText *corpus; /* distinct, in canonical order */
-	size_t corpus_count;
+	SermFoundation base;
 	double prior[SERM_GRADES_MAX]; /* share of each grade in the targets */
 
-	SermFeatures *features; /* [example_count] in canonical order, like all that follows */
-	SermReal *input;        /* [example_count][SERM_FEATURES] */
-	SermReal *guard_value;  /* [example_count] */
-	SermReal *target;       /* [example_count][grade_count] */
-	SermReal *weight;       /* [example_count] of the judgments */
-	SermReal *product;      /* [example_count] weight times what the options ask for */
-	SermReal *easiness;     /* [example_count], or NULL */
-	SermReal *rank;         /* these as the set has them, in canonical order, or NULL */
+	bool continued;              /* the parent's parts stay, its heads are where ours begin */
+	SermInteractionParts parent; /* without a temperature */
+
+	/* In canonical order, like all that follows: [example_count], or of one list at a time when continued. */
+	SermFeatures *features;
+	float *s0;             /* [example_count], or NULL when nothing asks for it */
+	uint8_t *origin;       /* [example_count] SermOrigin when continued */
+	SermReal *input;       /* [example_count][SERM_FEATURES] */
+	SermReal *guard_value; /* [example_count] */
+	SermReal *target;      /* [example_count][grade_count] */
+	SermReal *weight;      /* [example_count] of the judgments */
+	SermReal *product;     /* [example_count] weight times what the options ask for */
+	SermReal *easiness;    /* [example_count], or NULL */
+	SermReal *rank;        /* these as the set has them, in canonical order, or NULL */
 	SermReal *teacher;
 	SermReal *reference;
 	SermLossMargin margin;
@@ -64,11 +59,9 @@ typedef struct Trainer {
 	SermFit fit;
 	SermTemperature temperature;
 
-	int8_t *embedding_rows; /* [SERM_EMBEDDING_ROWS][SERM_EMBEDDING_WIDTH] */
-	float *embedding_scale; /* [SERM_EMBEDDING_ROWS] */
-	float *scale_mean;      /* [SERM_FEATURES] */
-	float *scale_inverse;   /* [SERM_FEATURES] */
-	SermReal *cuts;         /* [grade_count - 1] */
+	float *scale_mean;    /* [SERM_FEATURES] */
+	float *scale_inverse; /* [SERM_FEATURES] */
+	SermReal *cuts;       /* [grade_count - 1] */
 	SermGuard *guard;
 } Trainer;
 
@@ -82,7 +75,9 @@ serm_train_defaults(SermTrainOptions *options)
 	    .dropout = 0.1,
 	    .pairwise = -1,
 	    .guard = -1,
-	    .propensity_clip = 0.1};
+	    .propensity_clip = 0.1,
+	    .share = {1, 1, 1},
+	    .anchor = 0.3};
 }
 
 static void
@@ -100,6 +95,11 @@ resolve_options(Trainer *trainer)
 	SermTrainOptions *options = &trainer->options;
 	uint32_t examples = trainer->order.example_count, queries = trainer->order.list_count;
 
+	if (trainer->continued) {
+		options->heads = trainer->parent.heads.head_count;
+		options->epochs = options->epochs == 0 ? CONTINUED_EPOCHS : options->epochs;
+		options->batch = options->batch == 0 ? CONTINUED_BATCH : options->batch;
+	}
 	if (options->epochs == 0)
 		options->epochs = examples < SMALL_EXAMPLES ? 40 : 20;
 	if (options->batch == 0)
@@ -151,20 +151,21 @@ allocate(Trainer *trainer, SermError *error)
 	size_t n = trainer->set->example_count, grades = trainer->set->grade_count, size = sizeof(SermReal);
 	SermArena *arena = trainer->arena;
 
-	trainer->embedding_rows = serm_arena_array(arena, SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH);
-	trainer->embedding_scale = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float));
 	trainer->scale_mean = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
 	trainer->scale_inverse = serm_arena_array(arena, SERM_FEATURES, sizeof(float));
 	trainer->cuts = serm_arena_array(arena, grades - 1, size);
 	trainer->guard = serm_arena_alloc(arena, sizeof(*trainer->guard));
-	trainer->features = serm_arena_array(arena, n, sizeof(*trainer->features));
+	if (trainer->options.curriculum > 0 || trainer->options.margin_cap > 0) {
+		trainer->s0 = serm_arena_array(arena, n, sizeof(float));
+		if (trainer->s0 == NULL)
+			return serm_train_out_of_memory(error);
+	}
 	trainer->input = serm_arena_array(arena, n * SERM_FEATURES, size);
 	trainer->guard_value = serm_arena_array(arena, n, size);
 	trainer->target = serm_arena_array(arena, n * grades, size);
 	trainer->weight = serm_arena_array(arena, n, size);
-	if (trainer->embedding_rows == NULL || trainer->embedding_scale == NULL || trainer->scale_mean == NULL ||
-	    trainer->scale_inverse == NULL || trainer->cuts == NULL || trainer->guard == NULL ||
-	    trainer->features == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
+	if (trainer->scale_mean == NULL || trainer->scale_inverse == NULL || trainer->cuts == NULL ||
+	    trainer->guard == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
 	    trainer->target == NULL || trainer->weight == NULL)
 		return serm_train_out_of_memory(error);
 	return SERM_OK;
@@ -195,9 +196,10 @@ load_targets(Trainer *trainer)
 	}
 }
 
-/* The documents that words are counted in and embeddings learned from: the corpus, else the examples' own. */
+/* Words are counted in the corpus and embeddings learned from it; without one, the examples' own documents.
+ */
 static SermStatus
-load_corpus(Trainer *trainer, SermError *error)
+lay_foundation(Trainer *trainer, SermError *error)
 {
 	const SermText *docs = trainer->set->corpus;
 	size_t count = trainer->set->corpus_count;
@@ -212,33 +214,64 @@ load_corpus(Trainer *trainer, SermError *error)
 		docs = own;
 		count = trainer->order.example_count;
 	}
-	return serm_order_documents(
-	    docs, count, trainer->host, trainer->arena, &trainer->corpus, &trainer->corpus_count, error);
+	return serm_foundation_lay(docs, count, trainer->options.seed, trainer->options.pretrain_epochs,
+	    trainer->host, trainer->arena, &trainer->base, error);
 }
 
-/* Pre-train in float, keep int8: features are computed from what will be served. */
+/* Room for the features: of all examples where their scale is to be found, else of the longest list. */
 static SermStatus
-learn_embeddings(Trainer *trainer, SermError *error)
+allocate_features(Trainer *trainer, SermError *error)
 {
-	SermArenaMark mark = serm_arena_mark(trainer->arena);
-	size_t values = (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH;
-	float *table = serm_arena_array(trainer->arena, values, sizeof(*table));
-	SermStatus status;
+	const SermExampleOrder *order = &trainer->order;
+	uint32_t most = trainer->continued ? 0 : order->example_count;
 
-	if (table == NULL)
+	for (uint32_t list = 0; trainer->continued && list < order->list_count; list++)
+		if (order->list_start[list + 1] - order->list_start[list] > most)
+			most = order->list_start[list + 1] - order->list_start[list];
+	trainer->features = serm_arena_array(trainer->arena, most, sizeof(*trainer->features));
+	return trainer->features != NULL ? SERM_OK : serm_train_out_of_memory(error);
+}
+
+/* A copy of `count` numbers; NULL when the arena refuses. */
+static const uint32_t *
+copy_numbers(const uint32_t *numbers, uint32_t count, SermArena *arena)
+{
+	uint32_t *copy = serm_arena_array(arena, count, sizeof(*copy));
+
+	if (copy != NULL && count > 0)
+		memcpy(copy, numbers, count * sizeof(*copy));
+	return copy;
+}
+
+/* What a continued version has in common with its parent, as a copy: the parent need not stay open. */
+static SermStatus
+take_over(Trainer *trainer, SermError *error)
+{
+	const SermInteractionParts *parent = &trainer->parent;
+	const SermStatistics *known = &parent->statistics;
+	SermArena *arena = trainer->arena;
+	SermFoundation *base = &trainer->base;
+	SermStatistics *own = &base->statistics;
+
+	if (!serm_foundation_allocate(base, arena))
 		return serm_train_out_of_memory(error);
-	status = serm_pretrain(trainer->corpus, trainer->corpus_count, &trainer->statistics,
-	    serm_hash_mix(trainer->options.seed ^ PRETRAIN_STREAM), trainer->options.pretrain_epochs,
-	    trainer->host, trainer->arena, table, error);
-	if (status != SERM_OK)
-		return status;
-	for (size_t i = 0; i < values; i++)
-		if (!isfinite(table[i]))
-			return serm_fail(error, SERM_ERR_DIVERGED, "pre-training diverged: a weight is not finite");
-	for (size_t row = 0; row < SERM_EMBEDDING_ROWS; row++)
-		serm_embedding_quantise(table + row * SERM_EMBEDDING_WIDTH,
-		    trainer->embedding_rows + row * SERM_EMBEDDING_WIDTH, &trainer->embedding_scale[row]);
-	serm_arena_rewind(trainer->arena, mark);
+	*own = *known;
+	own->word_id = copy_numbers(known->word_id, known->word_count, arena);
+	own->word_df = copy_numbers(known->word_df, known->word_count, arena);
+	own->trigram_id = copy_numbers(known->trigram_id, known->trigram_count, arena);
+	own->trigram_df = copy_numbers(known->trigram_df, known->trigram_count, arena);
+	trainer->origin = serm_arena_array(arena, trainer->order.example_count, 1);
+	if (own->word_id == NULL || own->word_df == NULL || own->trigram_id == NULL || own->trigram_df == NULL ||
+	    trainer->origin == NULL)
+		return serm_train_out_of_memory(error);
+	memcpy(base->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
+	memcpy(base->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));
+	memcpy(trainer->scale_mean, parent->mean, SERM_FEATURES * sizeof(float));
+	memcpy(trainer->scale_inverse, parent->inverse, SERM_FEATURES * sizeof(float));
+	*trainer->guard = parent->guard;
+	for (uint32_t i = 0; i < trainer->order.example_count; i++)
+		trainer->origin[i] =
+		    trainer->set->origin != NULL ? trainer->set->origin[trainer->order.example[i]] : SERM_ORIGIN_NEW;
 	return SERM_OK;
 }
 
@@ -251,16 +284,33 @@ compute_list(Trainer *trainer, const SermEmbedding *embedding, uint32_t list, Se
 	SermArenaMark mark = serm_arena_mark(trainer->arena);
 	SermParsedQuery *query;
 	SermStatus status = serm_features_parse_query(
-	    &trainer->statistics, embedding, set->queries[first->query], trainer->arena, &query, error);
+	    &trainer->base.statistics, embedding, set->queries[first->query], trainer->arena, &query, error);
+	SermFeatures *features = trainer->features + (trainer->continued ? 0 : order->list_start[list]);
 
 	for (uint32_t i = order->list_start[list]; status == SERM_OK && i < order->list_start[list + 1]; i++) {
 		if (i % 64 == 0 && !trainer->host->keep_going(trainer->host->context))
 			return serm_train_canceled(error);
-		status = serm_features_compute(&trainer->statistics, embedding, query,
-		    set->examples[order->example[i]].doc, trainer->arena, &trainer->features[i], error);
+		status = serm_features_compute(&trainer->base.statistics, embedding, query,
+		    set->examples[order->example[i]].doc, trainer->arena, features++, error);
 	}
 	serm_arena_rewind(trainer->arena, mark);
 	return status;
+}
+
+/* From the features of a list to what the heads are given. */
+static void
+scale_list(Trainer *trainer, uint32_t list)
+{
+	uint32_t first = trainer->order.list_start[list];
+	const SermFeatures *features = trainer->features + (trainer->continued ? 0 : first);
+
+	for (uint32_t i = first; i < trainer->order.list_start[list + 1]; i++, features++) {
+		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, features,
+		    trainer->input + (size_t) i * SERM_FEATURES);
+		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, features);
+		if (trainer->s0 != NULL)
+			trainer->s0[i] = serm_interaction_s0(trainer->guard, features);
+	}
 }
 
 static SermStatus
@@ -268,24 +318,28 @@ compute_inputs(Trainer *trainer, SermError *error)
 {
 	SermArenaMark mark = serm_arena_mark(trainer->arena);
 	SermEmbedding embedding = {
-	    trainer->embedding_rows, trainer->embedding_scale, serm_word_cache_create(trainer->arena)};
+	    trainer->base.embedding_rows, trainer->base.embedding_scale, serm_word_cache_create(trainer->arena)};
 	uint32_t n = trainer->order.example_count;
+	SermStatus status = SERM_OK;
 
 	for (uint32_t list = 0; list < trainer->order.list_count; list++) {
-		SermStatus status = compute_list(trainer, &embedding, list, error);
-
+		status = compute_list(trainer, &embedding, list, error);
 		if (status != SERM_OK)
 			return status;
+		if (trainer->continued)
+			scale_list(trainer, list);
 	}
 	serm_arena_rewind(trainer->arena, mark);
-	serm_scaling_fit(trainer->features, n, trainer->scale_mean, trainer->scale_inverse);
-	serm_scaling_guard(
-	    trainer->features, n, trainer->statistics.document_count, trainer->options.guard, trainer->guard);
-	for (uint32_t i = 0; i < n; i++) {
-		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, &trainer->features[i],
-		    trainer->input + (size_t) i * SERM_FEATURES);
-		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, &trainer->features[i]);
-	}
+	if (trainer->continued)
+		return SERM_OK;
+	status = serm_scaling_fit(
+	    trainer->features, n, trainer->host, trainer->scale_mean, trainer->scale_inverse, error);
+	if (status != SERM_OK)
+		return status;
+	serm_scaling_guard(trainer->features, n, trainer->base.statistics.document_count, trainer->options.guard,
+	    trainer->guard);
+	for (uint32_t list = 0; list < trainer->order.list_count; list++)
+		scale_list(trainer, list);
 	return SERM_OK;
 }
 
@@ -313,19 +367,16 @@ weigh_by_first_stage(Trainer *trainer, const SermWeighting *weighting, SermError
 {
 	uint32_t n = trainer->order.example_count;
 	SermReal *score = serm_arena_array(trainer->arena, n, sizeof(*score));
-	float *s0 = serm_arena_array(trainer->arena, n, sizeof(*s0));
 
-	if (score == NULL || s0 == NULL)
+	if (score == NULL)
 		return serm_train_out_of_memory(error);
-	for (uint32_t i = 0; i < n; i++) {
-		s0[i] = serm_interaction_s0(trainer->guard, &trainer->features[i]);
-		score[i] = trainer->reference != NULL ? trainer->reference[i] : s0[i];
-	}
+	for (uint32_t i = 0; i < n; i++)
+		score[i] = trainer->reference != NULL ? trainer->reference[i] : trainer->s0[i];
 	if (trainer->options.curriculum > 0) {
 		trainer->easiness = serm_arena_array(trainer->arena, n, sizeof(SermReal));
 		if (trainer->easiness == NULL)
 			return serm_train_out_of_memory(error);
-		serm_weights_easiness(weighting, s0, trainer->easiness);
+		serm_weights_easiness(weighting, trainer->s0, trainer->easiness);
 	}
 	if (trainer->options.margin_cap > 0)
 		return serm_weights_margin(weighting, score, trainer->host, trainer->arena, &trainer->margin, error);
@@ -375,7 +426,9 @@ fit_heads(Trainer *trainer, SermError *error)
 	    .list_start = order->list_start,
 	    .list_key = order->list_key,
 	    .terms = trainer->terms,
-	    .term_count = trainer->term_count};
+	    .term_count = trainer->term_count,
+	    .parent = trainer->continued ? &trainer->parent.heads : NULL,
+	    .origin = trainer->origin};
 	SermStatus status =
 	    serm_fit_heads(&problem, &trainer->options, trainer->host, trainer->arena, &trainer->fit, error);
 
@@ -454,72 +507,18 @@ find_cuts(Trainer *trainer, SermError *error)
 	return status;
 }
 
-typedef struct TensorList {
-	SermTensor *tensors;
-	size_t count;
-	bool failed;
-} TensorList;
-
-static void
-add_tensor(TensorList *list, const char *name, SermDtype dtype, const void *data, uint32_t rank,
-    uint64_t first, uint64_t second, uint64_t third)
-{
-	SermTensor *tensor = &list->tensors[list->count++];
-
-	SERM_ASSERT(list->count <= TENSORS_MAX && strlen(name) < sizeof(tensor->name));
-	memcpy(tensor->name, name, strlen(name) + 1);
-	tensor->dtype = dtype;
-	tensor->rank = rank;
-	tensor->shape[0] = first;
-	tensor->shape[1] = rank > 1 ? second : 0;
-	tensor->shape[2] = rank > 2 ? third : 0;
-	tensor->data = data;
-	if (!serm_tensor_bytes(dtype, rank, tensor->shape, &tensor->bytes))
-		list->failed = true;
-}
-
 static SermStatus
 write_tensors(Trainer *trainer, SermTensorSet *tensors, SermError *error)
 {
-	const SermStatistics *statistics = &trainer->statistics;
-	const SermHeads *heads = &trainer->fit.heads;
-	uint64_t k = heads->head_count, grades = heads->grade_count, words = statistics->word_count;
-	TensorList list = {0};
-	double *counts = serm_arena_array(trainer->arena, SERM_STATISTICS_COUNT, sizeof(*counts));
-	float *temperature = serm_arena_alloc(trainer->arena, sizeof(*temperature));
+	SermInteractionParts parts = {.statistics = trainer->base.statistics,
+	    .embedding = {trainer->base.embedding_rows, trainer->base.embedding_scale, NULL},
+	    .heads = trainer->fit.heads,
+	    .guard = *trainer->guard,
+	    .mean = trainer->scale_mean,
+	    .inverse = trainer->scale_inverse};
 
-	list.tensors = serm_arena_array(trainer->arena, TENSORS_MAX, sizeof(*list.tensors));
-	if (counts == NULL || temperature == NULL || list.tensors == NULL)
-		return serm_train_out_of_memory(error);
-	counts[0] = statistics->document_count;
-	counts[1] = statistics->title_length;
-	counts[2] = statistics->body_length;
-	counts[3] = statistics->joined_length;
-	add_tensor(&list, SERM_TENSOR_EMBEDDING_ROWS, SERM_DTYPE_I8, trainer->embedding_rows, 2,
-	    SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH, 0);
-	add_tensor(&list, SERM_TENSOR_EMBEDDING_SCALE, SERM_DTYPE_F32, trainer->embedding_scale, 1,
-	    SERM_EMBEDDING_ROWS, 0, 0);
-	add_tensor(&list, SERM_TENSOR_VOCABULARY_ID, SERM_DTYPE_U32, statistics->word_id, 1, words, 0, 0);
-	add_tensor(&list, SERM_TENSOR_VOCABULARY_DF, SERM_DTYPE_U32, statistics->word_df, 1, words, 0, 0);
-	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1, SERM_STATISTICS_COUNT, 0, 0);
-	add_tensor(&list, SERM_TENSOR_SCALE_MEAN, SERM_DTYPE_F32, trainer->scale_mean, 1, SERM_FEATURES, 0, 0);
-	add_tensor(
-	    &list, SERM_TENSOR_SCALE_INVERSE, SERM_DTYPE_F32, trainer->scale_inverse, 1, SERM_FEATURES, 0, 0);
-	add_tensor(&list, SERM_TENSOR_HEADS_W1, DTYPE_REAL, heads->w1, 3, k, SERM_HIDDEN1, SERM_FEATURES);
-	add_tensor(&list, SERM_TENSOR_HEADS_B1, DTYPE_REAL, heads->b1, 2, k, SERM_HIDDEN1, 1);
-	add_tensor(&list, SERM_TENSOR_HEADS_W2, DTYPE_REAL, heads->w2, 3, k, SERM_HIDDEN2, SERM_HIDDEN1);
-	add_tensor(&list, SERM_TENSOR_HEADS_B2, DTYPE_REAL, heads->b2, 2, k, SERM_HIDDEN2, 1);
-	add_tensor(&list, SERM_TENSOR_HEADS_W3, DTYPE_REAL, heads->w3, 3, k, grades, SERM_HIDDEN2);
-	add_tensor(&list, SERM_TENSOR_HEADS_B3, DTYPE_REAL, heads->b3, 2, k, grades, 1);
-	add_tensor(&list, SERM_TENSOR_CUTS, DTYPE_REAL, trainer->cuts, 1, grades - 1, 0, 0);
-	add_tensor(&list, SERM_TENSOR_GUARD, SERM_DTYPE_F32, trainer->guard, 1, SERM_GUARD_COUNT, 0, 0);
-	*temperature = trainer->fit.heads.temperature;
-	if (*temperature > 0)
-		add_tensor(&list, SERM_TENSOR_TEMPERATURE, SERM_DTYPE_F32, temperature, 1, 1, 0, 0);
-	if (list.failed)
-		return serm_train_out_of_memory(error);
-	*tensors = (SermTensorSet){list.tensors, list.count};
-	return SERM_OK;
+	parts.heads.cuts = trainer->cuts;
+	return serm_interaction_write(&parts, trainer->arena, tensors, error);
 }
 
 static SermStatus
@@ -536,13 +535,10 @@ prepare(Trainer *trainer, SermError *error)
 	if (status != SERM_OK)
 		return status;
 	load_targets(trainer);
-	status = load_corpus(trainer, error);
-	if (status == SERM_OK)
-		status = serm_statistics_count(trainer->corpus, trainer->corpus_count, trainer->arena,
-		    trainer->host->keep_going, trainer->host->context, &trainer->statistics, error);
-	if (status == SERM_OK)
-		report_phase(trainer, "statistics", 1, 1);
-	return status;
+	status = allocate_features(trainer, error);
+	if (status != SERM_OK)
+		return status;
+	return trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
 }
 
 SermStatus
@@ -555,10 +551,11 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 
 	if (status == SERM_OK)
 		status = serm_train_check_set(set, host, error);
+	trainer.continued = set->parent != NULL;
+	if (status == SERM_OK && trainer.continued)
+		status = serm_continue_open(set->parent, arena, &trainer.parent, error);
 	if (status == SERM_OK)
 		status = prepare(&trainer, error);
-	if (status == SERM_OK)
-		status = learn_embeddings(&trainer, error);
 	if (status == SERM_OK)
 		status = compute_inputs(&trainer, error);
 	if (status == SERM_OK) {
@@ -576,7 +573,7 @@ serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *optio
 		    .seconds = host->clock != NULL ? host->clock(host->context) - started : 0,
 		    .example_count = trainer.order.example_count,
 		    .query_count = trainer.order.list_count,
-		    .corpus_count = trainer.corpus_count,
+		    .corpus_count = trainer.base.corpus_count,
 		    .epochs = trainer.options.epochs,
 		    .temperature = trainer.temperature.value,
 		    .temperature_gain = trainer.temperature.gain};

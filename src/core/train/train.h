@@ -16,6 +16,14 @@ typedef struct SermExample {
 	float weight;                  /* > 0 */
 } SermExample;
 
+/* Where an example stands in the history of a model: what continued training mixes. */
+typedef enum SermOrigin {
+	SERM_ORIGIN_NEW,      /* since the parent was trained */
+	SERM_ORIGIN_HISTORY,  /* of an earlier round */
+	SERM_ORIGIN_ORIGINAL, /* from before any round */
+	SERM_ORIGIN_COUNT
+} SermOrigin;
+
 typedef struct SermTrainingSet {
 	uint32_t grade_count;
 	const SermText *queries;
@@ -29,14 +37,18 @@ typedef struct SermTrainingSet {
 	const float *propensity; /* [example_count] in (0, 1]: chance that it was examined */
 	const float *teacher;    /* [example_count][grade_count]: a teacher's probabilities, each sums to 1 */
 	const float *reference;  /* [example_count]: scores of a frozen version */
+	/* Continued training: the opened version to begin with, NULL for training from scratch. `corpus` is not
+	 * read then. */
+	const SermModel *parent;
+	const uint8_t *origin; /* [example_count] SermOrigin; NULL: all are new */
 } SermTrainingSet;
 
 typedef struct SermTrainOptions {
 	uint64_t seed;
 	uint32_t heads;           /* K, default 4 */
-	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples */
+	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples; 8 when continued */
 	uint32_t pretrain_epochs; /* default 10 */
-	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples */
+	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples; 128 continued */
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */
 	double dropout;           /* default .1 */
@@ -48,7 +60,9 @@ typedef struct SermTrainOptions {
 	uint32_t curriculum;      /* epochs until examples that s0 gets wrong count in full; 0: at once */
 	double margin_cap;      /* > 0: pairs that the reference, else s0, gets wrong count up to this; 0: off */
 	double propensity_clip; /* least propensity to divide by, default .1 */
-	bool calibrate;         /* fit a temperature on held-out queries; always with a loss of scores alone */
+	double share[SERM_ORIGIN_COUNT]; /* continued: what a batch has of each origin, default 1 : 1 : 1 */
+	double anchor;  /* continued: coefficient of KL(parent, P) on what is not new, default .3 */
+	bool calibrate; /* fit a temperature on held-out queries; always with a loss of scores alone */
 } SermTrainOptions;
 
 typedef struct SermTrainProgress {
@@ -78,15 +92,44 @@ typedef struct SermTrainReport {
 	double temperature_gain; /* nats by which it lowers the likelihood loss of held-out queries */
 } SermTrainReport;
 
+/* A pair that was shown to somebody: what candidates look like. */
+typedef struct SermShownPair {
+	uint32_t query; /* index into SermColdSet.queries */
+	SermText doc;
+} SermShownPair;
+
+typedef struct SermColdSet {
+	uint32_t grade_count;
+	const SermText *corpus; /* in any order */
+	size_t corpus_count;
+	const SermText *queries;
+	size_t query_count;
+	const SermShownPair *pairs; /* in an order of their own; may be none */
+	size_t pair_count;
+} SermColdSet;
+
 extern void serm_train_defaults(SermTrainOptions *options);
 
 /*
+ * With a parent its number of heads, embeddings, statistics, scales and guard are taken over, whatever the
+ * options say of them.
  * Deterministic: the same set, options and CPU features give the same bytes.
  * Tensors and all working memory come from `arena`. Errors: NO_DATA (no
  * examples, or one grade only), INVALID (an option or a target out of range),
  * CANCELED, MEMORY, DIVERGED.
  */
 extern SermStatus serm_train_interaction(const SermTrainingSet *set, const SermTrainOptions *options,
+    const SermTrainHost *host, SermArena *arena, SermTensorSet *tensors, SermTrainReport *report,
+    SermError *error);
+
+/*
+ * Generation 0: a model without any judgment. Statistics and embeddings are learned from the corpus; the
+ * heads say nothing, so the score is an expected grade in [0, grades - 1] in the order of s0 alone. The
+ * constants of s0 come from the shown pairs, or from words of documents as queries when there are too few of
+ * those. Of the options it takes `seed`, `pretrain_epochs`, and `guard` as the slope (below 0: the default).
+ * Deterministic, as above. Errors: NO_DATA (no documents), INVALID, CANCELED, MEMORY, DIVERGED.
+ */
+extern SermStatus serm_train_cold(const SermColdSet *set, const SermTrainOptions *options,
     const SermTrainHost *host, SermArena *arena, SermTensorSet *tensors, SermTrainReport *report,
     SermError *error);
 

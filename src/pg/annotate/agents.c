@@ -4,6 +4,8 @@
  */
 #include "pg/annotate/annotate.h"
 
+#include <math.h>
+
 #include "catalog/pg_proc.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -14,8 +16,9 @@
 typedef struct AgentOptions {
 	char *name;
 	double weight;
-	int paths;        /* 0: the server's; 1 for a judge */
-	double min_share; /* 0: the server's; the default for a judge */
+	int paths;              /* 0: the server's; 1 for a judge */
+	double min_share;       /* 0: the server's; the default for a judge */
+	double min_reliability; /* NaN: the model's */
 } AgentOptions;
 
 static const SermOption agent_options[] = {
@@ -23,12 +26,13 @@ static const SermOption agent_options[] = {
     {"weight", SERM_OPTION_REAL, offsetof(AgentOptions, weight), 0.001, 1000, NULL},
     {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX, NULL},
     {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1, NULL},
+    {"min_reliability", SERM_OPTION_REAL, offsetof(AgentOptions, min_reliability), -1, 1, NULL},
 };
 
 static AgentOptions
 read_options(const Jsonb *json)
 {
-	AgentOptions options = {.weight = 1};
+	AgentOptions options = {.weight = 1, .min_reliability = NAN};
 
 	serm_options_read(json, agent_options, lengthof(agent_options), &options, "serm.add_agent");
 	return options;
@@ -129,6 +133,46 @@ agent_names(const char *model)
 	return serm_spi_string(0, 1);
 }
 
+static void
+pg_attribute_noreturn() unknown_agent(const char *model, const char *agent)
+{
+	char *names = agent_names(model);
+
+	ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+	    errmsg("model \"%s\" has no agent \"%s\"", model, agent),
+	    names != NULL ? errhint("Its agents are: %s.", names) : errhint("It has none."));
+}
+
+/*
+ * serm.resume_agent(model text, agent text, min_reliability real): ask an agent again that was suspended or
+ * is not active, and suspend it from now on below that limit only. Errors: 42704, 22023.
+ */
+SERM_FUNCTION(serm_resume_agent);
+Datum
+serm_resume_agent(PG_FUNCTION_ARGS)
+{
+	char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *agent = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	float4 limit = PG_GETARG_FLOAT4(2);
+	SermModelRow *row = serm_model_read(model);
+	SermParam params[] = {SERM_TEXT(row->name), SERM_TEXT(agent), SERM_FLOAT4(limit)};
+	int level;
+
+	if (!(limit >= -1 && limit <= 1))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("a reliability of %g is outside -1 to 1", limit),
+		    errhint("-1 means that the agent is never suspended."));
+	level = serm_spi_begin(false);
+	serm_spi_execute("UPDATE serm.agent SET active = true, suspended = NULL, reason = NULL,"
+	                 " options = options || pg_catalog.jsonb_build_object('min_reliability', $3::numeric)"
+	                 " WHERE model = $1 AND name = $2",
+	    SPI_OK_UPDATE, false, params, lengthof(params));
+	if (SPI_processed == 0)
+		unknown_agent(row->name, agent);
+	serm_spi_end(level);
+	PG_RETURN_VOID();
+}
+
 /*
  * serm.remove_agent(model text, agent text): its votes stay as they are, its open
  * tasks go. Errors: 42704.
@@ -145,19 +189,14 @@ serm_remove_agent(PG_FUNCTION_ARGS)
 
 	serm_spi_execute(
 	    "DELETE FROM serm.agent WHERE model = $1 AND name = $2", SPI_OK_DELETE, false, params, 2);
-	if (SPI_processed == 0) {
-		char *names = agent_names(row->name);
-
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
-		    errmsg("model \"%s\" has no agent \"%s\"", row->name, agent),
-		    names != NULL ? errhint("Its agents are: %s.", names) : errhint("It has none."));
-	}
+	if (SPI_processed == 0)
+		unknown_agent(row->name, agent);
 	serm_spi_end(level);
 	PG_RETURN_VOID();
 }
 
 static SermAgent *
-read_agent(uint64 i)
+read_agent(uint64 i, double limit)
 {
 	SermAgent *agent = palloc0(sizeof(SermAgent));
 	AgentOptions options;
@@ -170,6 +209,8 @@ read_agent(uint64 i)
 	options = read_options(DatumGetJsonbP(serm_spi_value(i, 5, &null)));
 	agent->paths = options.paths;
 	agent->min_share = options.min_share;
+	agent->min_reliability = isnan(options.min_reliability) ? limit : options.min_reliability;
+	agent->repeats = DatumGetBool(serm_spi_value(i, 6, &null));
 	return agent;
 }
 
@@ -185,17 +226,24 @@ read_server(const char *name, bool asking, SermServerOptions *options)
 }
 
 List *
-serm_agents_load(const char *model, bool asking)
+serm_agents_load(const SermModelRow *model, bool asking)
 {
-	SermParam params[] = {SERM_TEXT(model)};
+	SermParam params[] = {SERM_TEXT(model->name)};
+	MemoryContext context = CurrentMemoryContext;
 	List *agents = NIL;
 	ListCell *cell;
 
-	serm_spi_execute("SELECT a.name, a.server, a.judge, a.weight, a.options FROM serm.agent a"
-	                 " WHERE a.model = $1 AND a.active ORDER BY a.name COLLATE \"C\"",
+	/* A judge that is not VOLATILE, or has gone, repeats itself. */
+	serm_spi_execute(
+	    "SELECT a.name, a.server, a.judge, a.weight, a.options,"
+	    " a.judge IS NOT NULL AND coalesce((SELECT p.provolatile <> 'v' FROM pg_catalog.pg_proc p"
+	    "  WHERE p.oid = pg_catalog.to_regprocedure(a.judge)), true) FROM serm.agent a"
+	    " WHERE a.model = $1 AND a.active ORDER BY a.name COLLATE \"C\"",
 	    SPI_OK_SELECT, true, params, 1);
+	/* SPI leaves us in a context of its own, which ends with the transaction. */
+	MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		agents = lappend(agents, read_agent(i));
+		agents = lappend(agents, read_agent(i, model->options.min_reliability));
 	foreach (cell, agents) {
 		SermAgent *agent = lfirst(cell);
 		SermServerOptions server = {.paths = 1, .min_share = SERM_SHARE_MIN_DEFAULT};
@@ -226,7 +274,7 @@ serm_agent_terms(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	level = serm_spi_begin(false);
-	agents = serm_agents_load(row->name, false);
+	agents = serm_agents_load(row, false);
 	foreach (cell, agents) {
 		const SermAgent *agent = lfirst(cell);
 		SermServerOptions server = {.paths = 1};

@@ -21,7 +21,6 @@
 #include "core/agent/reply.h"
 
 #define FILL_SAMPLES 1000
-#define SETTLE_SAMPLES 200
 /* A batch of judges commits after so many answers or so much time, whichever comes first. */
 #define JUDGE_ANSWERS 100
 #define JUDGE_MS 1000
@@ -153,8 +152,9 @@ fill_queue(Run *run)
 	adopt_tasks(run);
 	if (run->options.retry_failed)
 		revive_failed(run);
+	(void) serm_queue_slip_gold(run->model, left);
 	while (left > 0) {
-		List *agents = serm_agents_load(run->model->name, true);
+		List *agents = serm_agents_load(run->model, true);
 		uint64 taken;
 
 		check_agents(run, agents);
@@ -469,24 +469,42 @@ settled_elsewhere(const Run *run)
 	return DatumGetBool(serm_spi_value(0, 1, &null));
 }
 
-static void
-settle_all(Run *run, bool wait)
+static SermSettled
+settle_once(Run *run, bool wait)
 {
-	bool more;
+	SermSettler *settler = serm_settler_create(run->model->name, wait, run->context);
+	SermSettling state;
 
 	do {
-		uint64 count = serm_settle_batch(run->model, SETTLE_SAMPLES);
-		bool pause = count == 0 && wait && settled_elsewhere(run);
-
+		state = serm_settler_step(settler);
 		commit(run);
-		if (pause) {
-			(void) WaitLatch(
-			    MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TICK_FIRST_MS, PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
-		more = count > 0 || pause;
-	} while (more);
+		CHECK_FOR_INTERRUPTS();
+		if (state == SERM_SETTLING_COMPUTE)
+			serm_settler_compute(settler);
+	} while (state != SERM_SETTLING_DONE);
+	return serm_settler_free(settler);
+}
+
+/* Returns whether more paths are asked for, which somebody has to answer. */
+static bool
+settle_all(Run *run, bool wait)
+{
+	bool extended = false;
+
+	for (;;) {
+		SermSettled settled = settle_once(run, wait);
+
+		extended = extended || settled.extended > 0;
+		if (settled.samples > 0)
+			continue;
+		if (!wait || !settled_elsewhere(run))
+			return extended;
+		commit(run);
+		(void) WaitLatch(
+		    MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, TICK_FIRST_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 void
@@ -512,10 +530,11 @@ serm_annotate_run(const char *model, bool wait, const Jsonb *options)
 		(void) keep_workers(&run, &foreign_tasks);
 		warn_if_refused(&run);
 	}
-	ask_judges(&run);
-	if (wait)
-		wait_for_answers(&run);
-	settle_all(&run, wait);
+	do {
+		ask_judges(&run);
+		if (wait)
+			wait_for_answers(&run);
+	} while (settle_all(&run, wait));
 	if (wait) {
 		count_states(&run);
 		ereport(NOTICE, errmsg("annotated \"%s\": %lld agreed, %lld disputed, %lld failed", run.model->name,

@@ -19,6 +19,12 @@
 #include "core/agent/vote.h"
 #include "pg/store/store.h"
 
+/* The mark in serm.sample.agents of a pair that people have graded: it shows how the agents err, and never
+ * becomes a judgment. */
+#define SERM_GOLD_MARK "{gold}"
+/* The key in serm.sample.signals of such a pair that was chosen so that every grade has its share. */
+#define SERM_GOLD_BY_GRADE "gold_by_grade"
+
 #define SERM_AGENT_WRAPPER "serm_agent"
 #define SERM_PATHS_MAX 25
 #define SERM_SHARE_MIN_DEFAULT 0.6
@@ -69,6 +75,8 @@ typedef struct SermAgent {
 	double weight;
 	int paths;
 	double min_share;
+	double min_reliability; /* -1: whatever it says */
+	bool repeats;           /* it gives the same answer every time: more paths tell nothing */
 } SermAgent;
 
 /*
@@ -76,7 +84,7 @@ typedef struct SermAgent {
  * `asking` their servers must exist and be usable, as for serm_server_find; counting
  * what they have answered goes on without.
  */
-extern List *serm_agents_load(const char *model, bool asking);
+extern List *serm_agents_load(const SermModelRow *model, bool asking);
 
 /* --- calling functions of users (judge.c) */
 typedef struct SermUserAnswer {
@@ -145,6 +153,13 @@ typedef struct SermAnswer {
 /* One task per waiting sample, agent and path, in one step of at most `limit` samples; returns the samples
  * taken. */
 extern uint64 serm_queue_fill(const char *model, const List *agents, int limit);
+/*
+ * Slip pairs that people have graded in among the samples that wait, at the model's gold_rate of at most
+ * `limit` of them; returns how many.
+ */
+extern uint64 serm_queue_slip_gold(const SermModelRow *model, int64 limit);
+/* `extra` more paths of a sample for each of the agents, once only; returns the tasks added. */
+extern uint64 serm_queue_extend(int64 sample, const char *model, const List *agents, int extra);
 /*
  * Lease due tasks of servers to this worker: at most `limit`, and of servers that are
  * not limited `ahead` more. Returns SermTask *, palloc'd, those of limited servers first.
@@ -219,11 +234,33 @@ extern int serm_budget_order(const SermTask *a, const SermTask *b);
 /* --- the end of a sample (settle.c) */
 
 /*
- * Count the votes of at most `limit` annotated samples without open tasks, by the
- * rule of the model; returns how many there were. Call inside serm_spi_begin and
- * commit after each; samples that another session is settling are skipped.
+ * Settles samples without open tasks by the rule of the model, in steps; samples that
+ * another session is settling are skipped. The rules weighted and posterior weigh
+ * the agents by all they have said first, and so wait until nothing more is open;
+ * with `final` they do not, and with every rule serm.reliability is worked out.
+ * Where agents disagree the model's extra paths are asked for, once.
  */
-extern uint64 serm_settle_batch(const SermModelRow *model, int limit);
+typedef struct SermSettler SermSettler;
+
+typedef enum SermSettling {
+	SERM_SETTLING_MORE,    /* call serm_settler_step() again */
+	SERM_SETTLING_COMPUTE, /* call serm_settler_compute() first, best outside of a transaction */
+	SERM_SETTLING_DONE,
+} SermSettling;
+
+/* What it has done so far. */
+typedef struct SermSettled {
+	uint64 samples;
+	uint64 extended; /* samples for which more paths are asked */
+	int suspended;   /* agents */
+} SermSettled;
+
+/* Inside serm_spi_begin; everything lies in a child of `parent`, which must survive commits. */
+extern SermSettler *serm_settler_create(const char *model, bool final, MemoryContext parent);
+/* Inside serm_spi_begin; commit after each. */
+extern SermSettling serm_settler_step(SermSettler *settler);
+extern void serm_settler_compute(SermSettler *settler);
+extern SermSettled serm_settler_free(SermSettler *settler);
 
 /* --- annotating as a whole (annotate.c) */
 

@@ -73,6 +73,81 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 	return (uint64) DatumGetInt64(serm_spi_value(0, 1, &null));
 }
 
+/*
+ * Nothing in a task or a prompt tells such a pair from another. The newest ones come first: how agents err,
+ * and how often each grade is right, changes with what people look for.
+ */
+uint64
+serm_queue_slip_gold(const SermModelRow *model, int64 limit)
+{
+	SermParam params[] = {SERM_TEXT(model->name), SERM_FLOAT4((float4) model->options.test_share),
+	    SERM_INT8(0), SERM_INT4(0), SERM_FLOAT4(0)};
+	double wanted;
+	bool null;
+
+	if (model->options.gold_rate == 0)
+		return 0;
+	serm_spi_execute(
+	    "SELECT pg_catalog.count(*) FILTER (WHERE s.agents <> '" SERM_GOLD_MARK "'),"
+	    " pg_catalog.count(*) FILTER (WHERE s.agents = '" SERM_GOLD_MARK "'),"
+	    " coalesce(pg_catalog.max(s.round), 0), coalesce(pg_catalog.avg(s.priority), 0)::pg_catalog.float4"
+	    " FROM serm.sample s WHERE s.model = $1 AND s.state = 'waiting'",
+	    SPI_OK_SELECT, false, params, 1);
+	wanted = ceil(model->options.gold_rate * (double) Min(limit, DatumGetInt64(serm_spi_value(0, 1, &null))));
+	wanted -= (double) DatumGetInt64(serm_spi_value(0, 2, &null));
+	if (wanted <= 0)
+		return 0;
+	params[2] = SERM_INT8((int64) wanted);
+	params[3] = SERM_INT4(DatumGetInt32(serm_spi_value(0, 3, &null)));
+	params[4] = SERM_FLOAT4(DatumGetFloat4(serm_spi_value(0, 4, &null)));
+	serm_spi_execute(
+	    psprintf(
+	        "INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, priority, reason)"
+	        " SELECT $1, $4, j.query, j.doc_id, j.doc, '" SERM_GOLD_MARK "', $5,"
+	        " 'graded by people: shows how the agents err' %s AND j.source IN ('human', 'import')"
+	        " AND j.doc_id IS NOT NULL AND serm.split_of(j.query, $2) = 'train'"
+	        " AND NOT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1"
+	        "  AND pg_catalog.md5(s.query) = pg_catalog.md5(j.query)"
+	        "  AND pg_catalog.md5(s.doc_id) = pg_catalog.md5(j.doc_id))"
+	        " ORDER BY j.at DESC, pg_catalog.md5(j.doc_id || ' ' || j.query) COLLATE \"C\", j.id LIMIT $3"
+	        " ON CONFLICT DO NOTHING",
+	        serm_judgment_query(model)),
+	    SPI_OK_INSERT, false, params, lengthof(params));
+	return SPI_processed;
+}
+
+uint64
+serm_queue_extend(int64 sample, const char *model, const List *agents, int extra)
+{
+	Datum *names = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	ListCell *cell;
+
+	foreach (cell, agents)
+		names[foreach_current_index(cell)] = CStringGetTextDatum(((const SermAgent *) lfirst(cell))->name);
+	{
+		SermParam params[] = {
+		    SERM_INT8(sample),
+		    SERM_TEXT(model),
+		    SERM_DATUM(TEXTARRAYOID, PointerGetDatum(construct_array(
+		                                 names, list_length(agents), TEXTOID, -1, false, TYPALIGN_INT))),
+		    SERM_INT4(extra),
+		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+		};
+
+		serm_spi_execute(
+		    "INSERT INTO serm.task (model, sample, agent, path, requested_by, extra)"
+		    " SELECT $2, $1, a.name, l.last + p.path, $5, true FROM pg_catalog.unnest($3) AS a(name),"
+		    "  LATERAL (SELECT pg_catalog.max(v.path) AS last FROM serm.vote v"
+		    "   WHERE v.sample = $1 AND v.agent = a.name) AS l,"
+		    "  pg_catalog.generate_series(1, $4) AS p(path)"
+		    " WHERE l.last IS NOT NULL AND NOT EXISTS (SELECT FROM serm.vote v WHERE v.sample = $1 AND "
+		    "v.extra)"
+		    " ORDER BY p.path, a.name ON CONFLICT DO NOTHING",
+		    SPI_OK_INSERT, false, params, lengthof(params));
+	}
+	return SPI_processed;
+}
+
 static SermTask *
 read_task(uint64 i, int64 token, bool limited)
 {
@@ -312,12 +387,12 @@ serm_queue_finish(SermAnswer *answers, int count)
 	    "   latency_ms, prompt, reply, cost, key, cached)),"
 	    " gone AS (DELETE FROM serm.task t USING given g"
 	    "  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"
-	    "  RETURNING t.sample, t.agent, t.path, g.*),"
+	    "  RETURNING t.sample, t.agent, t.path, t.extra, g.*),"
 	    " stored AS (INSERT INTO serm.vote"
 	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "
-	    "cached)"
+	    "cached, extra)"
 	    "  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"
-	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached FROM gone g"
+	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra FROM gone g"
 	    "  ON CONFLICT DO NOTHING)"
 	    " SELECT g.id FROM gone g",
 	    SPI_OK_SELECT, params, COLUMNS);

@@ -2,12 +2,19 @@
  * The end of a sample: its votes become a judgment or a dispute, or a person
  * settles it. A sample changes state and gains its judgment in one transaction,
  * under a row lock: once, whoever counts.
+ *
+ * What the agents say of all pairs is weighed before the first sample is settled
+ * (panel.c), and the same votes always weigh the same: a settling that was cut
+ * short is taken up by the next one as if nothing had happened.
  */
-#include "pg/annotate/annotate.h"
+#include "pg/annotate/panel.h"
 
 #include "lib/stringinfo.h"
+#include "utils/array.h"
 
 #define SETTLE_MEMORY_BYTES ((Size) 64 * 1024 * 1024)
+/* A step is short: the worker that takes it leaves requests waiting. */
+#define SETTLE_SAMPLES 50
 
 typedef struct Sample {
 	int64 id;
@@ -15,15 +22,45 @@ typedef struct Sample {
 	char *doc_id;
 	char *doc;
 	int round;
+	bool gold;    /* people have graded it: its votes tell about the agents only */
 	List *agents; /* of AgentVotes, by name */
 } Sample;
 
 typedef struct AgentVotes {
-	char *name;
-	double min_share;
-	SermPath paths[SERM_PATHS_MAX];
+	const SermAgent *agent;
+	int prompt; /* of its first path */
+	SermPath paths[SERM_PATHS_KEPT];
 	int count;
 } AgentVotes;
+
+/* What became of a sample: of the votes, and by weighted and posterior with a target. */
+typedef struct Outcome {
+	SermVerdict verdict;
+	double grade;
+	const float *target; /* NULL: none */
+} Outcome;
+
+typedef enum Step {
+	STEP_LOOK,
+	STEP_PANEL,
+	STEP_READ,
+	STEP_PREDICT,
+	STEP_STORE,
+	STEP_SETTLE,
+} Step;
+
+struct SermSettler {
+	MemoryContext context;
+	MemoryContext panel_context; /* child of `context`, reset when the agents change */
+	SermModelRow *row;
+	SermVoteRule rule;
+	bool final;
+	Step step;
+	SermPanel *panel; /* NULL: the rule counts votes, and nobody asked for more */
+	List *agents;
+	int64 last; /* sample that was looked at */
+	SermSettled settled;
+};
 
 static SermText
 text_of(const char *string)
@@ -32,19 +69,19 @@ text_of(const char *string)
 }
 
 static List *
-load_samples(const char *model, int limit)
+load_samples(const char *model, int64 after)
 {
 	static SermKept kept;
-	SermParam params[] = {SERM_TEXT(model), SERM_INT4(limit)};
+	SermParam params[] = {SERM_TEXT(model), SERM_INT4(SETTLE_SAMPLES), SERM_INT8(after)};
 	List *samples = NIL;
 	bool null;
 
 	serm_spi_execute_kept(&kept,
-	    "SELECT s.id, s.query, s.doc_id, s.doc, s.round FROM serm.sample s"
-	    " WHERE s.model = $1 AND s.state = 'annotating'"
+	    "SELECT s.id, s.query, s.doc_id, s.doc, s.round, s.agents = '" SERM_GOLD_MARK "'"
+	    " FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating' AND s.id > $3"
 	    "  AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)"
 	    " ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
-	    SPI_OK_SELECT, params, 2);
+	    SPI_OK_SELECT, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		Sample *sample = palloc0(sizeof(Sample));
 
@@ -53,6 +90,7 @@ load_samples(const char *model, int limit)
 		sample->doc_id = serm_spi_string(i, 3);
 		sample->doc = serm_spi_string(i, 4);
 		sample->round = DatumGetInt32(serm_spi_value(i, 5, &null));
+		sample->gold = DatumGetBool(serm_spi_value(i, 6, &null));
 		samples = lappend(samples, sample);
 	}
 	return samples;
@@ -78,13 +116,13 @@ add_vote(Sample *sample, const SermAgent *agent, uint64 i)
 	bool null;
 	int grade;
 
-	if (votes == NULL || strcmp(votes->name, agent->name) != 0) {
+	if (votes == NULL || votes->agent != agent) {
 		votes = palloc0(sizeof(AgentVotes));
-		votes->name = agent->name;
-		votes->min_share = agent->min_share;
+		votes->agent = agent;
+		votes->prompt = DatumGetInt32(serm_spi_value(i, 5, &null));
 		sample->agents = lappend(sample->agents, votes);
 	}
-	if (votes->count == SERM_PATHS_MAX)
+	if (votes->count == SERM_PATHS_KEPT)
 		return;
 	path = &votes->paths[votes->count++];
 	grade = DatumGetInt16(serm_spi_value(i, 3, &null));
@@ -96,6 +134,7 @@ static void
 load_votes(List *samples, const List *agents)
 {
 	Datum *ids = palloc(mul_size(list_length(samples), sizeof(Datum)));
+	MemoryContext context = CurrentMemoryContext;
 	SermParam params[1];
 	ListCell *cell;
 	int64 id;
@@ -106,9 +145,10 @@ load_votes(List *samples, const List *agents)
 	params[0] = SERM_DATUM(INT8ARRAYOID,
 	    PointerGetDatum(construct_array(ids, list_length(samples), INT8OID, 8, true, TYPALIGN_DOUBLE)));
 	serm_spi_execute(
-	    "SELECT v.sample, v.agent, v.grade, v.rationale FROM serm.vote v WHERE v.sample = ANY ($1)"
+	    "SELECT v.sample, v.agent, v.grade, v.rationale, v.prompt FROM serm.vote v WHERE v.sample = ANY ($1)"
 	    " ORDER BY v.sample, v.agent COLLATE \"C\", v.path",
 	    SPI_OK_SELECT, false, params, 1);
+	MemoryContextSwitchTo(context);
 	cell = list_head(samples);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		const SermAgent *agent = find_agent(agents, serm_spi_string(i, 2));
@@ -121,12 +161,11 @@ load_votes(List *samples, const List *agents)
 	}
 }
 
-static void
-count_votes(const Sample *sample, int grade_count, SermVoteRule rule, double quorum, SermHost *host,
-    SermVerdict *verdict)
+/* Level 1: what each agent says. */
+static SermAgentVote *
+count_paths(const Sample *sample, int grade_count, SermHost *host)
 {
-	int count = list_length(sample->agents);
-	SermAgentVote *agents = palloc0(mul_size(Max(count, 1), sizeof(SermAgentVote)));
+	SermAgentVote *agents = palloc0(mul_size(Max(list_length(sample->agents), 1), sizeof(SermAgentVote)));
 	ListCell *cell;
 	SermError error;
 
@@ -134,14 +173,93 @@ count_votes(const Sample *sample, int grade_count, SermVoteRule rule, double quo
 		const AgentVotes *votes = lfirst(cell);
 		SermAgentVote *agent = &agents[foreach_current_index(cell)];
 
-		agent->name = text_of(votes->name);
+		agent->name = text_of(votes->agent->name);
 		agent->paths = votes->paths;
 		agent->path_count = votes->count;
 		serm_host_check(
-		    host, serm_vote_agent(agent, grade_count, votes->min_share, &host->arena, &error), &error);
+		    host, serm_vote_agent(agent, grade_count, votes->agent->min_share, &host->arena, &error), &error);
 	}
+	return agents;
+}
+
+/* Level 2 by votes. */
+static void
+count_agents(
+    const SermSettler *settler, const SermAgentVote *agents, int count, SermHost *host, Outcome *outcome)
+{
+	SermError error;
+
 	serm_host_check(host,
-	    serm_vote_agree(agents, count, grade_count, rule, quorum, &host->arena, verdict, &error), &error);
+	    serm_vote_agree(agents, count, settler->row->grade_count, settler->rule, settler->row->options.quorum,
+	        &host->arena, &outcome->verdict, &error),
+	    &error);
+	outcome->grade = outcome->verdict.grade;
+}
+
+/* Level 2 by what is known about the agents. */
+static void
+weigh_agents(const SermSettler *settler, const Sample *sample, const SermAgentVote *agents, SermHost *host,
+    Outcome *outcome)
+{
+	int16 label[SERM_CONSENSUS_JUDGES_MAX];
+	SermOpinion *opinion = palloc(sizeof(SermOpinion));
+	bool soft = strcmp(settler->row->options.labels, "agreed") != 0, valid = false;
+	ListCell *cell;
+	SermError error;
+
+	for (int j = 0; j < SERM_CONSENSUS_JUDGES_MAX; j++)
+		label[j] = SERM_LABEL_MISSING;
+	foreach (cell, sample->agents) {
+		const AgentVotes *votes = lfirst(cell);
+		const SermAgentVote *agent = &agents[foreach_current_index(cell)];
+		int judge = serm_panel_find(settler->panel, votes->agent, votes->prompt);
+
+		valid = valid || agent->valid > 0;
+		if (judge >= 0 && agent->grade != SERM_VOTE_NONE)
+			label[judge] = (int16) agent->grade;
+	}
+	serm_panel_judge(settler->panel, label, text_of(sample->query), text_of(sample->doc), opinion);
+	outcome->verdict.kind = !valid                                       ? SERM_VERDICT_FAILED
+	                        : opinion->answers == 0 || opinion->abstains ? SERM_VERDICT_DISPUTED
+	                                                                     : SERM_VERDICT_AGREED;
+	if (opinion->answers == 0)
+		return;
+	outcome->grade = opinion->grade;
+	outcome->target = soft ? opinion->target : NULL;
+	serm_host_check(host,
+	    serm_vote_rationale(agents, list_length(sample->agents), opinion->grade, &host->arena,
+	        &outcome->verdict.rationale, &error),
+	    &error);
+}
+
+/* Every agent was asked for another opinion where they differ; once that is done, `extra` paths are there. */
+static bool
+agents_differ(const SermAgentVote *agents, int count)
+{
+	bool graded = false;
+
+	for (int i = 0; i < count; i++)
+		graded = graded || agents[i].valid > 0;
+	for (int i = 1; i < count; i++)
+		if (graded && agents[i].grade != agents[0].grade)
+			return true;
+	return false;
+}
+
+static bool
+ask_more(SermSettler *settler, const Sample *sample, const SermAgentVote *agents)
+{
+	List *asked = NIL;
+	ListCell *cell;
+
+	if (settler->row->options.extra_paths == 0 || sample->gold ||
+	    !agents_differ(agents, list_length(sample->agents)))
+		return false;
+	foreach (cell, settler->agents)
+		if (!((SermAgent *) lfirst(cell))->repeats)
+			asked = lappend(asked, lfirst(cell));
+	return asked != NIL &&
+	       serm_queue_extend(sample->id, settler->row->name, asked, settler->row->options.extra_paths) > 0;
 }
 
 static char *
@@ -152,14 +270,27 @@ agent_list(const Sample *sample)
 
 	initStringInfo(&names);
 	foreach (cell, sample->agents)
-		appendStringInfo(
-		    &names, "%s%s", foreach_current_index(cell) > 0 ? ", " : "", ((AgentVotes *) lfirst(cell))->name);
+		appendStringInfo(&names, "%s%s", foreach_current_index(cell) > 0 ? ", " : "",
+		    ((AgentVotes *) lfirst(cell))->agent->name);
 	return names.data;
 }
 
+static SermParam
+target_param(const float *target, int grade_count)
+{
+	Datum values[SERM_GRADES_MAX];
+
+	if (target == NULL)
+		return SERM_NULL(FLOAT4ARRAYOID);
+	for (int y = 0; y < grade_count; y++)
+		values[y] = Float4GetDatum(target[y]);
+	return SERM_DATUM(FLOAT4ARRAYOID,
+	    PointerGetDatum(construct_array(values, grade_count, FLOAT4OID, sizeof(float4), true, TYPALIGN_INT)));
+}
+
 static void
-insert_judgment(const char *model, const Sample *sample, double grade, const char *source, const char *judge,
-    const char *rationale)
+insert_judgment(const char *model, const Sample *sample, double grade, SermParam target, const char *source,
+    const char *judge, const char *rationale)
 {
 	static SermKept kept;
 	SermParam params[] = {
@@ -172,11 +303,13 @@ insert_judgment(const char *model, const Sample *sample, double grade, const cha
 	    judge != NULL ? SERM_TEXT(judge) : SERM_NULL(TEXTOID),
 	    rationale != NULL && rationale[0] != '\0' ? SERM_TEXT(rationale) : SERM_NULL(TEXTOID),
 	    sample->round > 0 ? SERM_INT4(sample->round) : SERM_NULL(INT4OID),
+	    target,
 	};
 
 	serm_spi_execute_kept(&kept,
-	    "INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, judge, rationale, round)"
-	    " VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, current_user::pg_catalog.text), $8, $9)"
+	    "INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, judge, rationale, round, "
+	    "target)"
+	    " VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, current_user::pg_catalog.text), $8, $9, $10)"
 	    " RETURNING id",
 	    SPI_OK_INSERT_RETURNING, params, lengthof(params));
 }
@@ -196,9 +329,10 @@ close_sample(int64 id, const char *state, bool graded, double grade)
 }
 
 typedef struct NewJudgment {
-	const char *model;
+	const SermModelRow *model;
 	const Sample *sample;
-	int grade;
+	double grade;
+	const float *target;
 	char *judges;
 	char *rationale;
 } NewJudgment;
@@ -208,21 +342,29 @@ judgment_step(void *argument)
 {
 	const NewJudgment *judgment = argument;
 
-	insert_judgment(
-	    judgment->model, judgment->sample, judgment->grade, "agents", judgment->judges, judgment->rationale);
+	insert_judgment(judgment->model->name, judgment->sample, judgment->grade,
+	    target_param(judgment->target, judgment->model->grade_count), "agents", judgment->judges,
+	    judgment->rationale);
 }
 
 /*
- * Insert the judgment of an agreed sample. One that the table refuses (an empty
+ * Insert the judgment of a sample. One that the table refuses (an empty
  * query) must not keep the others from being settled: it counts as failed.
  */
 static bool
-try_judgment(const char *model, const Sample *sample, const SermVerdict *verdict)
+try_judgment(const SermModelRow *model, const Sample *sample, const Outcome *outcome)
 {
-	NewJudgment judgment = {model, sample, verdict->grade, agent_list(sample),
-	    pnstrdup(verdict->rationale.bytes, verdict->rationale.length)};
-	ErrorData *error = serm_attempt(judgment_step, &judgment);
+	NewJudgment judgment = {model, sample, outcome->grade, outcome->target, agent_list(sample),
+	    pnstrdup(outcome->verdict.rationale.bytes, outcome->verdict.rationale.length)};
+	ErrorData *error;
 
+	/* Training with labels "agreed" knows a grade in dispute by its fraction. */
+	if (outcome->verdict.kind == SERM_VERDICT_DISPUTED) {
+		judgment.grade = 0;
+		for (int y = 0; y < model->grade_count; y++)
+			judgment.grade += y * outcome->target[y];
+	}
+	error = serm_attempt(judgment_step, &judgment);
 	if (error == NULL)
 		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode)) {
@@ -240,47 +382,196 @@ try_judgment(const char *model, const Sample *sample, const SermVerdict *verdict
 	return false;
 }
 
-static void
-settle_sample(const char *model, const Sample *sample, const SermVerdict *verdict)
+/* The grade that people gave to a pair, if there is still one. */
+static bool
+gold_grade(const char *model, const Sample *sample, double *grade)
 {
-	if (verdict->kind == SERM_VERDICT_DISPUTED)
-		close_sample(sample->id, "disputed", false, 0);
-	else if (verdict->kind == SERM_VERDICT_AGREED && try_judgment(model, sample, verdict))
-		close_sample(sample->id, "agreed", true, verdict->grade);
-	else
-		close_sample(sample->id, "failed", false, 0);
+	SermParam params[] = {SERM_TEXT(model), SERM_TEXT(sample->query), SERM_TEXT(sample->doc_id)};
+	bool null;
+
+	serm_spi_execute(
+	    "SELECT j.grade FROM serm.judgment j WHERE j.model = $1 AND j.source IN ('human', 'import')"
+	    " AND pg_catalog.md5(j.query) = pg_catalog.md5($2)"
+	    " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5($3)"
+	    " ORDER BY j.source = 'human' DESC, j.at DESC, j.id DESC LIMIT 1",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	if (SPI_processed == 0)
+		return false;
+	*grade = DatumGetFloat4(serm_spi_value(0, 1, &null));
+	return true;
 }
 
-uint64
-serm_settle_batch(const SermModelRow *model, int limit)
+static void
+settle_sample(const SermModelRow *model, const Sample *sample, const Outcome *outcome)
+{
+	double grade = 0;
+	bool stored = outcome->target == NULL && outcome->verdict.kind == SERM_VERDICT_DISPUTED;
+
+	if (sample->gold && outcome->verdict.kind != SERM_VERDICT_FAILED) {
+		bool graded = gold_grade(model->name, sample, &grade);
+
+		close_sample(sample->id, "settled", graded, grade);
+		return;
+	}
+	if (outcome->verdict.kind != SERM_VERDICT_FAILED && !stored)
+		stored = try_judgment(model, sample, outcome);
+	if (!stored)
+		close_sample(sample->id, "failed", false, 0);
+	else if (outcome->verdict.kind == SERM_VERDICT_DISPUTED)
+		close_sample(sample->id, "disputed", false, 0);
+	else
+		close_sample(sample->id, "agreed", true, outcome->grade);
+}
+
+static void
+settle_one(SermSettler *settler, const Sample *sample, SermHost *host)
+{
+	SermAgentVote *agents = count_paths(sample, settler->row->grade_count, host);
+	Outcome outcome = {
+	    .verdict = {.grade = SERM_VOTE_NONE, .rationale = {"", 0}}, .grade = 0, .target = NULL};
+
+	if (ask_more(settler, sample, agents)) {
+		settler->settled.extended++;
+		return;
+	}
+	if (settler->rule == SERM_VOTE_WEIGHTED || settler->rule == SERM_VOTE_POSTERIOR)
+		weigh_agents(settler, sample, agents, host, &outcome);
+	else
+		count_agents(settler, agents, list_length(sample->agents), host, &outcome);
+	settle_sample(settler->row, sample, &outcome);
+	settler->settled.samples++;
+}
+
+static bool
+settle_batch(SermSettler *settler)
 {
 	MemoryContext context =
-	    AllocSetContextCreate(CurrentMemoryContext, "serm settling", ALLOCSET_DEFAULT_SIZES);
+	    AllocSetContextCreate(CurrentMemoryContext, "serm settling, one step", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
-	List *agents = serm_agents_load(model->name, false);
-	List *samples = load_samples(model->name, limit);
-	uint64 count = list_length(samples);
-	SermVoteRule rule;
+	List *samples = load_samples(settler->row->name, settler->last);
 	SermHost host;
 	ListCell *cell;
 
-	if (!serm_vote_rule_parse(model->options.rule, &rule))
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown agreement rule"),
-		    errhint("The rules are unanimous and quorum."));
 	serm_host_init(&host, context, SETTLE_MEMORY_BYTES);
-	if (count > 0)
-		load_votes(samples, agents);
+	if (samples != NIL)
+		load_votes(samples, settler->agents);
 	foreach (cell, samples) {
 		SermArenaMark mark = serm_arena_mark(&host.arena);
-		SermVerdict verdict;
 
-		count_votes(lfirst(cell), model->grade_count, rule, model->options.quorum, &host, &verdict);
-		settle_sample(model->name, lfirst(cell), &verdict);
+		settle_one(settler, lfirst(cell), &host);
+		MemoryContextSwitchTo(context);
 		serm_arena_rewind(&host.arena, mark);
+		settler->last = ((Sample *) lfirst(cell))->id;
 	}
 	MemoryContextSwitchTo(previous);
 	MemoryContextDelete(context);
-	return count;
+	return samples != NIL;
+}
+
+/* --- the steps */
+
+SermSettler *
+serm_settler_create(const char *model, bool final, MemoryContext parent)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "serm settling", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(context);
+	SermSettler *settler = palloc0(sizeof(SermSettler));
+
+	settler->context = context;
+	settler->panel_context = AllocSetContextCreate(context, "serm panel", ALLOCSET_DEFAULT_SIZES);
+	settler->row = serm_model_read(model);
+	settler->final = final;
+	if (!serm_vote_rule_parse(settler->row->options.rule, &settler->rule))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown agreement rule"),
+		    errhint("The rules are weighted, posterior, unanimous and quorum."));
+	MemoryContextSwitchTo(previous);
+	return settler;
+}
+
+/* Whether there is something to settle now. */
+static bool
+is_due(const SermSettler *settler)
+{
+	SermParam params[] = {SERM_TEXT(settler->row->name)};
+	bool due, open, null;
+
+	serm_spi_execute("SELECT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating'"
+	                 " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)),"
+	                 " EXISTS (SELECT FROM serm.task t WHERE t.model = $1)",
+	    SPI_OK_SELECT, false, params, 1);
+	due = DatumGetBool(serm_spi_value(0, 1, &null));
+	open = DatumGetBool(serm_spi_value(0, 2, &null));
+	return due && (settler->final || !open || settler->rule == SERM_VOTE_UNANIMOUS ||
+	                  settler->rule == SERM_VOTE_QUORUM);
+}
+
+static bool
+needs_panel(const SermSettler *settler)
+{
+	return settler->final || settler->rule == SERM_VOTE_WEIGHTED || settler->rule == SERM_VOTE_POSTERIOR;
+}
+
+static void
+start_panel(SermSettler *settler)
+{
+	MemoryContext previous;
+
+	MemoryContextReset(settler->panel_context);
+	previous = MemoryContextSwitchTo(settler->panel_context);
+	if (needs_panel(settler)) {
+		settler->panel = serm_panel_create(settler->row, settler->rule, settler->panel_context);
+		settler->agents = settler->panel->agents;
+	} else
+		settler->agents = serm_agents_load(settler->row, false);
+	MemoryContextSwitchTo(previous);
+	settler->step = settler->panel != NULL ? STEP_READ : STEP_SETTLE;
+}
+
+SermSettling
+serm_settler_step(SermSettler *settler)
+{
+	int suspended;
+
+	switch (settler->step) {
+		case STEP_LOOK:
+			settler->step = STEP_PANEL;
+			return is_due(settler) ? SERM_SETTLING_MORE : SERM_SETTLING_DONE;
+		case STEP_PANEL:
+			start_panel(settler);
+			return SERM_SETTLING_MORE;
+		case STEP_READ:
+			settler->step = serm_panel_read(settler->panel) ? STEP_READ : STEP_PREDICT;
+			return SERM_SETTLING_MORE;
+		case STEP_PREDICT:
+			if (serm_panel_predict(settler->panel))
+				return SERM_SETTLING_MORE;
+			settler->step = STEP_STORE;
+			return SERM_SETTLING_COMPUTE;
+		case STEP_STORE:
+			suspended = serm_panel_store(settler->panel);
+			settler->settled.suspended += suspended;
+			/* Without the suspended ones the others weigh differently. */
+			settler->step = suspended > 0 ? STEP_PANEL : STEP_SETTLE;
+			return SERM_SETTLING_MORE;
+		case STEP_SETTLE:
+			return settle_batch(settler) ? SERM_SETTLING_MORE : SERM_SETTLING_DONE;
+	}
+	return SERM_SETTLING_DONE;
+}
+
+void
+serm_settler_compute(SermSettler *settler)
+{
+	serm_panel_fit(settler->panel);
+}
+
+SermSettled
+serm_settler_free(SermSettler *settler)
+{
+	SermSettled settled = settler->settled;
+
+	MemoryContextDelete(settler->context);
+	return settled;
 }
 
 static Sample *
@@ -339,7 +630,7 @@ serm_settle(PG_FUNCTION_ARGS)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("agents are still at work on sample %lld", (long long) sample->id),
 		    errhint("Wait for CALL serm.annotate(%s) to end.", quote_literal_cstr(model)));
-	insert_judgment(model, sample, grade, "human", NULL, rationale);
+	insert_judgment(model, sample, grade, SERM_NULL(FLOAT4ARRAYOID), "human", NULL, rationale);
 	id = serm_spi_value(0, 1, &null);
 	close_sample(sample->id, "settled", true, grade);
 	serm_spi_end(level);

@@ -49,15 +49,13 @@
 #define STORE_MS 20
 #define STORE_MOST 64
 #define SETTLE_MS 5000
-#define SETTLE_SAMPLES 200
-/* While requests are on their way. */
-#define SETTLE_SAMPLES_BUSY 32
 #define LOCK_KEY 0x7365726d
 #define LOCK_TRIES 20
 
 typedef struct Model {
 	char *name;
-	bool broken; /* its samples could not be settled */
+	bool broken;          /* its samples could not be settled */
+	SermSettler *settler; /* at work; NULL: none */
 } Model;
 
 typedef struct Worker {
@@ -464,33 +462,38 @@ store_wait(const Worker *worker)
 /* --- the loop */
 
 typedef struct Settling {
-	const char *model;
-	int limit;
-	uint64 count;
+	Model *model;
+	MemoryContext context;
+	SermSettling state;
 } Settling;
 
 static void
 settle_step(void *argument)
 {
 	Settling *settling = argument;
-	SermParam params[] = {SERM_TEXT(settling->model)};
+	Model *model = settling->model;
+	SermParam params[] = {SERM_TEXT(model->name)};
 
-	settling->count = 0;
-	serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
-	if (SPI_processed > 0)
-		settling->count = serm_settle_batch(serm_model_read(settling->model), settling->limit);
+	settling->state = SERM_SETTLING_DONE;
+	if (model->settler == NULL) {
+		serm_spi_execute("SELECT FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
+		if (SPI_processed == 0)
+			return;
+		model->settler = serm_settler_create(model->name, false, settling->context);
+	}
+	settling->state = serm_settler_step(model->settler);
 }
 
 /*
- * One step; true when there may be more. What is wrong with one model must not keep
+ * One step; true when there are more. What is wrong with one model must not keep
  * the worker from asking for others: who annotates it next is told.
  */
 static bool
-settle_some(Model *model, int limit)
+settle_some(Worker *worker, Model *model)
 {
-	Settling settling = {model->name, limit, 0};
-	int level;
+	Settling settling = {model, worker->context, SERM_SETTLING_DONE};
 	ErrorData *error;
+	int level;
 
 	if (model->broken)
 		return false;
@@ -503,7 +506,14 @@ settle_some(Model *model, int limit)
 	}
 	end(level);
 	CHECK_FOR_INTERRUPTS();
-	return settling.count > 0 && !model->broken;
+	if (settling.state == SERM_SETTLING_COMPUTE && !model->broken)
+		serm_settler_compute(model->settler);
+	if (settling.state != SERM_SETTLING_DONE && !model->broken)
+		return true;
+	if (model->settler != NULL)
+		(void) serm_settler_free(model->settler);
+	model->settler = NULL;
+	return false;
 }
 
 static void
@@ -512,7 +522,7 @@ settle_models(Worker *worker)
 	ListCell *cell;
 
 	foreach (cell, worker->models)
-		while (settle_some(lfirst(cell), SETTLE_SAMPLES))
+		while (settle_some(worker, lfirst(cell)))
 			continue;
 }
 
@@ -528,7 +538,7 @@ settle_meanwhile(Worker *worker)
 	if (start < worker->next_settle)
 		return;
 	foreach (cell, worker->models)
-		more |= settle_some(lfirst(cell), SETTLE_SAMPLES_BUSY);
+		more |= settle_some(worker, lfirst(cell));
 	now = GetCurrentTimestamp();
 	worker->next_settle = TimestampTzPlusMilliseconds(
 	    now, Max(more ? 0 : SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now)));

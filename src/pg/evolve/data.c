@@ -19,12 +19,11 @@
 #define FETCH_ROWS 256
 /* Hash buckets of the corpus sample: the share kept is a multiple of 1/2^20. */
 #define CORPUS_BUCKETS (1 << 20)
+/* The same of the queries that are replayed; exact in a real. */
+#define REPLAY_BUCKETS (1 << 20)
 
-/* Called for each row of the current SPI_tuptable. */
-typedef void (*RowReader)(void *state, uint64 row);
-
-static void
-read_rows(const char *sql, const SermParam *params, int count, RowReader reader, void *state)
+void
+serm_read_rows(const char *sql, const SermParam *params, int count, SermRowReader reader, void *state)
 {
 	Oid types[4];
 	Datum values[4];
@@ -172,7 +171,8 @@ enum {
 	COLUMN_GRADE,
 	COLUMN_TARGET,
 	COLUMN_SOURCE,
-	COLUMN_WEIGHT
+	COLUMN_WEIGHT,
+	COLUMN_ORIGIN
 };
 
 static void
@@ -293,6 +293,7 @@ read_pair(void *state, uint64 row)
 	pair->grade = DatumGetFloat4(serm_spi_value(row, COLUMN_GRADE, &null));
 	pair->weight = DatumGetFloat4(serm_spi_value(row, COLUMN_WEIGHT, &null));
 	pair->source = source_of(source);
+	pair->origin = (uint8) DatumGetInt32(serm_spi_value(row, COLUMN_ORIGIN, &null));
 	read_target(reader, row, source, pair);
 	pfree(source);
 }
@@ -323,21 +324,47 @@ finish_reader(PairReader *reader)
 }
 
 void
-serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test)
+serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool agreed, const SermPairWindow *window,
+    SermPairSet *train, SermPairSet *test)
 {
-	SermParam params[] = {SERM_TEXT(row->name)};
+	SermParam params[] = {SERM_TEXT(row->name),
+	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(window->since)),
+	    SERM_DATUM(FLOAT4ARRAYOID, (Datum) 0)};
+	Datum numbers[] = {Float4GetDatum((float4) row->options.test_share),
+	    Float4GetDatum((float4) (window->share[SERM_ORIGIN_HISTORY] * REPLAY_BUCKETS)),
+	    Float4GetDatum((float4) (window->share[SERM_ORIGIN_ORIGINAL] * REPLAY_BUCKETS))};
 	PairReader reader;
 	StringInfoData sql;
 
+	params[2].value = PointerGetDatum(
+	    construct_array(numbers, lengthof(numbers), FLOAT4OID, sizeof(float4), true, TYPALIGN_INT));
 	start_reader(&reader, host, row, train, test);
 	reader.agreed = agreed;
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
-	    "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight %s"
-	    " ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id",
-	    serm_judgment_query(row));
-	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	    "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight,"
+	    " CASE WHEN j.at > $2 THEN %d WHEN j.round IS NOT NULL THEN %d ELSE %d END %s",
+	    SERM_ORIGIN_NEW, SERM_ORIGIN_HISTORY, SERM_ORIGIN_ORIGINAL, serm_judgment_query(row));
+	if (window->share[SERM_ORIGIN_HISTORY] < 1 || window->share[SERM_ORIGIN_ORIGINAL] < 1)
+		appendStringInfo(&sql,
+		    " AND (j.at > $2 OR serm.split_of(j.query, ($3)[1]) = 'test' OR"
+		    " (pg_catalog.hashtextextended(j.query COLLATE \"C\", 0) & %d) <"
+		    " CASE WHEN j.round IS NOT NULL THEN ($3)[2] ELSE ($3)[3] END)",
+		    REPLAY_BUCKETS - 1);
+	/* Every parameter is used, so that each has a type. */
+	appendStringInfoString(&sql,
+	    " AND $3 IS NOT NULL"
+	    " ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id");
+	serm_read_rows(sql.data, params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
+}
+
+void
+serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test)
+{
+	const SermPairWindow all = {DT_NOEND, {1, 1, 1}};
+
+	serm_pairs_read_window(host, row, agreed, &all, train, test);
 }
 
 void
@@ -358,9 +385,34 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 	else
 		appendStringInfoString(&sql, "coalesce(j.doc, '')");
-	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real FROM serm.judgment j"
+	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real, 0 FROM serm.judgment j"
 	                             " WHERE j.model = $1 ORDER BY j.id LIMIT $2");
-	read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	serm_read_rows(sql.data, params, lengthof(params), read_pair, &reader);
+	finish_reader(&reader);
+}
+
+void
+serm_shown_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *shown)
+{
+	SermParam params[] = {SERM_INT4(count)};
+	PairReader reader;
+	char *sql;
+
+	start_reader(&reader, host, row, shown, NULL);
+	reader.all = true;
+	if (OidIsValid(row->log) && OidIsValid(row->documents) && count > 0) {
+		sql = psprintf(
+		    "SELECT p.query, NULL::text, d.doc::text, 0::real, NULL::real[], 'human', 1::real, 0 FROM"
+		    " (SELECT DISTINCT l.query::text COLLATE \"C\" AS query, l.doc_id::text COLLATE \"C\" AS doc_id,"
+		    " pg_catalog.hashtextextended(l.query::text COLLATE \"C\", 0) AS place FROM %s l"
+		    " WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL"
+		    " ORDER BY place, query, doc_id LIMIT $1) p"
+		    " JOIN %s d ON d.doc_id::text COLLATE \"C\" = p.doc_id WHERE d.doc IS NOT NULL"
+		    " ORDER BY p.query, d.doc::text COLLATE \"C\"",
+		    serm_source_name(row->log, SERM_SOURCE_LOG, row->name),
+		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
+		serm_read_rows(sql, params, lengthof(params), read_pair, &reader);
+	}
 	finish_reader(&reader);
 }
 
@@ -397,6 +449,26 @@ serm_pairs_keep_gold(SermPairSet *set)
 	if (any)
 		keep_sources(set, gold);
 	return any;
+}
+
+void
+serm_pairs_old(SermHost *host, const SermPairSet *set, SermPairSet *old)
+{
+	uint32 last = 0;
+
+	*old = (SermPairSet){arena_array(host, set->query_count, sizeof(SermCopy)), 0,
+	    arena_array(host, set->pair_count, sizeof(SermPair)), 0};
+	for (size_t i = 0; i < set->pair_count; i++) {
+		SermPair pair = set->pairs[i];
+
+		if (pair.origin == SERM_ORIGIN_NEW)
+			continue;
+		if (old->query_count == 0 || pair.query != last)
+			old->queries[old->query_count++] = set->queries[pair.query];
+		last = pair.query;
+		pair.query = (uint32) old->query_count - 1;
+		old->pairs[old->pair_count++] = pair;
+	}
 }
 
 void
@@ -462,7 +534,7 @@ serm_corpus_read(SermHost *host, const SermModelRow *row, int32 count_max, SermT
 		sql = psprintf("%s AND (pg_catalog.hashtextextended(c.doc COLLATE \"C\", 0) & %d) < %d", sql,
 		    CORPUS_BUCKETS - 1, (int) ((double) count_max / (double) total * CORPUS_BUCKETS));
 	sql = psprintf("%s ORDER BY c.doc COLLATE \"C\"", sql);
-	read_rows(sql, params, param_count, read_doc, &reader);
+	serm_read_rows(sql, params, param_count, read_doc, &reader);
 	*docs = reader.docs.elements;
 	*doc_count = reader.docs.count;
 }

@@ -76,6 +76,7 @@ typedef struct SermPair {
 	float target[SERM_GRADES_MAX]; /* sums to 1 */
 	float weight;
 	uint8 source; /* SermSource */
+	uint8 origin; /* SermOrigin, by the window it was read with */
 } SermPair;
 
 /* Ordered by query, then document, as bytes. */
@@ -86,6 +87,13 @@ typedef struct SermPairSet {
 	size_t pair_count;
 } SermPairSet;
 
+/* Called for each row of the current SPI_tuptable. */
+typedef void (*SermRowReader)(void *state, uint64 row);
+
+/* Read a statement through a cursor; 4 parameters at most. Inside serm_spi_begin(). */
+extern void serm_read_rows(
+    const char *sql, const SermParam *params, int count, SermRowReader reader, void *state);
+
 /*
  * Read the current judgments of a model into `train` and `test`, each of which may be NULL. Everything is
  * allocated in the host's arena. `agreed`: take the plain grade of agents even where a soft target is stored.
@@ -94,12 +102,29 @@ typedef struct SermPairSet {
  */
 extern void serm_pairs_read(
     SermHost *host, const SermModelRow *row, bool agreed, SermPairSet *train, SermPairSet *test);
+/* Judgments after `since` are new; of the queries of others only a share is read into `train`, by their hash.
+ */
+typedef struct SermPairWindow {
+	TimestampTz since;
+	double share[SERM_ORIGIN_COUNT]; /* in [0, 1] */
+} SermPairWindow;
+
+/* The same, with what is new and what is old told apart. */
+extern void serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool agreed,
+    const SermPairWindow *window, SermPairSet *train, SermPairSet *test);
+/* A copy of the pairs that are not new. */
+extern void serm_pairs_old(SermHost *host, const SermPairSet *set, SermPairSet *old);
 /*
  * The documents, as UTF-8, that statistics and embeddings are learned from, about `count_max` at most, chosen
  * by their hash: those of the model, or the judged ones.
  */
 extern void serm_corpus_read(
     SermHost *host, const SermModelRow *row, int32 count_max, SermText **docs, size_t *doc_count);
+/*
+ * Distinct pairs of the search log with a document of the model, at most `count`, whole queries in the order
+ * of their hash, so that the same log gives the same pairs. Empty without a log or without documents.
+ */
+extern void serm_shown_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *shown);
 /* The first `count` judged pairs of a model, the same at any later time: what serm.check_version compares. */
 extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
 /* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
@@ -183,16 +208,28 @@ typedef struct SermTrainSettings {
 	bool rank_weights;
 	int32 curriculum;  /* epochs */
 	double margin_cap; /* 0: off */
+	bool propensity;   /* of judgments from clicks */
+	double propensity_clip;
 	bool calibrate;
+	char *continued;      /* auto, always, never */
+	int32 continue_above; /* judgments */
+	int32 parent;         /* version to continue; 0: the active one */
+	double share[SERM_ORIGIN_COUNT];
+	double anchor;
+	int32 replay_max;   /* pairs of history, and of the original ones, at most */
 	int32 reference;    /* version; 0: the active one where a loss needs it */
 	int32 corpus;       /* documents at most */
+	int32 shown;        /* pairs of the log at most, for generation 0 */
 	bool promote;       /* whatever the gate would say */
-	bool promote_given; /* without: only the first version is promoted */
+	bool promote_given; /* without: only a first version is promoted */
 } SermTrainSettings;
 
 extern void serm_train_settings_defaults(SermTrainSettings *settings);
 extern void serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what);
 extern Jsonb *serm_train_settings_write(const SermTrainSettings *settings);
+/* The same for serm.pretrain, which knows fewer of them. */
+extern void serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings);
+extern Jsonb *serm_pretrain_settings_write(const SermTrainSettings *settings);
 /* For core; points into `settings`. */
 extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
 /* weight [SERM_SOURCE_COUNT] of the judgments by their source; 0 leaves them out. */
@@ -211,7 +248,14 @@ typedef struct SermTraining {
 	SermPairSet train;
 	SermPairSet test;
 	SermPairSet probe;
-	SermScorer *reference; /* NULL when nothing needs one */
+	SermPairSet shown;                 /* of the log, when it is cold */
+	bool cold;                         /* generation 0: no judgment takes part */
+	SermScorer *reference;             /* NULL when nothing needs one */
+	SermScorer *parent;                /* NULL: trained from scratch */
+	const struct SermClickLog *clicks; /* NULL when nobody asks for propensities */
+	const float *propensity;           /* of `train`, or NULL */
+	Jsonb *examination;                /* by position, with propensities */
+	TimestampTz read_at;               /* when the judgments were read */
 	SermText *corpus;
 	size_t corpus_count;
 	bool test_is_gold;
@@ -226,6 +270,8 @@ typedef struct SermTraining {
 	Jsonb *counts;
 } SermTraining;
 
+/* The new model, still in memory, on the test split and on the probe; `config` gets checksums added. */
+extern void serm_training_measure(SermTraining *training, const Jsonb *config);
 /*
  * Read, end the transaction, train, evaluate on the test split; the result waits in `training`. A failure
  * of the computation itself is left in status and error for serm_training_check(), everything else is raised.
@@ -233,10 +279,45 @@ typedef struct SermTraining {
  */
 extern void serm_training_run(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* The same without judgments, whatever judgments there are. */
+extern void serm_training_run_cold(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level);
 /* Raise what serm_training_run() left. */
 extern void serm_training_check(SermTraining *training);
+/* When the model was made, 0 without one; a lock on its row keeps it until the transaction ends. Inside SPI.
+ */
+extern TimestampTz serm_model_created(const char *model, bool lock);
 /* Store what was trained as a candidate; returns its number. The caller commits. Error 42704 when the model
  * was dropped meanwhile. */
 extern int serm_training_store(SermTraining *training, int parent);
+
+/* --- propensity.c */
+
+/* What the log says of clicks: by query, document and position. */
+typedef struct SermClickLog SermClickLog;
+
+/* Read the model's log. Inside SPI. Errors: 55000 no log or an empty one, and those of serm_source_name. */
+extern const SermClickLog *serm_propensity_read(SermHost *host, const SermModelRow *row);
+/*
+ * The chance in (0, 1] that each pair of `set` was examined: from the log for judgments from clicks that
+ * name their document, 1 for all others. `examination` gets the chance by position. Long; reads no table.
+ */
+extern const float *serm_propensity_fit(
+    SermHost *host, const SermClickLog *log, const SermPairSet *set, Jsonb **examination);
+
+/* --- continue.c: beginning with an earlier version, and what is forgotten by it */
+
+/*
+ * Open the version that this training begins with, or leave NULL: by the options and the number of
+ * judgments. Inside SPI. Errors: 55000 there is none, 42704 not the one that is named.
+ */
+extern void serm_training_open_parent(SermTraining *training);
+/* When the judgments that a version learned from were read. Inside SPI. */
+extern TimestampTz serm_version_read_at(const char *model, int version);
+/* What is new to the version, and how much of the rest training may read. Inside SPI. */
+extern SermPairWindow serm_training_window(const SermTraining *training);
+/* How two versions differ on the same old judgments: likelihood, calibration, ranking. */
+extern Jsonb *serm_forgetting_json(
+    SermHost *host, int against, const SermEvaluation *before, const SermEvaluation *after);
 
 #endif

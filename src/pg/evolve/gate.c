@@ -69,9 +69,23 @@ write_metric(StringInfo json, const char *name, const SermGateMetric *metric)
 	serm_json_jsonb(json, name, serm_json_end(object));
 }
 
+/* Both versions on the judgments that the active one was made from and those before. */
+static Jsonb *
+measure_forgetting(
+    SermRound *round, int against, SermScorer *active, SermScorer *candidate, const SermPairSet *test)
+{
+	SermEvaluation before, after;
+	SermPairSet old;
+
+	serm_pairs_old(&round->host, test, &old);
+	evaluate_version(round, active, &old, &before);
+	evaluate_version(round, candidate, &old, &after);
+	return serm_forgetting_json(&round->host, against, &before, &after);
+}
+
 static Jsonb *
 write_gate(SermRound *round, const SermGateDecision *decision, int against, bool gold,
-    const SermEvaluation *active, const SermEvaluation *candidate)
+    const SermEvaluation *active, const SermEvaluation *candidate, const Jsonb *forgetting)
 {
 	StringInfo gate = serm_json_begin();
 	StringInfo json = serm_json_begin();
@@ -81,6 +95,7 @@ write_gate(SermRound *round, const SermGateDecision *decision, int against, bool
 	write_metric(gate, "ndcg@4", &decision->ndcg);
 	write_metric(gate, "nll", &decision->nll);
 	serm_json_jsonb(json, "gate", serm_json_end(gate));
+	serm_json_jsonb(json, "forgetting", forgetting);
 	serm_json_jsonb(json, "active", serm_evaluation_json(&round->host, active, gold));
 	serm_json_jsonb(json, "candidate", serm_evaluation_json(&round->host, candidate, gold));
 	return serm_json_end(json);
@@ -134,7 +149,8 @@ serm_round_gate(SermRound *round)
 	SermEvaluation active, candidate;
 	SermGateDecision decision;
 	SermPairSet test;
-	Jsonb *metrics;
+	SermPairWindow window = {.share = {1, 1, 1}};
+	Jsonb *metrics, *forgetting;
 	bool gold;
 	int against = active_version(round, false);
 
@@ -142,17 +158,20 @@ serm_round_gate(SermRound *round)
 		finish_promoted_by_hand(round);
 		return;
 	}
-	serm_pairs_read(&round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, NULL, &test);
+	window.since = serm_version_read_at(round->row->name, against);
+	serm_pairs_read_window(
+	    &round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, &window, NULL, &test);
 	gold = serm_pairs_keep_gold(&test);
 	active_scorer = serm_scorer_open(round->row->name, against, SERM_SEE_WRITES, round->context);
 	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
 	evaluate_version(round, active_scorer, &test, &active);
 	evaluate_version(round, candidate_scorer, &test, &candidate);
+	forgetting = measure_forgetting(round, against, active_scorer, candidate_scorer, &test);
 	serm_scorer_close(active_scorer);
 	serm_scorer_close(candidate_scorer);
 	decide(round, &active, &candidate, &decision);
-	metrics = write_gate(round, &decision, against, gold, &active, &candidate);
+	metrics = write_gate(round, &decision, against, gold, &active, &candidate, forgetting);
 	apply(round, &decision, against, metrics);
 	serm_spi_commit(&round->level);
 }

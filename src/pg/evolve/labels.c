@@ -19,6 +19,7 @@
 #include "core/stats/agreement.h"
 #include "core/stats/judges.h"
 #include "miscadmin.h"
+#include "pg/annotate/annotate.h"
 #include "pg/evolve/round.h"
 #include "utils/array.h"
 
@@ -58,7 +59,7 @@ serm_round_count_labels(SermRound *round, SermRoundLabels *labels)
 {
 	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number)};
 	int64 *fields[] = {&labels->voted, &labels->agreed, &labels->disputed, &labels->settled, &labels->failed,
-	    &labels->open, &labels->judgments};
+	    &labels->open, &labels->judgments, &labels->suspended, &labels->extra_votes};
 	bool null;
 
 	memset(labels, 0, sizeof(*labels));
@@ -76,7 +77,12 @@ serm_round_count_labels(SermRound *round, SermRoundLabels *labels)
 	    "h"
 	    " WHERE h.model = $1 AND h.round IS NULL AND h.source IN ('human', 'import')"
 	    " AND pg_catalog.md5(h.query) = pg_catalog.md5(j.query)"
-	    " AND pg_catalog.md5(coalesce(h.doc_id, h.doc)) = pg_catalog.md5(coalesce(j.doc_id, j.doc))))"
+	    " AND pg_catalog.md5(coalesce(h.doc_id, h.doc)) = pg_catalog.md5(coalesce(j.doc_id, j.doc)))),"
+	    " (SELECT pg_catalog.count(*) FROM serm.agent a JOIN serm.round n ON n.model = a.model AND n.round = "
+	    "$2"
+	    " WHERE a.model = $1 AND a.suspended >= n.started),"
+	    " (SELECT pg_catalog.count(*) FROM serm.vote v JOIN serm.sample x ON x.id = v.sample"
+	    " WHERE x.model = $1 AND x.round = $2 AND v.extra)"
 	    " FROM serm.sample s WHERE s.model = $1 AND s.round = $2 AND s.agents <> '" SERM_GOLD_MARK "'",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	for (int i = 0; i < (int) lengthof(fields); i++)
@@ -384,32 +390,57 @@ describe_confusion(const Votes *votes, const Confusion *confusion)
 	return serm_json_end(outer);
 }
 
-/* People have graded these before: there is nothing to review. */
-static void
-close_gold(SermRound *round)
+bool
+serm_round_weighs(const SermRound *round)
+{
+	return strcmp(round->row->options.rule, "weighted") == 0 ||
+	       strcmp(round->row->options.rule, "posterior") == 0;
+}
+
+/* How the rule saw the agents when it settled the samples, and whom it suspended on the way. */
+static Jsonb *
+describe_weighing(const SermRound *round)
 {
 	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number)};
+	StringInfo json = serm_json_begin(), outer = serm_json_begin();
+	bool null;
 
-	serm_spi_execute("UPDATE serm.sample SET state = 'settled' WHERE model = $1 AND round = $2"
-	                 " AND agents = '" SERM_GOLD_MARK "' AND state IN ('agreed', 'disputed')",
-	    SPI_OK_UPDATE, false, params, lengthof(params));
+	serm_spi_execute(
+	    "SELECT coalesce(pg_catalog.max(r.gold), 0), coalesce(pg_catalog.jsonb_object_agg("
+	    " r.agent || CASE WHEN r.prompt > 0 THEN ' prompt ' || r.prompt ELSE '' END,"
+	    " pg_catalog.jsonb_build_object('reliability', r.reliability, 'weight', r.weight, 'copies', r.copies,"
+	    " 'level', r.level, 'confusion', pg_catalog.to_jsonb(r.confusion))), '{}'),"
+	    " (SELECT coalesce(pg_catalog.jsonb_object_agg(a.name, a.reason), '{}') FROM serm.agent a"
+	    "  JOIN serm.round n ON n.model = a.model AND n.round = $2"
+	    "  WHERE a.model = $1 AND a.suspended >= n.started),"
+	    " (SELECT pg_catalog.count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample"
+	    "  WHERE s.model = $1 AND s.round = $2 AND v.extra)"
+	    " FROM serm.reliability r WHERE r.model = $1",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	serm_json_text(json, "method", serm_round_weighs(round) ? round->row->options.rule : "votes");
+	serm_json_number(json, "gold", (double) DatumGetInt64(serm_spi_value(0, 1, &null)));
+	serm_json_jsonb(json, "agents", DatumGetJsonbPCopy(serm_spi_value(0, 2, &null)));
+	serm_json_jsonb(json, "suspended", DatumGetJsonbPCopy(serm_spi_value(0, 3, &null)));
+	serm_json_number(json, "extra_votes", (double) DatumGetInt64(serm_spi_value(0, 4, &null)));
+	serm_json_jsonb(outer, "labels", serm_json_end(json));
+	return serm_json_end(outer);
 }
 
 Jsonb *
 serm_round_settle_labels(SermRound *round)
 {
-	bool posterior = strcmp(round->row->options.labels, "posterior") == 0;
+	bool posterior = strcmp(round->row->options.labels, "posterior") == 0 && !serm_round_weighs(round);
 	SermScorer *scorer = NULL;
 	Confusion confusion;
 	Votes votes;
-	Jsonb *agreement;
+	Jsonb *agreement, *weighing;
 
-	close_gold(round);
 	read_votes(round, &votes);
+	weighing = describe_weighing(round);
 	if (posterior && votes.judge_count > 0)
 		scorer = serm_scorer_open(round->row->name, 0, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
-	agreement = measure_agreement(round, &votes);
+	agreement = serm_json_merge(weighing, measure_agreement(round, &votes));
 	if (scorer == NULL)
 		return agreement;
 	predict_samples(round, scorer, &votes);

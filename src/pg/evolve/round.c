@@ -59,30 +59,37 @@ mining_counts(const SermRound *round, int64 *mined)
 }
 
 /*
- * Pairs that people graded, for the agents to grade too: as many as are missing. Every grade gets its share,
- * because the errors on a rare grade are otherwise never seen. Only of train queries, and chosen by a hash,
- * so that the same judgments give the same pairs.
+ * Pairs that people graded, for the agents to grade too: as many as are missing, of train queries only, the
+ * newest first, and chosen by a hash, so that the same judgments give the same pairs. Where confusions are
+ * all that is wanted of them every grade gets its share, because the errors on a rare grade are otherwise
+ * never seen; a rule that weighs agents needs the grades as they are.
  */
 static void
 add_gold(SermRound *round)
 {
+	bool weighs = serm_round_weighs(round);
 	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number),
-	    SERM_INT4(round->settings.gold), SERM_FLOAT4((float4) round->row->options.test_share)};
+	    SERM_INT4(round->settings.gold), SERM_FLOAT4((float4) round->row->options.test_share),
+	    SERM_BOOL(!weighs)};
 
-	if (strcmp(round->row->options.labels, "posterior") != 0)
+	if (strcmp(round->row->options.labels, "agreed") == 0 && !weighs)
 		return;
 	serm_spi_execute(
-	    psprintf("INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, reason)"
-	             " SELECT $1, $2, j.query, j.doc_id, j.doc, '" SERM_GOLD_MARK "',"
-	             " 'graded by people: shows how the agents err' %s AND j.source IN ('human', 'import')"
-	             " AND j.doc_id IS NOT NULL AND serm.split_of(j.query, $4) = 'train'"
-	             " AND NOT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.query = j.query"
-	             " AND s.doc_id = j.doc_id)"
-	             " ORDER BY pg_catalog.row_number() OVER (PARTITION BY pg_catalog.round(j.grade)"
-	             " ORDER BY pg_catalog.md5(j.query || ' ' || j.doc_id) COLLATE \"C\", j.id), j.grade"
-	             " LIMIT greatest(0, $3 - (SELECT pg_catalog.count(*) FROM serm.sample s WHERE s.model = $1"
-	             " AND s.agents = '" SERM_GOLD_MARK "' AND s.state <> 'failed'))"
-	             " ON CONFLICT DO NOTHING",
+	    psprintf(
+	        "INSERT INTO serm.sample (model, round, query, doc_id, doc, agents, signals, reason)"
+	        " SELECT $1, $2, j.query, j.doc_id, j.doc, '" SERM_GOLD_MARK "',"
+	        " CASE WHEN $5 THEN '{\"" SERM_GOLD_BY_GRADE "\": true}' ELSE '{}' END::jsonb,"
+	        " 'graded by people: shows how the agents err' %s AND j.source IN ('human', 'import')"
+	        " AND j.doc_id IS NOT NULL AND serm.split_of(j.query, $4) = 'train'"
+	        " AND NOT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.query = j.query"
+	        " AND s.doc_id = j.doc_id)"
+	        " ORDER BY CASE WHEN $5 THEN pg_catalog.row_number() OVER (PARTITION BY pg_catalog.round(j.grade)"
+	        " ORDER BY j.at DESC, pg_catalog.md5(j.query || ' ' || j.doc_id) COLLATE \"C\", j.id) END,"
+	        " CASE WHEN $5 THEN j.grade END, j.at DESC,"
+	        " pg_catalog.md5(j.query || ' ' || j.doc_id) COLLATE \"C\", j.id"
+	        " LIMIT greatest(0, $3 - (SELECT pg_catalog.count(*) FROM serm.sample s WHERE s.model = $1"
+	        " AND s.agents = '" SERM_GOLD_MARK "' AND s.state <> 'failed'))"
+	        " ON CONFLICT DO NOTHING",
 	        serm_judgment_query(round->row)),
 	    SPI_OK_INSERT, false, params, lengthof(params));
 }
@@ -130,6 +137,8 @@ label_counts(const SermRoundLabels *labels)
 	serm_json_number(json, "settled", (double) labels->settled);
 	serm_json_number(json, "failed", (double) labels->failed);
 	serm_json_number(json, "judgments", (double) labels->judgments);
+	serm_json_number(json, "suspended", (double) labels->suspended);
+	serm_json_number(json, "extra_votes", (double) labels->extra_votes);
 	return serm_json_end(json);
 }
 
@@ -250,7 +259,7 @@ check_ready(const SermModelRow *row)
 	if (row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version to evolve from", row->name),
-		    errhint("Train a first one with CALL serm.train('%s').", row->name));
+		    errhint("Make a first one with CALL serm.pretrain('%s'), or with CALL serm.train.", row->name));
 	if (!OidIsValid(row->log))
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no search log to mine", row->name),

@@ -64,10 +64,10 @@ extern void serm_round_advance(
 extern void serm_round_finish(
     SermRound *round, const char *phase, const char *reason, const Jsonb *counts, const Jsonb *metrics);
 
-/* The mark in serm.sample.agents of a pair that people have graded: it calibrates the agents. */
-#define SERM_GOLD_MARK "{gold}"
-
 /* --- labels.c */
+
+/* Whether the model's rule weighs the agents: then their soft targets are stored as samples are settled. */
+extern bool serm_round_weighs(const SermRound *round);
 
 /* What the agents said about the samples of a round. */
 typedef struct SermRoundLabels {
@@ -76,8 +76,10 @@ typedef struct SermRoundLabels {
 	int64 disputed; /* waiting in serm.review_queue */
 	int64 settled;  /* by people, while the round ran */
 	int64 failed;
-	int64 open;      /* still to be annotated */
-	int64 judgments; /* pairs of the round that training gets, or would if their query were in its split */
+	int64 open;        /* still to be annotated */
+	int64 suspended;   /* agents, since the round began */
+	int64 extra_votes; /* of paths that were asked for because agents differed */
+	int64 judgments;   /* pairs of the round that training gets, or would if their query were in its split */
 } SermRoundLabels;
 
 /* Count the states of the round's samples. Inside SPI. */

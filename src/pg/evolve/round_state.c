@@ -27,6 +27,16 @@ set_phase(SermRound *round, const char *phase)
 	round->phase_started = serm_progress_clock(NULL);
 }
 
+/* Read into memory that lasts as long as the round: SPI leaves its own behind, which annotating frees. */
+static void
+read_settings(SermRound *round, const Jsonb *options)
+{
+	MemoryContext previous = MemoryContextSwitchTo(MemoryContextGetParent(round->context));
+
+	serm_round_settings_read(options, &round->settings);
+	MemoryContextSwitchTo(previous);
+}
+
 bool
 serm_round_resume(SermRound *round, const Jsonb *given)
 {
@@ -43,12 +53,12 @@ serm_round_resume(SermRound *round, const Jsonb *given)
 	value = serm_spi_value(0, 3, &null);
 	round->candidate = null ? 0 : DatumGetInt32(value);
 	options = DatumGetJsonbP(serm_spi_value(0, 4, &null));
-	serm_round_settings_read(given, &round->settings);
+	read_settings(round, given);
 	restart = round->settings.restart;
 	/* The options of a restart are those of the next round. */
 	if (!restart)
 		options = serm_round_options_lay(options, given, round->phase);
-	serm_round_settings_read(options, &round->settings);
+	read_settings(round, options);
 	round->settings.restart = restart;
 	if (JB_ROOT_COUNT(given) > 0 && !restart) {
 		SermParam store[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number),
@@ -57,7 +67,7 @@ serm_round_resume(SermRound *round, const Jsonb *given)
 		serm_spi_execute(
 		    "UPDATE serm.round SET options = $3 WHERE model = $1 AND round = $2 RETURNING options",
 		    SPI_OK_UPDATE_RETURNING, false, store, lengthof(store));
-		serm_round_settings_read(DatumGetJsonbPCopy(serm_spi_value(0, 1, &null)), &round->settings);
+		read_settings(round, DatumGetJsonbPCopy(serm_spi_value(0, 1, &null)));
 	}
 	return true;
 }
@@ -68,7 +78,7 @@ serm_round_start(SermRound *round, const Jsonb *given)
 	SermParam params[] = {SERM_TEXT(round->row->name), SERM_NULL(JSONBOID), SERM_INT4(round->row->active)};
 	bool null;
 
-	serm_round_settings_read(given, &round->settings);
+	read_settings(round, given);
 	params[1] = jsonb_param(serm_round_settings_write(round->row, &round->settings));
 	/* A round ends where it began: what is logged meanwhile is the next one's. */
 	serm_spi_execute("INSERT INTO serm.round (model, round, phase, options, parent)"
@@ -79,7 +89,7 @@ serm_round_start(SermRound *round, const Jsonb *given)
 	    SPI_OK_INSERT_RETURNING, false, params, lengthof(params));
 	round->number = DatumGetInt32(serm_spi_value(0, 1, &null));
 	round->candidate = 0;
-	serm_round_settings_read(DatumGetJsonbPCopy(serm_spi_value(0, 2, &null)), &round->settings);
+	read_settings(round, DatumGetJsonbPCopy(serm_spi_value(0, 2, &null)));
 	set_phase(round, "mining");
 }
 

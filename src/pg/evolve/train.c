@@ -1,5 +1,5 @@
 /*
- * serm.train: judged pairs become a candidate version.
+ * serm.train: judged pairs become a candidate version; serm.pretrain: a version without any.
  *
  * Three steps: read everything in one transaction; compute with no transaction
  * to speak of (no snapshot, no transaction id, no lock), where only the
@@ -10,8 +10,10 @@
 
 #include <math.h>
 
+#include "access/xact.h"
 #include "pg/evolve/evolve.h"
 #include "pg/store/blas.h"
+#include "utils/json.h"
 
 /* How many pairs prove that training and serving agree. */
 #define PROBE_PAIRS 1000
@@ -76,6 +78,17 @@ training_set(SermTraining *training)
 		examples[i] = (SermExample){.query = pair->query, .doc = pair->doc.utf8, .weight = pair->weight};
 		memcpy(examples[i].target, pair->target, sizeof(pair->target));
 	}
+	set.propensity = training->propensity;
+	if (training->parent != NULL) {
+		uint8 *origin = serm_arena_alloc(&training->host.arena, Max(pairs->pair_count, 1));
+
+		if (origin == NULL)
+			serm_check(SERM_ERR_MEMORY, &error);
+		for (size_t i = 0; i < pairs->pair_count; i++)
+			origin[i] = pairs->pairs[i].origin;
+		set.origin = origin;
+		set.parent = serm_scorer_model(training->parent);
+	}
 	if (training->reference != NULL) {
 		SermPredictions predictions;
 
@@ -84,6 +97,31 @@ training_set(SermTraining *training)
 		set.teacher = predictions.probability;
 	}
 	return set;
+}
+
+/* What there is without judgments. */
+static SermColdSet
+cold_set(SermTraining *training)
+{
+	const SermPairSet *pairs = &training->shown;
+	SermArena *arena = &training->host.arena;
+	SermText *queries = serm_arena_array(arena, Max(pairs->query_count, 1), sizeof(SermText));
+	SermShownPair *shown = serm_arena_array(arena, Max(pairs->pair_count, 1), sizeof(SermShownPair));
+	SermError error = {0};
+
+	if (queries == NULL || shown == NULL)
+		serm_check(serm_fail(&error, SERM_ERR_MEMORY, "training does not fit into its memory limit"), &error);
+	for (size_t q = 0; q < pairs->query_count; q++)
+		queries[q] = pairs->queries[q].utf8;
+	for (size_t i = 0; i < pairs->pair_count; i++)
+		shown[i] = (SermShownPair){pairs->pairs[i].query, pairs->pairs[i].doc.utf8};
+	return (SermColdSet){.grade_count = (uint32) training->row->grade_count,
+	    .corpus = training->corpus,
+	    .corpus_count = training->corpus_count,
+	    .queries = queries,
+	    .query_count = pairs->query_count,
+	    .pairs = shown,
+	    .pair_count = pairs->pair_count};
 }
 
 /* The version that losses compare with; it is scored once the transaction has ended. */
@@ -104,9 +142,9 @@ open_reference(SermTraining *training)
 	    serm_scorer_open(row->name, training->settings.reference, SERM_SEE_WRITES, training->host.context);
 }
 
-/* What a version says about its making; the checksums let serm.check_version compare. */
+/* What a version says about its making. */
 static Jsonb *
-describe(const SermTraining *training, const SermPredictions *probe)
+describe(const SermTraining *training)
 {
 	StringInfo json = serm_json_begin();
 
@@ -120,28 +158,74 @@ describe(const SermTraining *training, const SermPredictions *probe)
 	serm_json_number(json, "temperature_gain", training->report.temperature_gain);
 	serm_json_number(
 	    json, "reference", training->reference != NULL ? serm_scorer_version(training->reference) : NAN);
-	serm_json_number(json, "probe_pairs", (double) probe->set->pair_count);
-	serm_json_number(json, "probe_crc32c", serm_pairs_crc(probe->set));
-	serm_json_number(json, "score_crc32c", serm_predictions_crc(probe));
-	return serm_json_merge(serm_train_settings_write(&training->settings), serm_json_end(json));
+	if (training->examination != NULL)
+		serm_json_jsonb(json, "examination", training->examination);
+	serm_json_number(
+	    json, "continued_from", training->parent != NULL ? serm_scorer_version(training->parent) : NAN);
+	if (training->cold)
+		serm_json_number(json, "generation", 0);
+	return serm_json_merge(training->cold ? serm_pretrain_settings_write(&training->settings)
+	                                      : serm_train_settings_write(&training->settings),
+	    serm_json_end(json));
 }
 
 static Jsonb *
 count_data(const SermTraining *training)
 {
+	static const char *const names[SERM_ORIGIN_COUNT] = {"new", "history", "original"};
 	StringInfo json = serm_json_begin();
+	int64 origins[SERM_ORIGIN_COUNT] = {0};
 
 	serm_json_number(json, "judgments", (double) training->train.pair_count);
 	serm_json_number(json, "queries", (double) training->train.query_count);
 	serm_json_number(json, "documents", (double) training->corpus_count);
+	if (training->cold)
+		serm_json_number(json, "shown_pairs", (double) training->shown.pair_count);
 	serm_json_number(json, "test_judgments", (double) training->test.pair_count);
 	serm_json_number(json, "test_queries", (double) training->test.query_count);
+	for (size_t i = 0; i < training->train.pair_count; i++)
+		origins[training->train.pairs[i].origin]++;
+	for (int origin = 0; training->parent != NULL && origin < SERM_ORIGIN_COUNT; origin++)
+		serm_json_number(json, names[origin], (double) origins[origin]);
 	return serm_json_end(json);
 }
 
-/* The new model, still in memory, on the test split and on the probe. */
-static void
-measure(SermTraining *training)
+/* What the version forgets of what its parent knew: on the old judgments of the test split. */
+static Jsonb *
+measure_forgetting(SermTraining *training, const SermModel *model)
+{
+	SermHost *host = &training->host;
+	SermPairSet old;
+	SermPredictions predictions;
+	SermEvaluation before, after;
+	StringInfo json = serm_json_begin();
+
+	serm_pairs_old(host, &training->test, &old);
+	serm_predict_scorer(host, training->parent, &old, &predictions);
+	serm_evaluate(host, &predictions, &before);
+	serm_predict_model(host, model, &old, &predictions);
+	serm_evaluate(host, &predictions, &after);
+	serm_json_jsonb(json, "forgetting",
+	    serm_forgetting_json(host, serm_scorer_version(training->parent), &before, &after));
+	return serm_json_end(json);
+}
+
+/* The checksums let serm.check_version compare; the time tells what is new to a version that continues. */
+static Jsonb *
+describe_data(const SermTraining *training, const SermPredictions *probe)
+{
+	StringInfo json = serm_json_begin();
+
+	serm_json_text(json, "read_at",
+	    JsonEncodeDateTime(NULL, TimestampTzGetDatum(training->read_at), TIMESTAMPTZOID, NULL));
+	serm_json_number(json, "probe_pairs", (double) probe->set->pair_count);
+	serm_json_number(json, "probe_crc32c", serm_pairs_crc(probe->set));
+	serm_json_number(json, "score_crc32c", serm_predictions_crc(probe));
+	return serm_json_end(json);
+}
+
+void
+serm_training_measure(SermTraining *training, const Jsonb *config)
 {
 	SermHost *host = &training->host;
 	SermModel *model;
@@ -154,14 +238,15 @@ measure(SermTraining *training)
 	serm_predict_model(host, model, &training->test, &test);
 	serm_evaluate(host, &test, &evaluation);
 	training->metrics = serm_evaluation_json(host, &evaluation, training->test_is_gold);
+	if (training->parent != NULL)
+		training->metrics = serm_json_merge(training->metrics, measure_forgetting(training, model));
 	serm_predict_model(host, model, &training->probe, &probe);
-	training->config = describe(training, &probe);
+	training->config = serm_json_merge(config, describe_data(training, &probe));
 	training->counts = count_data(training);
 }
 
-/* When the model was made, 0 without one; a lock on its row keeps it until the transaction ends. */
-static TimestampTz
-model_created(const char *model, bool lock)
+TimestampTz
+serm_model_created(const char *model, bool lock)
 {
 	SermParam params[] = {SERM_TEXT(model)};
 	bool null;
@@ -172,6 +257,20 @@ model_created(const char *model, bool lock)
 	return SPI_processed == 0 ? 0 : DatumGetTimestampTz(serm_spi_value(0, 1, &null));
 }
 
+/* What takes part in every kind of training. */
+static void
+read_corpus(SermTraining *training)
+{
+	SermHost *host = &training->host;
+
+	training->test_is_gold = serm_pairs_keep_gold(&training->test);
+	serm_probe_read(host, training->row, PROBE_PAIRS, &training->probe);
+	/* A version that continues has the words and embeddings of its parent. */
+	if (training->parent == NULL)
+		serm_corpus_read(
+		    host, training->row, training->settings.corpus, &training->corpus, &training->corpus_count);
+}
+
 static void
 read_data(SermTraining *training)
 {
@@ -179,10 +278,14 @@ read_data(SermTraining *training)
 	const SermModelRow *row = training->row;
 	bool agreed = strcmp(row->options.labels, "agreed") == 0;
 	double weight[SERM_SOURCE_COUNT];
+	SermPairWindow window;
 	size_t judged;
 
-	training->created = model_created(row->name, false);
-	serm_pairs_read(host, row, agreed, &training->train, &training->test);
+	training->created = serm_model_created(row->name, false);
+	training->read_at = GetCurrentTransactionStartTimestamp();
+	serm_training_open_parent(training);
+	window = serm_training_window(training);
+	serm_pairs_read_window(host, row, agreed, &window, &training->train, &training->test);
 	judged = training->train.pair_count;
 	serm_train_settings_sources(&training->settings, weight);
 	serm_pairs_weigh_sources(&training->train, weight);
@@ -190,85 +293,151 @@ read_data(SermTraining *training)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"source_weights\" leaves no judgment to train on"),
 		    errhint("Give the source of some judgments a weight above 0."));
-	training->test_is_gold = serm_pairs_keep_gold(&training->test);
-	serm_probe_read(host, row, PROBE_PAIRS, &training->probe);
-	serm_corpus_read(host, row, training->settings.corpus, &training->corpus, &training->corpus_count);
+	read_corpus(training);
 	open_reference(training);
+	training->cold = judged == 0 && training->test.pair_count == 0 && training->parent == NULL;
+	if (training->cold)
+		serm_shown_read(host, row, training->settings.shown, &training->shown);
+	else if (training->settings.propensity)
+		training->clicks = serm_propensity_read(host, row);
+}
+
+static void
+read_cold_data(SermTraining *training)
+{
+	const SermModelRow *row = training->row;
+
+	training->cold = true;
+	training->created = serm_model_created(row->name, false);
+	training->read_at = GetCurrentTransactionStartTimestamp();
+	serm_pairs_read(&training->host, row, strcmp(row->options.labels, "agreed") == 0, NULL, &training->test);
+	read_corpus(training);
+	serm_shown_read(&training->host, row, training->settings.shown, &training->shown);
+}
+
+static void
+begin(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level)
+{
+	if (strcmp(row->kind, "interaction") != 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		    errmsg("models of kind \"%s\" cannot be trained here", row->kind));
+	*training = (SermTraining){.row = row, .settings = *settings, .progress = progress, .level = level};
+	serm_host_init(&training->host, context, (Size) serm_train_memory_mb * 1024 * 1024);
+}
+
+/* Everything is read, and the transaction has ended. */
+static void
+compute(SermTraining *training)
+{
+	SermTrainHost host = {.keep_going = serm_host_keep_going,
+	    .progress = report_progress,
+	    .clock = serm_progress_clock,
+	    .context = training};
+	SermTrainOptions options = serm_train_settings_core(&training->settings);
+
+	host.gemm = serm_blas_gemm(&training->gemm_name);
+	if (training->clicks != NULL)
+		training->propensity =
+		    serm_propensity_fit(&training->host, training->clicks, &training->train, &training->examination);
+	if (training->cold) {
+		SermColdSet set = cold_set(training);
+
+		training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
+		    &training->report, &training->error);
+	} else {
+		SermTrainingSet set = training_set(training);
+
+		training->status = serm_train_interaction(&set, &options, &host, &training->host.arena,
+		    &training->tensors, &training->report, &training->error);
+	}
+	if (training->host.pending != NULL)
+		serm_host_check(&training->host, training->status, &training->error);
+	if (training->status == SERM_OK)
+		serm_training_measure(training, describe(training));
 }
 
 void
 serm_training_run(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level)
 {
-	SermTrainHost host = {.keep_going = serm_host_keep_going,
-	    .progress = report_progress,
-	    .clock = serm_progress_clock,
-	    .context = training};
-	SermTrainOptions options = serm_train_settings_core(settings);
-	SermTrainingSet set;
-
-	if (strcmp(row->kind, "interaction") != 0)
-		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		    errmsg("models of kind \"%s\" cannot be trained here", row->kind));
-	*training = (SermTraining){.row = row, .settings = *settings, .progress = progress, .level = level};
-	serm_host_init(&training->host, context, (Size) serm_train_memory_mb * 1024 * 1024);
+	begin(training, context, row, settings, progress, level);
 	read_data(training);
 	serm_spi_commit(level);
-	if (training->train.pair_count == 0) {
+	if (training->train.pair_count == 0 && !training->cold) {
 		training->status = serm_fail(&training->error, SERM_ERR_NO_DATA,
 		    training->test.pair_count == 0 ? "model \"%s\" has no judgments to train on"
 		                                   : "all judged queries of model \"%s\" are in the test split",
 		    row->name);
 		return;
 	}
-	host.gemm = serm_blas_gemm(&training->gemm_name);
-	set = training_set(training);
-	training->status = serm_train_interaction(&set, &options, &host, &training->host.arena,
-	    &training->tensors, &training->report, &training->error);
-	if (training->host.pending != NULL)
-		serm_host_check(&training->host, training->status, &training->error);
-	if (training->status == SERM_OK)
-		measure(training);
+	compute(training);
+}
+
+void
+serm_training_run_cold(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level)
+{
+	begin(training, context, row, settings, progress, level);
+	read_cold_data(training);
+	serm_spi_commit(level);
+	compute(training);
 }
 
 void
 serm_training_check(SermTraining *training)
 {
+	const char *name = training->row->name;
+
+	if (training->status == SERM_ERR_NO_DATA && training->cold)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("model \"%s\" has nothing to learn from: %s", name, training->error.message),
+		    OidIsValid(training->row->documents)
+		        ? errhint("Fill the table of its documents, or insert graded pairs into serm.judgment.")
+		        : errhint("Give it documents: SELECT serm.alter_model(%s, documents => 'table');"
+		                  " or graded pairs: INSERT INTO serm.judgment (model, query, doc, grade) VALUES "
+		                  "(%s, ...).",
+		              quote_literal_cstr(name), quote_literal_cstr(name)));
 	if (training->status == SERM_ERR_NO_DATA)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("%s", training->error.message),
 		    errhint("Insert graded pairs of several queries: INSERT INTO serm.judgment"
 		            " (model, query, doc, grade) VALUES ('%s', ...).",
-		        training->row->name));
+		        name));
 	serm_host_check(&training->host, training->status, &training->error);
 }
 
 int
 serm_training_store(SermTraining *training, int parent)
 {
-	if (model_created(training->row->name, true) != training->created)
+	if (serm_model_created(training->row->name, true) != training->created)
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
 		    errmsg("model \"%s\" was dropped while it was trained", training->row->name));
+	if (training->parent != NULL)
+		parent = serm_scorer_version(training->parent);
 	return serm_version_store(training->row->name, parent, training->settings.seed, &training->tensors,
 	    training->config, training->metrics, training->counts);
 }
 
 /* --- CALL serm.train */
 
-/* The first version is promoted, later ones are left to the gate; unless the caller said otherwise. */
+/*
+ * The first version is promoted, and the first one with judgments over one without; later ones are left to
+ * the gate. Unless the caller said otherwise.
+ */
 static bool
-shall_promote(const SermTrainSettings *settings, const char *model)
+shall_promote(const SermTraining *training)
 {
-	SermParam params[] = {SERM_TEXT(model)};
-	bool none;
+	SermParam params[] = {SERM_TEXT(training->row->name), SERM_BOOL(training->cold)};
+	bool null;
 
-	if (settings->promote_given)
-		return settings->promote;
-	serm_spi_execute("SELECT m.active FROM serm.model m WHERE m.name = $1", SPI_OK_SELECT, false, params, 1);
-	if (SPI_processed == 0)
-		return false;
-	(void) serm_spi_value(0, 1, &none);
-	return none;
+	if (training->settings.promote_given)
+		return training->settings.promote;
+	serm_spi_execute("SELECT m.active IS NULL OR NOT $2 AND EXISTS (SELECT FROM serm.version v"
+	                 " WHERE v.model = m.name AND v.version = m.active AND v.config ->> 'generation' = '0')"
+	                 " FROM serm.model m WHERE m.name = $1",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	return SPI_processed > 0 && DatumGetBool(serm_spi_value(0, 1, &null));
 }
 
 static double
@@ -287,22 +456,58 @@ metric_value(const Jsonb *metrics, const char *name)
 }
 
 static void
-store_and_tell(SermTraining *training, int *level)
+store_and_tell(SermTraining *training, const char *procedure, int *level)
 {
 	const char *name = training->row->name;
+	bool first = training->row->active == 0;
 	int version = serm_training_store(training, training->row->active);
-	bool promote = shall_promote(&training->settings, name);
+	bool promote = shall_promote(training);
+	const char *status = promote ? "active" : "a candidate";
+	char *learned = training->cold
+	                    ? psprintf("learned from %zu documents, without judgments", training->corpus_count)
+	                    : psprintf("ndcg@4 %.4f, accuracy %.3f on %zu test pairs",
+	                          metric_value(training->metrics, "ndcg@4"),
+	                          metric_value(training->metrics, "accuracy"), training->test.pair_count);
 
 	if (promote)
 		serm_version_activate(name, version, "promote",
-		    training->settings.promote_given ? "asked for by serm.train" : "first version");
+		    training->settings.promote_given ? psprintf("asked for by %s", procedure)
+		    : first                          ? "first version"
+		                                     : "first version with judgments");
 	serm_progress_end();
 	serm_spi_commit(level);
-	ereport(NOTICE,
-	    errmsg("version %d of model \"%s\" is %s: ndcg@4 %.4f, accuracy %.3f on %zu test pairs", version,
-	        name, promote ? "active" : "a candidate", metric_value(training->metrics, "ndcg@4"),
-	        metric_value(training->metrics, "accuracy"), training->test.pair_count),
+	ereport(NOTICE, errmsg("version %d of model \"%s\" is %s: %s", version, name, status, learned),
 	    promote ? 0 : errhint("Promote it with SELECT serm.promote('%s', %d).", name, version));
+}
+
+typedef void (*TrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level);
+
+/* CALL procedure(model, ...), once its options are read. */
+static void
+call(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, TrainingRun run)
+{
+	char *model = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	MemoryContext context, previous;
+	SermTraining *training;
+	SermProgress progress;
+	SermModelRow *row;
+	int level;
+
+	serm_require_nonatomic(fcinfo, procedure);
+	/* SPI's own context ends with SPI, that of a transaction with its commit; the portal outlives both. */
+	context = AllocSetContextCreate(PortalContext, "serm training", ALLOCSET_DEFAULT_SIZES);
+	level = serm_spi_begin(true);
+	previous = MemoryContextSwitchTo(context);
+	training = palloc0(sizeof(SermTraining));
+	row = serm_model_read(model);
+	serm_progress_begin(&progress, row->name);
+	run(training, context, row, settings, &progress, &level);
+	serm_training_check(training);
+	store_and_tell(training, procedure, &level);
+	MemoryContextSwitchTo(previous);
+	serm_spi_end(level);
+	MemoryContextDelete(context);
 }
 
 SERM_FUNCTION(serm_train);
@@ -311,31 +516,27 @@ SERM_FUNCTION(serm_train);
 Datum
 serm_train(PG_FUNCTION_ARGS)
 {
-	char *model = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
-	MemoryContext context, previous;
-	SermTraining *training;
 	SermTrainSettings settings;
-	SermProgress progress;
-	SermModelRow *row;
-	int level;
 
 	serm_train_settings_defaults(&settings);
 	serm_train_settings_read(options, &settings, "serm.train");
-	serm_require_nonatomic(fcinfo, "serm.train");
-	/* SPI's own context ends with SPI, that of a transaction with its commit; the portal outlives both. */
-	context = AllocSetContextCreate(PortalContext, "serm training", ALLOCSET_DEFAULT_SIZES);
-	level = serm_spi_begin(true);
-	previous = MemoryContextSwitchTo(context);
-	training = palloc0(sizeof(SermTraining));
-	row = serm_model_read(model);
-	serm_progress_begin(&progress, row->name);
-	serm_training_run(training, context, row, &settings, &progress, &level);
-	serm_training_check(training);
-	store_and_tell(training, &level);
-	MemoryContextSwitchTo(previous);
-	serm_spi_end(level);
-	MemoryContextDelete(context);
+	call(fcinfo, "serm.train", &settings, serm_training_run);
+	PG_RETURN_VOID();
+}
+
+SERM_FUNCTION(serm_pretrain_model);
+
+/* CALL serm.pretrain(model text, options jsonb). */
+Datum
+serm_pretrain_model(PG_FUNCTION_ARGS)
+{
+	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
+	SermTrainSettings settings;
+
+	serm_train_settings_defaults(&settings);
+	serm_pretrain_settings_read(options, &settings);
+	call(fcinfo, "serm.pretrain", &settings, serm_training_run_cold);
 	PG_RETURN_VOID();
 }
 
@@ -379,7 +580,7 @@ serm_check_version(PG_FUNCTION_ARGS)
 
 	serm_host_init(&host, context, (Size) serm_train_memory_mb * 1024 * 1024);
 	level = serm_spi_begin(false);
-	known = config_number(model, version, "probe_pairs", &count) &&
+	known = config_number(model, version, "probe_pairs", &count) && count > 0 &&
 	        config_number(model, version, "probe_crc32c", &texts) &&
 	        config_number(model, version, "score_crc32c", &scores);
 	if (known)

@@ -12,6 +12,8 @@
 #define SOURCE_WEIGHT_MAX 1000
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
+#define SHOWN 10000
+
 static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
     {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
@@ -29,9 +31,31 @@ static const SermOption setting_table[] = {
     {"rank_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, rank_weights), 0, 1, NULL},
     {"curriculum", SERM_OPTION_INT, offsetof(SermTrainSettings, curriculum), 0, EPOCHS_MAX, NULL},
     {"margin_cap", SERM_OPTION_REAL, offsetof(SermTrainSettings, margin_cap), 0, 2, NULL},
+    {"propensity", SERM_OPTION_BOOL, offsetof(SermTrainSettings, propensity), 0, 1, NULL},
+    {"propensity_clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, propensity_clip), .001, 1, NULL},
     {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
+    {"continue", SERM_OPTION_TEXT, offsetof(SermTrainSettings, continued), 0, 0, "auto, always, never"},
+    {"continue_above", SERM_OPTION_INT, offsetof(SermTrainSettings, continue_above), 1, PG_INT32_MAX, NULL},
+    {"parent", SERM_OPTION_INT, offsetof(SermTrainSettings, parent), 0, PG_INT32_MAX, NULL},
+    {"new_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_NEW]), 0, 1000, NULL},
+    {"history_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_HISTORY]), 0, 1000,
+        NULL},
+    {"original_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_ORIGINAL]), 0, 1000,
+        NULL},
+    {"anchor", SERM_OPTION_REAL, offsetof(SermTrainSettings, anchor), 0, 1000, NULL},
+    {"replay_max", SERM_OPTION_INT, offsetof(SermTrainSettings, replay_max), 1, PG_INT32_MAX, NULL},
     {"reference", SERM_OPTION_INT, offsetof(SermTrainSettings, reference), 0, PG_INT32_MAX, NULL},
     {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
+    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+};
+
+/* Of those, what a model without judgments can be told; `shown` is its own. */
+static const SermOption pretrain_table[] = {
+    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
+    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
+    {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
     {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
 };
 
@@ -51,7 +75,14 @@ serm_train_settings_defaults(SermTrainSettings *settings)
 	    .dropout = options.dropout,
 	    .pairwise = options.pairwise,
 	    .guard = options.guard,
-	    .corpus = 1000000};
+	    .propensity_clip = options.propensity_clip,
+	    .continued = "auto",
+	    .continue_above = 1000000,
+	    .anchor = options.anchor,
+	    .replay_max = 1000000,
+	    .corpus = 1000000,
+	    .shown = SHOWN};
+	memcpy(settings->share, options.share, sizeof(settings->share));
 }
 
 /* --- texts that stand for more than one value */
@@ -165,6 +196,14 @@ serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, cons
 
 	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
 	check_loss(settings, what);
+	/* JSON null: the default. */
+	if (settings->continued == NULL)
+		settings->continued = "auto";
+	if (settings->parent > 0 && strcmp(settings->continued, "never") == 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg(
+		        "option \"parent\" of %s names a version to continue, and \"continue\" is \"never\"", what),
+		    errhint("Leave one of them out."));
 	serm_train_settings_sources(settings, sources);
 	settings->promote_given |= options != NULL && serm_json_has(options, "promote");
 }
@@ -175,12 +214,22 @@ serm_train_settings_write(const SermTrainSettings *settings)
 	return serm_options_write(setting_table, lengthof(setting_table) - 1, settings);
 }
 
+void
+serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings)
+{
+	serm_options_read(options, pretrain_table, lengthof(pretrain_table), settings, "serm.pretrain");
+	settings->promote_given = options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_pretrain_settings_write(const SermTrainSettings *settings)
+{
+	return serm_options_write(pretrain_table, lengthof(pretrain_table) - 1, settings);
+}
+
 SermTrainOptions
 serm_train_settings_core(const SermTrainSettings *settings)
 {
-	SermTrainOptions options;
-
-	serm_train_defaults(&options);
 	return (SermTrainOptions){.seed = (uint64) settings->seed,
 	    .heads = (uint32) settings->heads,
 	    .epochs = (uint32) settings->epochs,
@@ -196,6 +245,9 @@ serm_train_settings_core(const SermTrainSettings *settings)
 	    .rank_weights = settings->rank_weights,
 	    .curriculum = (uint32) settings->curriculum,
 	    .margin_cap = settings->margin_cap,
-	    .propensity_clip = options.propensity_clip,
+	    .propensity_clip = settings->propensity_clip,
+	    .share = {settings->share[SERM_ORIGIN_NEW], settings->share[SERM_ORIGIN_HISTORY],
+	        settings->share[SERM_ORIGIN_ORIGINAL]},
+	    .anchor = settings->anchor,
 	    .calibrate = settings->calibrate};
 }

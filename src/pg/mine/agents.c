@@ -297,4 +297,13 @@ serm_mine_fire(SermMining *mining)
 	pfree(strengths);
 	pfree(scratch);
 	pfree(ranks);
+	/* Clean and informative: annotators are likely to agree, and the model does not know. */
+	if (mining->options.order != NULL && strcmp(mining->options.order, "margin") == 0)
+		for (uint32 i = 0; i < mining->pair_count; i++) {
+			SermMinePair *pair = &mining->pairs[i];
+
+			if (pair->fired != 0)
+				pair->priority = (float) (serm_mine_margin(mining, pair->score) * pair->entropy /
+				                          log(mining->model->grade_count));
+		}
 }

@@ -16,7 +16,7 @@
 #include "utils/array.h"
 
 /* Columns of serm_log_query(). */
-enum { QUERY, DOC_ID, DOC, IMPRESSIONS, CLICKS, DWELL, PLACE, LATEST, CELLS, JUDGED, COLUMNS };
+enum { QUERY, DOC_ID, DOC, IMPRESSIONS, CLICKS, DWELL, PLACE, LATEST, CELLS, SEGMENT, JUDGED, COLUMNS };
 
 typedef struct Receiver {
 	DestReceiver destination; /* first: the executor knows nothing else */
@@ -24,8 +24,9 @@ typedef struct Receiver {
 	MemoryContext row;
 	StringInfoData query;  /* of the previous row */
 	StringInfoData doc_id; /* of the previous row */
-	uint32 queries;        /* distinct queries seen */
-	uint32 scored_query;   /* number of the query, in that count, of the last pair kept */
+	SermTextBuffer buffer;
+	uint32 queries;      /* distinct queries seen */
+	uint32 scored_query; /* number of the query, in that count, of the last pair kept */
 } Receiver;
 
 /* Make room for one more element; sizes double, past 1 GB if need be. */
@@ -72,7 +73,7 @@ add_cells(SermMining *mining, Datum datum)
 	if (ARR_HASNULL(array) || ARR_ELEMTYPE(array) != INT4OID)
 		elog(ERROR, "unexpected array of impression counts");
 	for (int i = 0; i < count; i++, numbers += 3) {
-		SermClickCell cell = {mining->stream_count, numbers[0], numbers[1], numbers[2]};
+		SermClickCell cell = {mining->stream_count, (uint16) numbers[0], 0, numbers[1], numbers[2]};
 		size_t at = mining->cell_count;
 
 		mining->cells = grow(mining, mining->cells, at, &mining->cell_capacity, sizeof(SermClickCell));
@@ -98,6 +99,52 @@ count_row(SermMining *mining, const TupleTableSlot *slot)
 	mining->stream_count++;
 }
 
+/* The number of a segment; there are few, and neighbours mostly share theirs. */
+static uint32
+segment_number(SermMining *mining, SermText name)
+{
+	MemoryContext previous;
+
+	for (uint32 i = 0; i < mining->segment_count; i++)
+		if (strlen(mining->segments[i]) == name.length &&
+		    memcmp(mining->segments[i], name.bytes, name.length) == 0)
+			return i;
+	if (mining->segment_count >= SERM_MINE_SEGMENTS_MAX)
+		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+		    errmsg("the search log has more than %d segments", SERM_MINE_SEGMENTS_MAX),
+		    errhint("Column segment is for languages, markets or categories, not for users."));
+	previous = MemoryContextSwitchTo(mining->host.context);
+	if (mining->segments == NULL)
+		mining->segments = palloc(SERM_MINE_SEGMENTS_MAX * sizeof(char *));
+	mining->segments[mining->segment_count] = pnstrdup(name.bytes, name.length);
+	MemoryContextSwitchTo(previous);
+	return mining->segment_count++;
+}
+
+/* Words of the query count for several: a document is another pair under another query. */
+static uint64
+signature_of(Receiver *receiver, SermText query, SermText doc)
+{
+	SermHost *host = &receiver->mining->host;
+	SermArenaMark mark = serm_arena_mark(&host->arena);
+	SermSimilarity similarity = {0};
+	SermText texts[] = {query, doc};
+
+	for (int i = 0; i < 2; i++) {
+		SermWords words;
+		SermError error = {0};
+
+		serm_host_check(host,
+		    serm_text_words(serm_text_utf8(texts[i], &receiver->buffer),
+		        i == 0 ? SERM_QUERY_WORDS_MAX : SERM_BODY_WORDS_MAX, &host->arena, &words, &error),
+		    &error);
+		for (uint32 w = 0; w < words.count; w++)
+			serm_similarity_add(&similarity, words.words[w].id + ((uint64) i << 32), i == 0 ? 4 : 1);
+	}
+	serm_arena_rewind(&host->arena, mark);
+	return serm_similarity_signature(&similarity);
+}
+
 static void
 add_pair(Receiver *receiver, TupleTableSlot *slot, SermText query, SermText doc_id)
 {
@@ -105,8 +152,9 @@ add_pair(Receiver *receiver, TupleTableSlot *slot, SermText query, SermText doc_
 	SermPrediction prediction;
 	SermMinePair *pair;
 	void *copy;
+	SermText doc = serm_text_detoast(slot->tts_values[DOC], &copy);
 
-	serm_scorer_predict(mining->scorer, query, serm_text_detoast(slot->tts_values[DOC], &copy), &prediction);
+	serm_scorer_predict(mining->scorer, query, doc, &prediction);
 	if (receiver->scored_query != receiver->queries) {
 		receiver->scored_query = receiver->queries;
 		mining->query_count++;
@@ -127,7 +175,10 @@ add_pair(Receiver *receiver, TupleTableSlot *slot, SermText query, SermText doc_
 	    .position = DatumGetFloat4(slot->tts_values[PLACE]),
 	    .score = prediction.score,
 	    .entropy = prediction.entropy,
-	    .disagreement = prediction.disagreement};
+	    .disagreement = prediction.disagreement,
+	    .segment = slot->tts_isnull[SEGMENT] ? SERM_SELECT_ALL
+	                                         : segment_number(mining, text_of(slot->tts_values[SEGMENT])),
+	    .signature = mining->options.distinct ? signature_of(receiver, query, doc) : 0};
 	tuplestore_putvalues(mining->texts, mining->texts_desc, slot->tts_values, slot->tts_isnull);
 }
 
@@ -175,7 +226,7 @@ check_columns(DestReceiver *destination pg_attribute_unused(), int operation pg_
     TupleDesc description)
 {
 	static const Oid types[COLUMNS] = {TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, FLOAT4OID,
-	    TIMESTAMPTZOID, INT4ARRAYOID, BOOLOID};
+	    TIMESTAMPTZOID, INT4ARRAYOID, TEXTOID, BOOLOID};
 
 	if (description->natts != COLUMNS)
 		elog(ERROR, "the grouped log has %d columns", description->natts);
@@ -245,6 +296,7 @@ serm_mine_gather(SermMining *mining)
 	receiver.row = AllocSetContextCreate(mining->host.context, "serm mining row", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&receiver.query);
 	initStringInfo(&receiver.doc_id);
+	receiver.buffer.context = mining->host.context;
 	options.params = log_params(mining);
 	code = SPI_execute_extended(sql, &options);
 	if (code < 0)

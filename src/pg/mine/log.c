@@ -24,16 +24,17 @@ column_collation(Oid relation, const char *name)
  * Blank queries are left out: serm.judgment refuses them, so a round could never finish with one.
  */
 static void
-append_pairs(StringInfo sql, const char *log, bool has_dwell, const SermLogQuery *query)
+append_pairs(StringInfo sql, const char *log, bool has_dwell, bool has_segment, const SermLogQuery *query)
 {
 	appendStringInfo(sql,
 	    "SELECT c.query, c.doc_id, sum(c.shown)::int8 AS shown, sum(c.clicked)::int8 AS clicked,"
 	    " max(c.dwell) AS dwell, (sum(c.places) / sum(c.shown))::float4 AS place, max(c.latest) AS latest,"
-	    " %s AS cells"
+	    " %s AS cells, min(c.segment) AS segment"
 	    " FROM (SELECT l.query::text COLLATE \"C\" AS query, l.doc_id::text COLLATE \"C\" AS doc_id,"
 	    " %s AS place, count(*) AS shown, count(*) FILTER (WHERE l.clicked) AS clicked,"
-	    " %s AS dwell, sum(l.\"position\"::float8) AS places, max(l.shown_at) AS latest"
-	    " FROM %s AS l WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL AND l.shown_at IS NOT NULL"
+	    " %s AS dwell, sum(l.\"position\"::float8) AS places, max(l.shown_at) AS latest,"
+	    " %s AS segment FROM %s AS l WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL AND l.shown_at IS "
+	    "NOT NULL"
 	    " AND l.\"position\" >= 1"
 	    " AND btrim(l.query::text, E' \\t\\r\\n\\f\\v') COLLATE \"C\" <> ''%s%s GROUP BY 1, 2, 3) AS c"
 	    " GROUP BY c.query, c.doc_id",
@@ -41,8 +42,9 @@ append_pairs(StringInfo sql, const char *log, bool has_dwell, const SermLogQuery
 	                   " least(c.clicked, 2147483647)::int4])"
 	                 : "NULL::int4[]",
 	    query->cells ? psprintf("least(l.\"position\", %d)::int4", SERM_MINE_POSITIONS) : "1",
-	    has_dwell ? "max(l.dwell_ms)::int8" : "NULL::int8", log, query->since ? " AND l.shown_at >= $1" : "",
-	    query->until ? " AND l.shown_at < $2" : "");
+	    has_dwell ? "max(l.dwell_ms)::int8" : "NULL::int8",
+	    has_segment ? "min(l.segment::text COLLATE \"C\")" : "NULL::text", log,
+	    query->since ? " AND l.shown_at >= $1" : "", query->until ? " AND l.shown_at < $2" : "");
 }
 
 /*
@@ -74,10 +76,11 @@ serm_log_query(const SermModelRow *model, const SermLogQuery *query)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
-	    "SELECT p.query, p.doc_id, d.doc::text, p.shown, p.clicked, p.dwell, p.place, p.latest, p.cells, %s"
+	    "SELECT p.query, p.doc_id, d.doc::text, p.shown, p.clicked, p.dwell, p.place, p.latest, p.cells, "
+	    "p.segment, %s"
 	    " FROM (",
 	    query->judged ? "g.known IS NOT NULL OR t.known IS NOT NULL" : "false");
-	append_pairs(&sql, log, has_dwell, query);
+	append_pairs(&sql, log, has_dwell, get_attnum(model->log, "segment") != InvalidAttrNumber, query);
 	appendStringInfo(&sql, ") AS p LEFT JOIN %s AS d ON d.doc_id = p.doc_id COLLATE %s", documents,
 	    column_collation(model->documents, "doc_id"));
 	if (query->judged)

@@ -22,6 +22,7 @@
 #define ARENA_BYTES_PER_PAIR 256
 #define ARENA_BYTES_MIN ((Size) 64 * 1024 * 1024)
 #define EXPLORE_NAME "explore"
+#define SEGMENT_NAME "segment"
 
 typedef struct Output {
 	SermMining *mining;
@@ -60,6 +61,8 @@ gather(SermMining *mining)
 	int level = serm_spi_begin(false);
 
 	serm_mine_gather(mining);
+	serm_mine_read_margins(mining);
+	serm_mine_quotas(mining);
 	serm_spi_end(level);
 	serm_mine_fire(mining);
 }
@@ -71,7 +74,12 @@ select_pairs(SermMining *mining, uint32 budget, SermSelection *selection)
 	    .per_query = (uint32) mining->options.per_query,
 	    .explore = mining->explore ? mining->options.explore : 0,
 	    .temperature = mining->options.temperature,
-	    .seed = (uint64) mining->options.seed};
+	    .seed = (uint64) mining->options.seed,
+	    .agent_quota = mining->agent_quota,
+	    .agent_quota_count = mining->agent_quota_count,
+	    .segment_quota = mining->segment_quota,
+	    .segment_quota_count = mining->segment_quota_count,
+	    .distinct = mining->options.distinct};
 	SermCandidate *candidates = MemoryContextAllocHuge(
 	    mining->host.context, mul_size(Max(mining->pair_count, 1), sizeof(SermCandidate)));
 	SermError error = {0};
@@ -79,7 +87,8 @@ select_pairs(SermMining *mining, uint32 budget, SermSelection *selection)
 	for (uint32 i = 0; i < mining->pair_count; i++) {
 		const SermMinePair *pair = &mining->pairs[i];
 
-		candidates[i] = (SermCandidate){pair->key, pair->query, pair->fired != 0, pair->priority};
+		candidates[i] = (SermCandidate){pair->key, pair->query, pair->fired != 0, pair->priority, pair->fired,
+		    pair->segment, pair->signature};
 	}
 	serm_host_check(&mining->host,
 	    serm_select_pairs(candidates, mining->pair_count, mining->query_count, &options, &mining->host.arena,
@@ -103,6 +112,12 @@ thresholds_json(const SermMining *mining, const SermSelection *selection, bool s
 	if (!single)
 		appendStringInfo(&json, ", \"explore\": %.9g, \"per_query\": %u, \"temperature\": %.9g, \"seed\": %d",
 		    options->explore, selection->per_query, options->temperature, options->seed);
+	if (!single && options->distinct)
+		appendStringInfo(&json, ", \"copies\": %u", selection->copies);
+	if (mining->drifted != NULL) {
+		appendStringInfoString(&json, ", \"drifted\": ");
+		escape_json(&json, mining->drifted);
+	}
 	appendStringInfoChar(&json, '}');
 	return json.data;
 }
@@ -124,18 +139,28 @@ signals_datum(const Output *output, const SermMinePair *pair)
 		appendStringInfo(&json, ", \"dwell_ms\": %d", pair->dwell_ms);
 	if (!isnan(pair->attractiveness))
 		appendStringInfo(&json, ", \"attractiveness\": %.7g", pair->attractiveness);
+	if (pair->segment != SERM_SELECT_ALL) {
+		appendStringInfoString(&json, ", \"segment\": ");
+		escape_json(&json, output->mining->segments[pair->segment]);
+	}
+	appendStringInfo(&json, ", \"margin\": %.7g", serm_mine_margin(output->mining, pair->score));
 	appendStringInfo(&json, ", \"thresholds\": %s}", output->thresholds);
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
 }
 
 /* The names of the agents that fired, and why. */
 static Datum
-agents_datum(const Output *output, const SermMinePair *pair, bool explored, StringInfo reason)
+agents_datum(const Output *output, const SermMinePair *pair, uint8 choice, StringInfo reason)
 {
 	Datum names[32 + 1];
 	int count = 0;
 
-	if (explored) {
+	if (choice == SERM_CHOICE_SEGMENT) {
+		names[count++] = CStringGetTextDatum(SEGMENT_NAME);
+		appendStringInfo(reason, SEGMENT_NAME ": drawn at random for the quota of segment %s",
+		    output->mining->segments[pair->segment]);
+	}
+	if (choice == SERM_CHOICE_EXPLORED) {
 		names[count++] = CStringGetTextDatum(EXPLORE_NAME);
 		appendStringInfoString(reason, EXPLORE_NAME ": drawn at random from the stream");
 	}
@@ -155,7 +180,7 @@ fill_row(const Output *output, uint32 index, TupleTableSlot *texts, TupleTableSl
 	Datum agents;
 
 	initStringInfo(&reason);
-	agents = agents_datum(output, pair, output->selection.choice[index] == SERM_CHOICE_EXPLORED, &reason);
+	agents = agents_datum(output, pair, output->selection.choice[index], &reason);
 	ExecClearTuple(row);
 	slot_getallattrs(texts);
 	for (int i = 0; i < 3; i++)

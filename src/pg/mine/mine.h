@@ -23,6 +23,7 @@
 /* Seconds of attention that mean satisfaction, whatever the window says. */
 #define SERM_MINE_DWELL_FLOOR_MS 30000
 #define SERM_MINE_DWELL_QUANTILE 0.7
+#define SERM_MINE_SEGMENTS_MAX 100
 
 /* Options of the mining functions; NaN and -1 are resolved by serm_mine_options_resolve() and the window. */
 typedef struct SermMineOptions {
@@ -39,7 +40,13 @@ typedef struct SermMineOptions {
 	int32 per_query;
 	int32 seed;
 	bool include_judged;
-	char *agents; /* names separated by commas; NULL: all */
+	bool distinct;       /* leave out near copies */
+	bool drift;          /* give drifted segments a quota */
+	double drift_share;  /* of the budget, for all of them together */
+	char *agents;        /* names separated by commas; NULL: all */
+	char *agent_quota;   /* "name=share, ..."; NULL: none */
+	char *segment_quota; /* the same by segment */
+	char *order;         /* rank (default), margin */
 } SermMineOptions;
 
 /* One distinct pair of the log that has a document and was scored. */
@@ -57,7 +64,9 @@ typedef struct SermMinePair {
 	float disagreement;
 	float attractiveness; /* NaN: no click model, or too few impressions */
 	float priority;
-	uint32 fired; /* bits of the agents */
+	uint32 fired;     /* bits of the agents */
+	uint32 segment;   /* number of its segment; SERM_SELECT_ALL: none */
+	uint64 signature; /* of its words, where near copies are left out */
 } SermMinePair;
 
 typedef struct SermMining {
@@ -89,6 +98,14 @@ typedef struct SermMining {
 	Size dwell_count;
 	Size dwell_capacity;
 	bool clicks_fitted;
+	char **segments; /* names, in the order in which they were met */
+	uint32 segment_count;
+	double margins[SERM_GRADES_MAX]; /* expected margin of the annotators, by predicted grade */
+	SermQuota *agent_quota;
+	uint32 agent_quota_count;
+	SermQuota *segment_quota;
+	uint32 segment_quota_count;
+	char *drifted; /* segments that drifted, for the options that were used; NULL: none */
 } SermMining;
 
 /* --- options.c */
@@ -97,6 +114,15 @@ extern void serm_mine_options_read(const Jsonb *options, SermMineOptions *result
 extern Jsonb *serm_mine_options_write(const SermMineOptions *options);
 /* Fill in what depends on the model: tau_c and the seed. */
 extern void serm_mine_options_resolve(const SermModelRow *model, SermMineOptions *options);
+
+/* --- quota.c */
+
+/* Resolve the options of quotas once the segments are known; asks serm.drift where that is wanted. */
+extern void serm_mine_quotas(SermMining *mining);
+/* How surely annotators agreed on earlier samples, by the grade that the model gave them. */
+extern void serm_mine_read_margins(SermMining *mining);
+/* The expected margin for a score, in [0, 1]. */
+extern double serm_mine_margin(const SermMining *mining, double score);
 
 /* --- log.c */
 
@@ -112,7 +138,7 @@ typedef struct SermLogQuery {
  * documents and ordered by query, document id and document, as bytes. $1 since,
  * $2 until, $3 name of the model. Columns: query, doc_id, doc text (NULL: no
  * document), impressions, clicks int8, dwell_ms int8, position float4,
- * last_shown timestamptz, cells int4[][3], judged bool.
+ * last_shown timestamptz, cells int4[][3], segment text, judged bool.
  * Errors: 55000 no log, no documents or a dropped one; 42809 not a relation
  * that can be read; 42703, 42804 a missing or mistyped column.
  */

@@ -23,6 +23,12 @@ static const SermOption option_table[] = {
     {"seed", SERM_OPTION_INT, FIELD(seed), 0, PG_INT32_MAX, NULL},
     {"include_judged", SERM_OPTION_BOOL, FIELD(include_judged), 0, 0, NULL},
     {"agents", SERM_OPTION_TEXT, FIELD(agents), 0, 0, NULL},
+    {"agent_quota", SERM_OPTION_TEXT, FIELD(agent_quota), 0, 0, NULL},
+    {"segment_quota", SERM_OPTION_TEXT, FIELD(segment_quota), 0, 0, NULL},
+    {"drift", SERM_OPTION_BOOL, FIELD(drift), 0, 0, NULL},
+    {"drift_share", SERM_OPTION_REAL, FIELD(drift_share), 0, 1, NULL},
+    {"distinct", SERM_OPTION_BOOL, FIELD(distinct), 0, 0, NULL},
+    {"order", SERM_OPTION_TEXT, FIELD(order), 0, 0, "rank, margin"},
 };
 
 void
@@ -36,6 +42,7 @@ serm_mine_options_read(const Jsonb *options, SermMineOptions *result)
 	    .uncertainty = NAN,
 	    .uncertainty_quantile = 0.9,
 	    .explore = 0.5,
+	    .drift_share = 0.25,
 	    .min_impressions = 20,
 	    .seed = -1};
 	serm_options_read(options, option_table, lengthof(option_table), result, "serm.mine");

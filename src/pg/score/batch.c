@@ -27,6 +27,7 @@ typedef struct Partition {
 /* Rows that wait in the batch, and the scorer they wait for. Nobody closes it but the next look for one. */
 typedef struct Waiting {
 	int argument_count;
+	MemoryContext row; /* what the arguments of one row take */
 	SermScorer *scorer;
 	char model[NAMEDATALEN]; /* as named; not used without a model argument */
 	char *query;             /* of the row that is added */
@@ -71,7 +72,7 @@ choose_scorer(FunctionCallInfo fcinfo, const text *model, Waiting *waiting, Part
 	serm_scorer_batch_start(waiting->scorer);
 }
 
-/* The query of a row, copied: the next argument that is fetched takes the row's memory. */
+/* The query of a row, copied: the next argument that is fetched takes the place of the tuple it lies in. */
 static SermText
 copy_query(Waiting *waiting, Datum query)
 {
@@ -82,12 +83,10 @@ copy_query(Waiting *waiting, Datum query)
 		if (waiting->query != NULL)
 			pfree(waiting->query);
 		waiting->query_size = text.length * 2;
-		waiting->query = palloc(waiting->query_size);
+		waiting->query = MemoryContextAlloc(MemoryContextGetParent(waiting->row), waiting->query_size);
 	}
 	if (text.length > 0)
 		memcpy(waiting->query, text.bytes, text.length);
-	if (copy != NULL)
-		pfree(copy);
 	return (SermText){waiting->query, text.length};
 }
 
@@ -118,23 +117,27 @@ add_row(FunctionCallInfo fcinfo, WindowObject window, int64 row, bool encoded, W
 		return false;
 	waiting->rows[serm_scorer_batch_count(waiting->scorer)] = row;
 	serm_scorer_batch_add(waiting->scorer, query, (SermDocBytes){serm_text_detoast(value, &copy), encoded});
-	if (copy != NULL)
-		pfree(copy);
 	return true;
 }
 
 static void
 score_partition(FunctionCallInfo fcinfo, WindowObject window, int64 count, bool encoded, Partition *partition)
 {
-	Waiting waiting = {.argument_count = PG_NARGS()};
+	/* The caller's memory lasts for an output row, and the whole partition is read for the first one. */
+	Waiting waiting = {.argument_count = PG_NARGS(),
+	    .row = AllocSetContextCreate(CurrentMemoryContext, "serm batch row", ALLOCSET_SMALL_SIZES)};
+	MemoryContext previous = MemoryContextSwitchTo(waiting.row);
 
 	for (int64 row = 0; row < count; row++) {
 		CHECK_FOR_INTERRUPTS();
 		partition->rows[row].null = !add_row(fcinfo, window, row, encoded, &waiting, partition);
 		if (waiting.scorer != NULL && serm_scorer_batch_count(waiting.scorer) == SERM_BATCH_ROWS)
 			run_waiting(&waiting, partition);
+		MemoryContextReset(waiting.row);
 	}
 	run_waiting(&waiting, partition);
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(waiting.row);
 	if (waiting.query != NULL)
 		pfree(waiting.query);
 	partition->scored = true;

@@ -78,18 +78,6 @@ resolve_evidence(const char *evidence)
 	    get_namespace_name(get_func_namespace(function)), get_func_name(function));
 }
 
-/* The options with their defaults written out: a later change of a default must not move the test split. */
-static Jsonb *
-complete_options(const Jsonb *given)
-{
-	SermModelOptions options;
-
-	serm_model_options_read(given, "serm.create_model", &options);
-	if (options.evidence != NULL)
-		options.evidence = resolve_evidence(options.evidence);
-	return serm_options_write(serm_model_option_table, serm_model_option_count, &options);
-}
-
 static SermParam
 regclass_param(Oid relation)
 {
@@ -97,44 +85,58 @@ regclass_param(Oid relation)
 	                            : SERM_NULL(REGCLASSOID);
 }
 
-SERM_FUNCTION(serm_create_model);
-Datum
-serm_create_model(PG_FUNCTION_ARGS)
+void
+serm_model_create(const SermNewModel *new)
 {
-	char *name = PG_ARGISNULL(0) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char *kind = PG_ARGISNULL(1) ? "interaction" : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Datum grades = PG_ARGISNULL(2)
-	                   ? OidInputFunctionCall(F_ARRAY_IN, "{bad,fair,good,excellent}", TEXTOID, -1)
-	                   : PG_GETARG_DATUM(2);
-	Oid log = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
-	Oid documents = PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4);
-	Jsonb *options = complete_options(PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5));
+	SermModelOptions options = new->options;
+	Jsonb *written;
 	uint64 inserted;
 	int level;
 
-	check_name(name);
-	if (!serm_model_kind_known(kind))
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown kind of model \"%s\"", kind),
-		    errhint("Valid kinds are: interaction."));
-	check_grades(DatumGetArrayTypeP(grades));
-	if (OidIsValid(log))
-		(void) serm_source_name(log, SERM_SOURCE_LOG, name);
-	if (OidIsValid(documents))
-		(void) serm_source_name(documents, SERM_SOURCE_DOCUMENTS, name);
+	check_name(new->name);
+	check_grades(DatumGetArrayTypeP(new->grades));
+	if (options.evidence != NULL)
+		options.evidence = resolve_evidence(options.evidence);
+	if (OidIsValid(new->log))
+		(void) serm_source_name(new->log, SERM_SOURCE_LOG, new->name);
+	if (OidIsValid(new->documents))
+		(void) serm_source_name(new->documents, SERM_SOURCE_DOCUMENTS, new->name);
+	/* With their defaults written out: a later change of a default must not move the test split. */
+	written = serm_options_write(serm_model_option_table, serm_model_option_count, &options);
 
 	level = serm_spi_begin(false);
 	serm_spi_execute("INSERT INTO serm.model (name, kind, grades, log, documents, options) "
 	                 "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING",
 	    SPI_OK_INSERT, false,
-	    (SermParam[]){SERM_TEXT(name), SERM_TEXT(kind), SERM_DATUM(TEXTARRAYOID, grades), regclass_param(log),
-	        regclass_param(documents), SERM_DATUM(JSONBOID, JsonbPGetDatum(options))},
+	    (SermParam[]){SERM_TEXT(new->name), SERM_TEXT(new->kind), SERM_DATUM(TEXTARRAYOID, new->grades),
+	        regclass_param(new->log), regclass_param(new->documents),
+	        SERM_DATUM(JSONBOID, JsonbPGetDatum(written))},
 	    6);
 	inserted = SPI_processed;
 	serm_spi_end(level);
 	if (inserted == 0)
-		ereport(ERROR, errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", name),
+		ereport(ERROR, errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", new->name),
 		    errhint("Choose another name, or remove it with SELECT serm.drop_model(%s).",
-		        quote_literal_cstr(name)));
+		        quote_literal_cstr(new->name)));
+}
+
+SERM_FUNCTION(serm_create_model);
+Datum
+serm_create_model(PG_FUNCTION_ARGS)
+{
+	SermNewModel new = {.name = PG_ARGISNULL(0) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(0)),
+	    .kind = PG_ARGISNULL(1) ? "interaction" : text_to_cstring(PG_GETARG_TEXT_PP(1)),
+	    .grades = PG_ARGISNULL(2) ? OidInputFunctionCall(F_ARRAY_IN, "{bad,fair,good,excellent}", TEXTOID, -1)
+	                              : PG_GETARG_DATUM(2),
+	    .log = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3),
+	    .documents = PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4)};
+
+	serm_model_options_read(PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), "serm.create_model", &new.options);
+	check_name(new.name);
+	if (!serm_model_kind_known(new.kind))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("unknown kind of model \"%s\"", new.kind), errhint("Valid kinds are: interaction."));
+	serm_model_create(&new);
 	PG_RETURN_VOID();
 }
 

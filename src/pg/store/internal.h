@@ -6,6 +6,46 @@
 
 #include "pg/store/store.h"
 
+/* --- create.c */
+
+typedef struct SermNewModel {
+	char *name;
+	char *kind;
+	Datum grades; /* text[] */
+	Oid log;      /* or InvalidOid */
+	Oid documents;
+	SermModelOptions options;
+} SermNewModel;
+
+/* Check everything but the kind and insert the row. Errors: 22023, 42710 (it exists), those of
+ * serm_source_name(). */
+extern void serm_model_create(const SermNewModel *new);
+
+/* --- import_files.c: files of a directory of the server, or given as bytea */
+
+typedef struct SermImportSource {
+	const char *directory; /* or NULL: */
+	int count;
+	char **names;
+	bytea **contents;
+	bool *used;
+} SermImportSource;
+
+typedef struct SermImportFile {
+	const char *name;
+	uint64 length;
+	int descriptor;    /* -1: the content is given */
+	const char *bytes; /* then */
+} SermImportFile;
+
+/* False when there is no such file. Errors: those of the file system; 42809 when it is no regular file. */
+extern bool serm_import_open(SermImportSource *source, const char *name, SermImportFile *file);
+/* Copy bytes of a file. Error 22P03 when they are not there. */
+extern void serm_import_read(const SermImportFile *file, uint64 offset, void *out, Size bytes);
+extern void serm_import_close(SermImportFile *file);
+/* The whole of a file of at most `bytes_max`, palloc'd; bytes NULL when there is none. Error 54000. */
+extern SermText serm_import_text(SermImportSource *source, const char *name, Size bytes_max);
+
 /* --- reading.c: SPI for reads */
 
 typedef struct SermReading {

@@ -163,11 +163,11 @@ serm_judgment_query(const SermModelRow *row)
 {
 	if (!OidIsValid(row->documents))
 		return pstrdup(
-		    "FROM (SELECT c.id, c.query, c.doc_id, c.doc, c.grade, c.target, c.source, c.weight, c.at "
-		    "FROM serm.current_judgment AS c WHERE c.model = $1) AS j WHERE j.doc IS NOT NULL");
+		    "FROM (SELECT c.id, c.query, c.doc_id, c.doc, c.grade, c.target, c.source, c.weight, c.at, "
+		    "c.round FROM serm.current_judgment AS c WHERE c.model = $1) AS j WHERE j.doc IS NOT NULL");
 	return psprintf(
 	    "FROM (SELECT c.id, c.query, c.doc_id, coalesce(c.doc, d.doc) AS doc, c.grade, c.target, "
-	    "c.source, c.weight, c.at FROM serm.current_judgment AS c LEFT JOIN "
+	    "c.source, c.weight, c.at, c.round FROM serm.current_judgment AS c LEFT JOIN "
 	    /* An id that occurs twice gives its first text, as in mining: never the judgment twice. */
 	    "(SELECT s.doc_id, min(s.doc::text COLLATE \"C\") AS doc FROM %s AS s WHERE s.doc_id IN "
 	    "(SELECT n.doc_id FROM serm.judgment AS n WHERE n.model = $1 AND n.doc IS NULL) GROUP BY s.doc_id) "

@@ -16,8 +16,12 @@
 
 const SermOption serm_model_option_table[] = {
     {"test_share", SERM_OPTION_REAL, FIELD(test_share), 0, .5, NULL},
-    {"rule", SERM_OPTION_TEXT, FIELD(rule), 0, 0, "unanimous, quorum"},
+    {"rule", SERM_OPTION_TEXT, FIELD(rule), 0, 0, "weighted, posterior, unanimous, quorum"},
     {"quorum", SERM_OPTION_REAL, FIELD(quorum), .01, 1, NULL},
+    {"keep", SERM_OPTION_REAL, FIELD(keep), .01, 1, NULL},
+    {"extra_paths", SERM_OPTION_INT, FIELD(extra_paths), 0, 25, NULL},
+    {"gold_rate", SERM_OPTION_REAL, FIELD(gold_rate), 0, .5, NULL},
+    {"min_reliability", SERM_OPTION_REAL, FIELD(min_reliability), -1, 1, NULL},
     {"labels", SERM_OPTION_TEXT, FIELD(labels), 0, 0, "posterior, agreed"},
     {"evidence", SERM_OPTION_TEXT, FIELD(evidence), 0, 0, NULL},
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
@@ -37,8 +41,11 @@ void
 serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
 {
 	const SermModelOptions defaults = {.test_share = .2,
-	    .rule = "unanimous",
+	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
+	    .keep = .9,
+	    .gold_rate = .02,
+	    .min_reliability = .1,
 	    .labels = "posterior",
 	    .evidence = NULL,
 	    .budget = NAN,

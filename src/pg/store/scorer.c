@@ -165,6 +165,23 @@ release_block(void *context, void *block)
 	serm_context_allocator(context).release(context, block);
 }
 
+/* What long predictions ask: is somebody waiting who may be served now? */
+static bool
+go_on(void *unused pg_attribute_unused())
+{
+	return !(InterruptPending && INTERRUPTS_CAN_BE_PROCESSED());
+}
+
+/* Serve whom a prediction was interrupted for; true when it is to be made again. */
+static bool
+interrupted(SermStatus status)
+{
+	if (status != SERM_ERR_CANCELED)
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
 /* Open the weights in a context that disappears with everything if this fails. */
 static Weights *
 load_weights(const SermImageKey *key, const SermModelRow *row)
@@ -189,6 +206,7 @@ load_weights(const SermImageKey *key, const SermModelRow *row)
 	tensors = serm_image_tensors(image);
 	serm_arena_init(&arena, (SermAllocator){allocate_block, release_block, context}, SIZE_MAX);
 	serm_check(serm_model_open(row->kind, &tensors, &arena, &model, &error), &error);
+	serm_model_set_host(model, go_on, NULL);
 	if (serm_model_grade_count(model) != (uint32) row->grade_count)
 		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
 		    errmsg("version %d of model \"%s\" has %u grades, the model %d", key->version, key->model,
@@ -260,7 +278,8 @@ open_version(SermScorer *scorer, const char *model, int version, SermSight sight
 	if (version == 0 && scorer->row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version", scorer->row->name),
-		    errhint("Train it with CALL serm.train(%s).", quote_literal_cstr(scorer->row->name)));
+		    errhint("Make one with CALL serm.pretrain(%s), or with CALL serm.train once there are judgments.",
+		        quote_literal_cstr(scorer->row->name)));
 	scorer->version = version != 0 ? version : scorer->row->active;
 	serm_image_key(&key, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
 	check_rights();
@@ -392,10 +411,16 @@ serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPredic
 {
 	SermError error = {SERM_OK, ""};
 
+	SermText text;
+	SermStatus status;
+
 	prepare_query(scorer, query);
-	serm_check(serm_model_predict(scorer->weights->model, scorer->query,
-	               serm_text_utf8(doc, &scorer->doc_buffer), &scorer->scratch, prediction, &error),
-	    &error);
+	text = serm_text_utf8(doc, &scorer->doc_buffer);
+	do
+		status = serm_model_predict(
+		    scorer->weights->model, scorer->query, text, &scorer->scratch, prediction, &error);
+	while (interrupted(status));
+	serm_check(status, &error);
 	check_finite(scorer, prediction);
 }
 
@@ -415,6 +440,27 @@ serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes sourc
 	serm_check(
 	    serm_model_predict_parsed(scorer->weights->model, scorer->query, &doc, prediction, &error), &error);
 	check_finite(scorer, prediction);
+}
+
+void
+serm_scorer_explain(SermScorer *scorer, SermText query, SermDocBytes source, SermExplanation *explanation)
+{
+	SermError error = {SERM_OK, ""};
+	SermDocument doc;
+
+	prepare_query(scorer, query);
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	doc = open_document(scorer, source);
+	serm_check(serm_model_explain(scorer->weights->model, scorer->query,
+	               serm_text_utf8(scorer->query_text, &scorer->query_buffer), &doc, &scorer->scratch,
+	               explanation, &error),
+	    &error);
+}
+
+const SermModel *
+serm_scorer_model(const SermScorer *scorer)
+{
+	return scorer->weights->model;
 }
 
 void
@@ -438,6 +484,12 @@ serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes source)
 
 	prepare_query(scorer, query);
 	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model) && !source.encoded) {
+		serm_check(serm_batch_add_text(scorer->batch, scorer->query,
+		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &error),
+		    &error);
+		return;
+	}
 	doc = open_document(scorer, source);
 	serm_check(serm_batch_add(scorer->batch, scorer->query, &doc, &error), &error);
 }
@@ -452,8 +504,13 @@ int
 serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions)
 {
 	int count = serm_scorer_batch_count(scorer);
+	SermError error = {SERM_OK, ""};
+	SermStatus status;
 
-	serm_batch_run(scorer->batch, predictions);
+	do
+		status = serm_batch_run(scorer->batch, predictions, &error);
+	while (interrupted(status));
+	serm_check(status, &error);
 	for (int i = 0; i < count; i++)
 		check_finite(scorer, &predictions[i]);
 	return count;

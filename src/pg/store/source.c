@@ -26,17 +26,18 @@ typedef struct Contract {
 	const char *what; /* the relation is for a model, in messages */
 	const char *columns;
 	const char *argument; /* of serm.create_model */
-	Column column[7];
+	Column column[8];
 } Contract;
 
 static const Contract contracts[] = {
     [SERM_SOURCE_LOG] = {"search log",
         "query text, doc_id text, shown_at timestamptz, position integer, clicked boolean, and optionally "
-        "dwell_ms integer, session_id text",
+        "dwell_ms integer, session_id text, segment text",
         "log",
         {{"query", COLUMN_TEXT, false}, {"doc_id", COLUMN_TEXT, false}, {"shown_at", COLUMN_TIME, false},
             {"position", COLUMN_INTEGER, false}, {"clicked", COLUMN_BOOLEAN, false},
-            {"dwell_ms", COLUMN_INTEGER, true}, {"session_id", COLUMN_TEXT, true}}},
+            {"dwell_ms", COLUMN_INTEGER, true}, {"session_id", COLUMN_TEXT, true},
+            {"segment", COLUMN_TEXT, true}}},
     [SERM_SOURCE_DOCUMENTS] = {"documents", "doc_id text, doc text", "documents",
         {{"doc_id", COLUMN_TEXT, false}, {"doc", COLUMN_TEXT, false}}},
 };

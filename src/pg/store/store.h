@@ -16,11 +16,15 @@
 /* Options of a model (serm.model.options), each with its default. One table in store/model_row.c. */
 typedef struct SermModelOptions {
 	double test_share; /* share of queries kept for testing, 0 to .5, default .2 */
-	char *rule;        /* agreement across agents: unanimous (default), quorum */
+	char *rule;        /* across agents: posterior (default), weighted, unanimous, quorum */
 	double quorum;     /* share of agents for quorum, default 2/3 */
-	char *labels;      /* what training takes from agents: posterior (default), agreed */
-	char *evidence;    /* function f(query text, doc text) returns text, or NULL */
-	double budget;     /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
+	double keep;       /* share kept of each predicted grade by weighted and posterior, default .9 */
+	int32 extra_paths; /* asked of every agent where they disagree, default 0 */
+	double gold_rate;  /* share of pairs that people have graded among those that agents are asked for, .02 */
+	double min_reliability; /* below it an agent is suspended, default .1 */
+	char *labels;           /* what training takes from agents: posterior (default), agreed */
+	char *evidence;         /* function f(query text, doc text) returns text, or NULL */
+	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
 } SermModelOptions;
@@ -100,6 +104,16 @@ typedef struct SermDocBytes {
 extern void serm_scorer_predict_bytes(
     SermScorer *scorer, SermText query, SermDocBytes doc, SermPrediction *prediction);
 /*
+ * Take the score of a pair apart. The result lies in the scorer until its next use; its texts are UTF-8.
+ * Error XX001: damaged serm.doc.
+ */
+extern void serm_scorer_explain(
+    SermScorer *scorer, SermText query, SermDocBytes doc, SermExplanation *explanation);
+
+/* The opened version itself, as long as the scorer is open: for training and merging. */
+extern const SermModel *serm_scorer_model(const SermScorer *scorer);
+
+/*
  * Pairs whose scores are computed together, with the bits of serm_scorer_predict(): start, add at most
  * SERM_BATCH_ROWS, run (which empties the batch and returns how many there were), add again.
  */
@@ -131,6 +145,9 @@ typedef struct SermTextBuffer {
  */
 extern SermText serm_text_utf8(SermText text, SermTextBuffer *buffer);
 
+/* UTF-8 in the server's encoding, palloc'd; a character that it lacks becomes a question mark. */
+extern text *serm_text_from_utf8(SermText text);
+
 /* --- the split of queries (serm.split_of) */
 
 /*
@@ -158,7 +175,7 @@ extern char *serm_source_name(Oid relation, SermSourceKind kind, const char *mod
  * select list before and "AND ..." or ORDER BY behind: the current judgments of
  * the model named by $1, with columns j.id bigint, j.query, j.doc_id, j.doc
  * text, j.grade real, j.target real[], j.source text, j.weight real, j.at
- * timestamptz. A judgment without text takes it from the model's documents.
+ * timestamptz, j.round integer. A judgment without text takes it from the model's documents.
  */
 extern char *serm_judgment_query(const SermModelRow *row);
 

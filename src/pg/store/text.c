@@ -117,3 +117,30 @@ serm_text_utf8(SermText text, SermTextBuffer *buffer)
 	text.length = serm_utf8_clip(text.bytes, text.length, SERM_TEXT_BYTES_MAX);
 	return text;
 }
+
+text *
+serm_text_from_utf8(SermText source)
+{
+	const int encoding = GetDatabaseEncoding();
+	StringInfoData result;
+	Oid function = InvalidOid;
+
+	if (encoding != PG_UTF8 && encoding != PG_SQL_ASCII && !is_ascii(source.bytes, source.length))
+		function = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(function))
+		return cstring_to_text_with_len(source.bytes, (int) source.length);
+	initStringInfo(&result);
+	/* One character at a time: the texts are words. */
+	for (size_t at = 0, length; at < source.length; at += length) {
+		unsigned char one[SERM_UTF8_MAX_BYTES * MAX_CONVERSION_GROWTH + 1];
+
+		length = (size_t) pg_utf_mblen((const unsigned char *) source.bytes + at);
+		if (pg_do_encoding_conversion_buf(function, PG_UTF8, encoding,
+		        (unsigned char *) unconstify(char *, source.bytes) + at, (int) length, one, sizeof(one),
+		        true) == (int) length)
+			appendStringInfoString(&result, (const char *) one);
+		else
+			appendStringInfoChar(&result, '?');
+	}
+	return cstring_to_text_with_len(result.data, result.len);
+}

@@ -7,6 +7,8 @@
  */
 #include "pg/serm.h"
 
+#include "core/model/cross_encoder_stored.h"
+#include "core/model/encoder_layout.h"
 #include "pg/store/internal.h"
 
 /* Lock the model's row for this transaction; returns its active version, 0 without one. Inside SPI. */
@@ -47,12 +49,19 @@ static void
 check_tensors(const char *kind, const SermTensorSet *tensors)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm check", ALLOCSET_SMALL_SIZES);
+	const SermTokenizer *tokenizer;
+	SermEncoderConfig config;
 	SermArena arena;
 	SermModel *model;
 	SermError error = {SERM_OK, ""};
 
 	serm_arena_init(&arena, serm_context_allocator(context), SIZE_MAX);
-	serm_check(serm_model_open(kind, tensors, &arena, &model, &error), &error);
+	/* Laying the weights out would prove nothing more. */
+	if (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0) {
+		serm_check(serm_encoder_stored_open(tensors, &arena, &config, &tokenizer, &error), &error);
+		serm_check(serm_encoder_supported(&config, &error), &error);
+	} else
+		serm_check(serm_model_open(kind, tensors, &arena, &model, &error), &error);
 	MemoryContextDelete(context);
 }
 

@@ -10,6 +10,7 @@
 #include "utils/array.h"
 
 #include "core/base/hash.h"
+#include "core/model/cross_encoder.h"
 #include "pg/store/internal.h"
 
 #ifdef WORDS_BIGENDIAN
@@ -264,9 +265,55 @@ read_chunk(const SermImageKey *key, const Layout *layout, const Part *part, unsi
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* An image of these tensors, which lie anywhere. */
+static SermImage
+build_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext context)
+{
+	const Size start = serm_image_data_start((uint32) tensors->count);
+	Size length = start, at = start;
+	unsigned char *block, *image;
+
+	for (size_t i = 0; i < tensors->count; i++)
+		length = add_size(length, align_up(tensors->tensors[i].bytes));
+	block = MemoryContextAllocHuge(context, add_size(length, SERM_ARENA_ALIGN));
+	image = (unsigned char *) TYPEALIGN64(SERM_ARENA_ALIGN, (uintptr_t) block);
+	memset(image, 0, start);
+	for (size_t i = 0; i < tensors->count; i++) {
+		const SermTensor *tensor = &tensors->tensors[i];
+		Size room = align_up(tensor->bytes);
+
+		serm_image_describe(image, (uint32) i, tensor, at);
+		memcpy(image + at, tensor->data, tensor->bytes);
+		memset(image + at + tensor->bytes, 0, room - tensor->bytes);
+		at += room;
+	}
+	serm_image_seal(image, length, key, (uint32) tensors->count);
+	return (SermImage){image, length, false};
+}
+
+/* A cross-encoder lies in the image as it is computed with, so that backends share the laid out weights too.
+ */
+static SermImage
+prepare_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext context)
+{
+	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "serm prepare", ALLOCSET_DEFAULT_SIZES);
+	SermTensorSet prepared;
+	SermImage image;
+	SermArena arena;
+	SermError error = {SERM_OK, ""};
+
+	serm_arena_init(&arena, serm_context_allocator(work), SIZE_MAX);
+	serm_check(serm_cross_encoder_prepare(tensors, &arena, &prepared, &error), &error);
+	image = build_image(key, &prepared, context);
+	MemoryContextDelete(work);
+	return image;
+}
+
 SermImage
 serm_weights_read(const SermImageKey *key, MemoryContext context)
 {
+	SermImage stored;
+	SermTensorSet tensors;
 	Layout layout = read_layout(key);
 	SPITupleTable *rows = SPI_tuptable;
 	const Size start = serm_image_data_start(layout.count);
@@ -285,5 +332,11 @@ serm_weights_read(const SermImageKey *key, MemoryContext context)
 	for (uint64 i = 0; i < layout.part_count; i++)
 		read_chunk(key, &layout, &layout.parts[i], image + start);
 	serm_image_seal(image, length, key, layout.count);
-	return (SermImage){image, length, false};
+	stored = (SermImage){image, length, false};
+	tensors = serm_image_tensors(&stored);
+	if (!serm_cross_encoder_stored(&tensors))
+		return stored;
+	stored = prepare_image(key, &tensors, context);
+	pfree(block);
+	return stored;
 }

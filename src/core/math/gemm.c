@@ -1,0 +1,89 @@
+#include "core/math/gemm.h"
+
+#include <string.h>
+
+#include "core/math/cpu.h"
+#include "core/math/gemm_parts.h"
+
+#define SIDE SermReal
+#define SIDE_IS_BF16 0
+
+#define VECTOR_BYTES 16
+#define TILE_ROWS 6
+#define TARGET
+#define NAMED(name) name##_16
+#include "core/math/gemm_template.h"
+
+#if defined(__x86_64__)
+#define VECTOR_BYTES 32
+#define TILE_ROWS 6
+#define TARGET SERM_TARGET_32
+#define NAMED(name) name##_32
+#include "core/math/gemm_template.h"
+
+#define VECTOR_BYTES 64
+#define TILE_ROWS 14
+#define TARGET SERM_TARGET_64
+#define NAMED(name) name##_64
+#include "core/math/gemm_template.h"
+#endif
+
+const SermGemmProvider serm_gemm_packed = {
+    "built-in", serm_panels_count, serm_panels_pack, serm_panels_multiply};
+
+size_t
+serm_panels_count(size_t n, size_t k)
+{
+	return (n + SERM_PANEL - 1) / SERM_PANEL * SERM_PANEL * k;
+}
+
+/* Turned in squares, so that both what is read and what is written stays near. */
+static void
+turn_panel(size_t columns, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
+{
+	for (size_t p0 = 0; p0 < k; p0 += SERM_PANEL) {
+		size_t p1 = k - p0 < SERM_PANEL ? k : p0 + SERM_PANEL;
+
+		for (size_t j = 0; j < columns; j++)
+			for (size_t p = p0; p < p1; p++)
+				packed[p * SERM_PANEL + j] = b[j * b_row + p];
+	}
+}
+
+void
+serm_panels_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
+{
+	for (size_t j0 = 0; j0 < n; j0 += SERM_PANEL, packed += SERM_PANEL * k) {
+		size_t columns = n - j0 < SERM_PANEL ? n - j0 : SERM_PANEL;
+
+		if (columns < SERM_PANEL)
+			memset(packed, 0, SERM_PANEL * k * sizeof(SermReal));
+		if (transpose)
+			turn_panel(columns, k, b + j0 * b_row, b_row, packed);
+		for (size_t p = 0; !transpose && p < k; p++)
+			memcpy(packed + p * SERM_PANEL, b + p * b_row + j0, columns * sizeof(SermReal));
+	}
+}
+
+bool
+serm_panels_multiply_with(size_t vector_bytes, const SermProduct *product)
+{
+	SERM_ASSERT(product->a_row == 1 || product->a_step == 1);
+	if (vector_bytes > serm_cpu_vector_bytes())
+		return false;
+#if defined(__x86_64__)
+	if (vector_bytes == 64)
+		multiply_64(product);
+	else if (vector_bytes == 32)
+		multiply_32(product);
+	else
+#endif
+		multiply_16(product);
+	return true;
+}
+
+void
+serm_panels_multiply(const SermProduct *product)
+{
+	(void) serm_panels_multiply_with(serm_cpu_vector_bytes(), product);
+}

@@ -1,0 +1,27 @@
+/*
+ * The model kind "cross_encoder": a query and a document are read together by
+ * an encoder (encoder.h), whose head gives the grades.
+ *
+ * It opens from the tensors that an import stores (cross_encoder_config.h), or
+ * from the ones that serm_cross_encoder_prepare() makes of them: those are used
+ * where they lie, so that processes that map them share all of the weights.
+ *
+ *   "config", "tokenizer"   as stored
+ *   "encoder.plain"         f32 [n]: embeddings, biases and norms (encoder_layout.h)
+ *   "encoder.packed"        u8 [bytes]: the weights of the linear layers, laid out in f32
+ */
+#ifndef SERM_CORE_MODEL_CROSS_ENCODER_H
+#define SERM_CORE_MODEL_CROSS_ENCODER_H
+
+#include "core/model/tensor.h"
+
+#define SERM_TENSOR_ENCODER_PLAIN "encoder.plain"
+#define SERM_TENSOR_ENCODER_PACKED "encoder.packed"
+
+/* Are these the tensors of a stored cross-encoder that is not prepared yet? */
+extern bool serm_cross_encoder_stored(const SermTensorSet *tensors);
+/* Errors: those of opening a stored model; MEMORY. */
+extern SermStatus serm_cross_encoder_prepare(
+    const SermTensorSet *tensors, SermArena *arena, SermTensorSet *prepared, SermError *error);
+
+#endif

@@ -1,0 +1,277 @@
+#include "core/model/encoder_layout.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Plain parts are followed by weights on a cache line. */
+#define LINE_REALS ((size_t) 16)
+
+SermLayerLayout
+serm_encoder_layer(const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t layer)
+{
+	size_t h = config->hidden, i = config->intermediate;
+	size_t plain = layout->layer_plain + layer * layout->layer_plain_size;
+	size_t weights = layout->layer_weights + layer * layout->layer_weights_size;
+	SermLayerLayout at;
+
+	at.query_bias = plain;
+	at.pair_bias = at.query_bias + h;
+	at.out_bias = at.pair_bias + 2 * h;
+	at.gamma1 = at.out_bias + h;
+	at.beta1 = at.gamma1 + h;
+	at.up_bias = at.beta1 + h;
+	at.down_bias = at.up_bias + i;
+	at.gamma2 = at.down_bias + h;
+	at.beta2 = at.gamma2 + h;
+	at.query = weights;
+	at.pair = at.query + h * h;
+	at.out = at.pair + 2 * h * h;
+	at.up = at.out + h * h;
+	at.down = at.up + h * i;
+	return at;
+}
+
+SermEncoderLayout
+serm_encoder_layout(const SermEncoderConfig *config)
+{
+	size_t h = config->hidden, i = config->intermediate;
+	SermEncoderLayout at;
+
+	at.words = 0;
+	at.positions = at.words + config->vocab * h;
+	at.types = at.positions + config->positions * h;
+	at.gamma = at.types + config->types * h;
+	at.beta = at.gamma + h;
+	at.layer_plain = at.beta + h;
+	at.layer_plain_size = 9 * h + i;
+	at.pool_bias = at.layer_plain + config->layers * at.layer_plain_size;
+	at.class_bias = at.pool_bias + h;
+	at.plain_count = (at.class_bias + config->labels + LINE_REALS - 1) / LINE_REALS * LINE_REALS;
+	at.layer_weights = at.plain_count;
+	at.layer_weights_size = 4 * h * h + 2 * h * i;
+	at.pool = at.layer_weights + config->layers * at.layer_weights_size;
+	at.class = at.pool + h * h;
+	at.count = at.class + config->labels * h;
+	return at;
+}
+
+#define EMBEDDING_ENTRIES 5
+#define LAYER_ENTRIES 16
+#define HEAD_ENTRIES 4
+
+uint32_t
+serm_encoder_entry_count(const SermEncoderConfig *config)
+{
+	return EMBEDDING_ENTRIES + config->layers * LAYER_ENTRIES + HEAD_ENTRIES;
+}
+
+static void
+set_entry(SermEncoderEntry *entry, const char *name, size_t offset, size_t rows, size_t columns)
+{
+	(void) snprintf(entry->name, sizeof(entry->name), "%s", name);
+	entry->rank = columns == 0 ? 1 : 2;
+	entry->shape[0] = rows;
+	entry->shape[1] = columns;
+	entry->offset = offset;
+	entry->count = rows * (columns == 0 ? 1 : columns);
+}
+
+static void
+embedding_entry(
+    const SermEncoderConfig *config, const SermEncoderLayout *at, uint32_t index, SermEncoderEntry *entry)
+{
+	size_t h = config->hidden;
+	const struct {
+		const char *name;
+		size_t offset, rows, columns;
+	} entries[EMBEDDING_ENTRIES] = {
+	    {"embeddings.word_embeddings.weight", at->words, config->vocab, h},
+	    {"embeddings.position_embeddings.weight", at->positions, config->positions, h},
+	    {"embeddings.token_type_embeddings.weight", at->types, config->types, h},
+	    {"embeddings.LayerNorm.weight", at->gamma, h, 0},
+	    {"embeddings.LayerNorm.bias", at->beta, h, 0},
+	};
+
+	set_entry(entry, entries[index].name, entries[index].offset, entries[index].rows, entries[index].columns);
+}
+
+static void
+layer_entry(const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t layer, uint32_t index,
+    SermEncoderEntry *entry)
+{
+	SermLayerLayout at = serm_encoder_layer(config, layout, layer);
+	size_t h = config->hidden, i = config->intermediate;
+	char name[SERM_TENSOR_NAME_MAX];
+	const struct {
+		const char *name;
+		size_t offset, rows, columns;
+	} entries[LAYER_ENTRIES] = {
+	    {"attention.self.query.weight", at.query, h, h},
+	    {"attention.self.query.bias", at.query_bias, h, 0},
+	    {"attention.self.key.weight", at.pair, h, h},
+	    {"attention.self.key.bias", at.pair_bias, h, 0},
+	    {"attention.self.value.weight", at.pair + h * h, h, h},
+	    {"attention.self.value.bias", at.pair_bias + h, h, 0},
+	    {"attention.output.dense.weight", at.out, h, h},
+	    {"attention.output.dense.bias", at.out_bias, h, 0},
+	    {"attention.output.LayerNorm.weight", at.gamma1, h, 0},
+	    {"attention.output.LayerNorm.bias", at.beta1, h, 0},
+	    {"intermediate.dense.weight", at.up, i, h},
+	    {"intermediate.dense.bias", at.up_bias, i, 0},
+	    {"output.dense.weight", at.down, h, i},
+	    {"output.dense.bias", at.down_bias, h, 0},
+	    {"output.LayerNorm.weight", at.gamma2, h, 0},
+	    {"output.LayerNorm.bias", at.beta2, h, 0},
+	};
+
+	(void) snprintf(name, sizeof(name), "encoder.layer.%u.%s", layer, entries[index].name);
+	set_entry(entry, name, entries[index].offset, entries[index].rows, entries[index].columns);
+}
+
+void
+serm_encoder_entry(
+    const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t index, SermEncoderEntry *entry)
+{
+	size_t h = config->hidden, labels = config->labels;
+	bool bert = config->architecture == SERM_ENCODER_BERT;
+
+	if (index < EMBEDDING_ENTRIES) {
+		embedding_entry(config, layout, index, entry);
+		return;
+	}
+	index -= EMBEDDING_ENTRIES;
+	if (index < config->layers * LAYER_ENTRIES)
+		layer_entry(config, layout, index / LAYER_ENTRIES, index % LAYER_ENTRIES, entry);
+	else if (index == config->layers * LAYER_ENTRIES)
+		set_entry(entry, bert ? "pooler.dense.weight" : "classifier.dense.weight", layout->pool, h, h);
+	else if (index == config->layers * LAYER_ENTRIES + 1)
+		set_entry(entry, bert ? "pooler.dense.bias" : "classifier.dense.bias", layout->pool_bias, h, 0);
+	else if (index == config->layers * LAYER_ENTRIES + 2)
+		set_entry(entry, bert ? "classifier.weight" : "classifier.out_proj.weight", layout->class, labels, h);
+	else
+		set_entry(
+		    entry, bert ? "classifier.bias" : "classifier.out_proj.bias", layout->class_bias, labels, 0);
+}
+
+SermStatus
+serm_encoder_supported(const SermEncoderConfig *config, SermError *error)
+{
+	if (config->architecture != SERM_ENCODER_BERT && config->architecture != SERM_ENCODER_ROBERTA)
+		return serm_fail(error, SERM_ERR_INVALID,
+		    "encoders of this architecture are not computed: BERT, RoBERTa and XLM-R are");
+	if (config->hidden == 0 || config->heads == 0 || config->hidden % config->heads != 0 ||
+	    config->layers == 0 || config->intermediate == 0 || config->labels == 0 || config->vocab == 0 ||
+	    config->types == 0 || config->positions == 0)
+		return serm_fail(error, SERM_ERR_INVALID, "the sizes of the encoder do not fit together");
+	return SERM_OK;
+}
+
+static float
+half_to_float(uint16_t half)
+{
+	int exponent = half >> 10 & 31, fraction = half & 1023;
+	float value;
+
+	if (exponent == 31)
+		value = fraction == 0 ? INFINITY : NAN;
+	else if (exponent == 0)
+		value = ldexpf((float) fraction, -24);
+	else
+		value = ldexpf((float) (fraction + 1024), exponent - 25);
+	return half & 0x8000 ? -value : value;
+}
+
+static float
+brain_to_float(uint16_t brain)
+{
+	uint32_t bits = (uint32_t) brain << 16;
+	float value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+static bool
+copy_reals(const SermTensor *tensor, size_t count, SermReal *out)
+{
+	switch (tensor->dtype) {
+		case SERM_DTYPE_F32:
+			for (size_t i = 0; i < count; i++)
+				out[i] = (SermReal) ((const float *) tensor->data)[i];
+			return true;
+		case SERM_DTYPE_F16:
+			for (size_t i = 0; i < count; i++)
+				out[i] = (SermReal) half_to_float(((const uint16_t *) tensor->data)[i]);
+			return true;
+		case SERM_DTYPE_BF16:
+			for (size_t i = 0; i < count; i++)
+				out[i] = (SermReal) brain_to_float(((const uint16_t *) tensor->data)[i]);
+			return true;
+		default:
+			return false;
+	}
+}
+
+SermStatus
+serm_encoder_flatten(const SermEncoderConfig *config, const SermTensorSet *tensors, SermArena *arena,
+    SermReal **flat, SermError *error)
+{
+	SermEncoderLayout layout = serm_encoder_layout(config);
+	uint32_t count = serm_encoder_entry_count(config);
+	SermStatus status = serm_encoder_supported(config, error);
+
+	if (status != SERM_OK)
+		return status;
+	*flat = serm_arena_array(arena, layout.count, sizeof(SermReal));
+	if (*flat == NULL)
+		return serm_fail(error, SERM_ERR_MEMORY, "the encoder does not fit into its memory limit");
+	for (uint32_t index = 0; index < count; index++) {
+		SermEncoderEntry entry;
+		const SermTensor *tensor;
+
+		serm_encoder_entry(config, &layout, index, &entry);
+		tensor = serm_tensor_find(tensors, entry.name);
+		if (tensor == NULL)
+			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is missing", entry.name);
+		if (tensor->rank != entry.rank || tensor->shape[0] != entry.shape[0] ||
+		    (entry.rank == 2 && tensor->shape[1] != entry.shape[1]) ||
+		    tensor->bytes != entry.count * serm_dtype_size(tensor->dtype))
+			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has another shape", entry.name);
+		if (!copy_reals(tensor, entry.count, *flat + entry.offset))
+			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is of type %s, not f32, f16 or bf16",
+			    entry.name, serm_dtype_name(tensor->dtype));
+	}
+	return SERM_OK;
+}
+
+bool
+serm_encoder_unflatten(
+    const SermEncoderConfig *config, const SermReal *flat, SermArena *arena, SermTensorSet *tensors)
+{
+	SermEncoderLayout layout = serm_encoder_layout(config);
+	uint32_t count = serm_encoder_entry_count(config);
+	SermTensor *list = serm_arena_array(arena, count, sizeof(*list));
+
+	if (list == NULL)
+		return false;
+	for (uint32_t index = 0; index < count; index++) {
+		SermEncoderEntry entry;
+		float *data;
+
+		serm_encoder_entry(config, &layout, index, &entry);
+		data = serm_arena_array(arena, entry.count, sizeof(*data));
+		if (data == NULL)
+			return false;
+		for (size_t i = 0; i < entry.count; i++)
+			data[i] = (float) flat[entry.offset + i];
+		list[index] = (SermTensor){.dtype = SERM_DTYPE_F32,
+		    .rank = entry.rank,
+		    .shape = {entry.shape[0], entry.shape[1]},
+		    .data = data,
+		    .bytes = entry.count * sizeof(float)};
+		memcpy(list[index].name, entry.name, sizeof(entry.name));
+	}
+	*tensors = (SermTensorSet){list, count};
+	return true;
+}

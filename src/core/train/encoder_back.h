@@ -1,0 +1,35 @@
+/*
+ * The way back through the encoder: from derivatives by the logits of a group
+ * to derivatives by every parameter, over the activations that the forward
+ * pass kept. Attention's probabilities are computed again, not kept.
+ */
+#ifndef SERM_CORE_TRAIN_ENCODER_BACK_H
+#define SERM_CORE_TRAIN_ENCODER_BACK_H
+
+#include "core/model/encoder.h"
+
+typedef struct SermEncoderBack {
+	const SermEncoderConfig *config;
+	const SermGemmProvider *gemm;
+	uint32_t frozen;  /* the embeddings and the lowest layers up to this number get no gradient; 0: all do */
+	SermReal *turned; /* weights packed for the way back, one linear behind the other */
+	SermReal *gradient; /* as the flat vector; added to */
+	uint32_t *touched;  /* ids of words whose rows of the gradient may not be 0 */
+	uint32_t touched_count;
+	uint8_t *touched_set; /* [vocab] */
+} SermEncoderBack;
+
+/* Everything but `config`, `gemm` and `frozen`, which are given. false when the arena refuses. */
+extern bool serm_encoder_back_init(SermEncoderBack *back, SermArena *arena);
+/* Lay out the weights of a flat vector: once after each update. false: the host said stop. */
+extern bool serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat, const SermEncoderHost *host);
+/* Set the gradient to 0. */
+extern void serm_encoder_back_clear(SermEncoderBack *back);
+/*
+ * Add the derivatives of a group that serm_encoder_forward() computed with `keep`. d_logits is
+ * [count][labels]. `scratch` is used and rewound. Errors: MEMORY, CANCELED.
+ */
+extern SermStatus serm_encoder_backward(SermEncoderBack *back, const SermEncoderRun *run,
+    const SermReal *d_logits, SermArena *scratch, SermError *error);
+
+#endif

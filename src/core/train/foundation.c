@@ -1,0 +1,63 @@
+#include "core/train/foundation.h"
+
+#include <math.h>
+
+#include "core/base/hash.h"
+#include "core/train/failure.h"
+#include "core/train/order.h"
+#include "core/train/pretrain.h"
+
+#define PRETRAIN_STREAM UINT64_C(0x70726574)
+
+/* Pre-train in float, keep int8: features are computed from what will be served. */
+static SermStatus
+learn_embeddings(SermFoundation *base, uint64_t seed, uint32_t epochs, const SermTrainHost *host,
+    SermArena *arena, SermError *error)
+{
+	SermArenaMark mark = serm_arena_mark(arena);
+	size_t values = (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH;
+	float *table = serm_arena_array(arena, values, sizeof(*table));
+	SermStatus status;
+
+	if (table == NULL)
+		return serm_train_out_of_memory(error);
+	status = serm_pretrain(base->corpus, base->corpus_count, &base->statistics,
+	    serm_hash_mix(seed ^ PRETRAIN_STREAM), epochs, host, arena, table, error);
+	if (status != SERM_OK)
+		return status;
+	for (size_t i = 0; i < values; i++)
+		if (!isfinite(table[i]))
+			return serm_fail(error, SERM_ERR_DIVERGED, "pre-training diverged: a weight is not finite");
+	for (size_t row = 0; row < SERM_EMBEDDING_ROWS; row++)
+		serm_embedding_quantise(table + row * SERM_EMBEDDING_WIDTH,
+		    base->embedding_rows + row * SERM_EMBEDDING_WIDTH, &base->embedding_scale[row]);
+	serm_arena_rewind(arena, mark);
+	return SERM_OK;
+}
+
+bool
+serm_foundation_allocate(SermFoundation *base, SermArena *arena)
+{
+	base->embedding_rows = serm_arena_array(arena, SERM_EMBEDDING_ROWS, SERM_EMBEDDING_WIDTH);
+	base->embedding_scale = serm_arena_array(arena, SERM_EMBEDDING_ROWS, sizeof(float));
+	return base->embedding_rows != NULL && base->embedding_scale != NULL;
+}
+
+SermStatus
+serm_foundation_lay(const SermText *docs, size_t count, uint64_t seed, uint32_t pretrain_epochs,
+    const SermTrainHost *host, SermArena *arena, SermFoundation *base, SermError *error)
+{
+	SermStatus status;
+
+	if (!serm_foundation_allocate(base, arena))
+		return serm_train_out_of_memory(error);
+	status = serm_order_documents(docs, count, host, arena, &base->corpus, &base->corpus_count, error);
+	if (status == SERM_OK)
+		status = serm_statistics_count(base->corpus, base->corpus_count, arena, host->keep_going,
+		    host->context, &base->statistics, error);
+	if (status != SERM_OK)
+		return status;
+	if (host->progress != NULL)
+		host->progress(host->context, &(SermTrainProgress){.phase = "statistics", .step = 1, .steps = 1});
+	return learn_embeddings(base, seed, pretrain_epochs, host, arena, error);
+}

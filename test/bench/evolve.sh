@@ -1,0 +1,25 @@
+#!/bin/bash
+# What students learn from real judges, and what rounds with them bring; `make bench-evolve [DATA=root]`.
+#
+#   test/cluster.sh test/bench/evolve.sh DATA_ROOT
+#
+# A part whose sets are not there is skipped with a message. Exit status 1: a gate of doc/benchmarks.md was missed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+root=$(realpath "${1:?usage: test/bench/evolve.sh DATA_ROOT}")
+parts=()
+if [ -r "$root/trec_dl2019/judge_labels.tsv.gz" ]; then
+	parts+=(student)
+	if [ -r "$root/homedepot/docs.tsv.gz" ] && [ -r "$root/epqa/docs.tsv.gz" ]; then
+		parts+=(rounds)
+	else
+		echo "skipped: rounds need homedepot and epqa in $root"
+	fi
+else
+	echo "skipped: trec_dl2019 with labels of judges is not in $root"
+fi
+[ ${#parts[@]} -gt 0 ] || exit 0
+createdb -T template0 evolve
+PGDATABASE=evolve psql -X -q -c 'CREATE EXTENSION serm'
+PGDATABASE=evolve /usr/bin/python3 test/bench/evolve.py "$root" ${PARTS:-"${parts[@]}"}

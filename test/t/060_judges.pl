@@ -1,0 +1,97 @@
+# Weighing agents with a worker, crashes in the middle of settling, and extra paths over HTTP.
+use strict;
+use warnings;
+
+use File::Temp qw(tempdir);
+use FindBin;
+use IPC::Run qw(start);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $directory = tempdir(CLEANUP => 1);
+my $port_file = "$directory/port";
+my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', $port_file ],
+	'>', '/dev/null', '2>', "$directory/mock.err");
+for (1 .. 200) { last if -s $port_file; usleep(50_000); }
+my $port = slurp_file($port_file);
+chomp $port;
+END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
+
+my $node = PostgreSQL::Test::Cluster->new('judges');
+$node->init;
+$node->append_conf('postgresql.conf', qq{
+shared_preload_libraries = 'serm'
+serm.launcher_interval = 1
+max_worker_processes = 16
+restart_after_crash = on
+fsync = off
+});
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION serm');
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub wait_until
+{
+	my ($condition, $what) = @_;
+	for (1 .. 600)
+	{
+		my ($code, $out) = $node->psql('postgres', $condition);
+		return pass($what) if defined $code && $code == 0 && $out eq 't';
+		usleep(50_000);
+	}
+	return fail($what);
+}
+
+# --- two servers, gold, nobody waits: the worker weighs and settles
+sql(qq{SELECT serm.create_model('weighed', options => '{"test_share": 0, "gold_rate": 0.25, "extra_paths": 2, "min_reliability": -1}');
+	CREATE SERVER plain FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/v1', model 'mock', paths '1');
+	CREATE SERVER noisy FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/noisy/v1', model 'mock', paths '3');
+	SELECT serm.add_agent('weighed', 'plain'), serm.add_agent('weighed', 'noisy');
+	INSERT INTO serm.judgment (model, query, doc_id, doc, grade)
+		SELECT 'weighed', 'blue pillow ' || i, 'g' || i, (ARRAY['a blue pillow ' || i, 'a blue pillow', 'a blue chair', 'nothing'])[i % 4 + 1], 3 - i % 4
+		FROM generate_series(1, 60) AS i;
+	INSERT INTO serm.sample (model, query, doc_id, doc)
+		SELECT 'weighed', 'blue pillow ' || i, 'd' || i, (ARRAY['a blue pillow ' || i, 'a blue pillow', 'a blue chair', 'nothing'])[i % 4 + 1]
+		FROM generate_series(1, 120) AS i});
+sql(q{CALL serm.annotate('weighed', false)});
+wait_until(q{SELECT count(*) = 150 AND bool_and(state NOT IN ('waiting', 'annotating')) FROM serm.sample}, 'the worker settles all, gold included');
+is(sql(q{SELECT count(*), count(DISTINCT (query, doc_id)), count(target) FROM serm.judgment WHERE source = 'agents'}), '120|120|120',
+	'each pair has one judgment with a target');
+is(sql(q{SELECT count(*) FILTER (WHERE gold BETWEEN 15 AND 30), max(gold) FROM serm.reliability}), '2|30', 'gold has told about both');
+is(sql(q{SELECT reliability > 0.4 AND gold_kappa > 0.95 FROM serm.reliability WHERE agent = 'plain'}), 't', 'the plain one is right');
+is(sql(q{SELECT (SELECT weight FROM serm.reliability WHERE agent = 'plain') > (SELECT weight FROM serm.reliability WHERE agent = 'noisy')}), 't', 'and has more say');
+cmp_ok(sql(q{SELECT avg((round(j.grade) = 3 - substr(j.doc_id, 2)::int % 4)::int) FROM serm.judgment j WHERE source = 'agents'}), '>', 0.8, 'labels are right');
+
+# --- where they differed both were asked twice more, once
+my $extra = sql(q{SELECT count(*) FROM serm.vote WHERE extra});
+cmp_ok($extra, '>', 0, 'more paths were asked for');
+is(sql(q{SELECT count(*) FROM (SELECT sample FROM serm.vote GROUP BY sample HAVING count(*) FILTER (WHERE extra) NOT IN (0, 4)) x}), '0',
+	'two of each agent');
+is(sql(q{SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE v.extra AND s.agents = '{gold}'}), '0', 'never for gold');
+
+# --- the server crashes while samples are being settled: none is lost, none is settled twice
+sql(q{CREATE TABLE before AS SELECT doc_id, grade, target FROM serm.judgment WHERE source = 'agents';
+	DELETE FROM serm.judgment WHERE source = 'agents';
+	UPDATE serm.sample SET state = 'annotating', grade = NULL WHERE agents <> '{gold}';
+	CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END$$;
+	CREATE TRIGGER slowly BEFORE INSERT ON serm.judgment FOR EACH ROW EXECUTE FUNCTION slowly()});
+for my $delay (300_000, 900_000, 1_500_000)
+{
+	my $call = start([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres'), '-c', q{CALL serm.annotate('weighed')} ],
+		'>', '/dev/null', '2>', '/dev/null');
+	usleep($delay);
+	$node->stop('immediate');
+	$call->finish;
+	$node->start;
+}
+sql(q{DROP TRIGGER slowly ON serm.judgment; CALL serm.annotate('weighed')});
+is(sql(q{SELECT count(*), count(DISTINCT (query, doc_id)) FROM serm.judgment WHERE source = 'agents'}), '120|120', 'no label is lost or there twice');
+is(sql(q{SELECT count(*) FROM serm.judgment j JOIN before b USING (doc_id) WHERE source = 'agents' AND (j.grade, j.target) IS DISTINCT FROM (b.grade, b.target)}), '0',
+	'and each is what it was');
+is(sql(q{SELECT count(*) FROM serm.sample WHERE state IN ('waiting', 'annotating')}), '0', 'nothing is left open');
+
+$node->stop;
+done_testing();
