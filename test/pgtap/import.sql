@@ -107,7 +107,7 @@ SELECT is(pg_temp.load('short', pg_temp.file(), options => '{"max_length": 12, "
 SELECT is((SELECT config->>'max_length' FROM serm.version WHERE model = 'short') || ' ' || (SELECT options->>'test_share' FROM serm.model WHERE name = 'short'),
 	'12 0.3', 'are kept');
 SELECT is(pg_temp.load('nulls', pg_temp.file(), options => '{"rule": null, "max_length": null}'), 1, 'null is the default');
-SELECT is(options->>'rule', 'unanimous', 'also for texts') FROM serm.model WHERE name = 'nulls';
+SELECT is(options->>'rule', 'posterior', 'also for texts') FROM serm.model WHERE name = 'nulls';
 SELECT is(pg_temp.load('named', pg_temp.file(), grades => '{no,yes}'), 1, 'grades can be named');
 SELECT throws_ok($$SELECT pg_temp.load('bad', pg_temp.file(), grades => '{a,b,c}')$$, '22023', 'this model has 1 labels, which are 2 grades, not 3');
 SELECT throws_ok($$SELECT pg_temp.load('bad', pg_temp.file(), options => '{"max_len": 12}')$$, '22023', NULL, 'an unknown option');
