@@ -52,10 +52,14 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
 DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c
-unit: $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
+UNIT_PROGRAMS = $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
+ASAN_PROGRAMS = $(addprefix build/unit-asan/,$(UNIT_TESTS))
+unit: $(UNIT_PROGRAMS)
 	prove -e '' $^
-unit-asan: $(addprefix build/unit-asan/,$(UNIT_TESTS))
+unit-asan: $(ASAN_PROGRAMS)
 	ASAN_OPTIONS=detect_leaks=1 prove -e '' $^
+.PHONY: unit-programs
+unit-programs: $(UNIT_PROGRAMS) $(ASAN_PROGRAMS)
 
 # The encoder against the reference model of DATA: logits, norms of layers, losses and gradient norms.
 .PHONY: check-encoder
@@ -112,6 +116,7 @@ demo-here: install-here
 	$(CLUSTER) test/demo.sh $(DATA)
 
 test: deps-test
+	$(MAKE) --no-print-directory -j$$(nproc) all unit-programs
 	$(MAKE) --no-print-directory install-here
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
