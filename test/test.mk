@@ -176,8 +176,8 @@ bench-core: build/quality_core
 
 # What continued training forgets, and merging; the same sets.
 .PHONY: bench-forgetting
-build/forgetting: test/bench/forgetting.c build/core.a
-	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+build/forgetting: test/bench/forgetting.c test/bench/set.h build/core.a
+	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
 bench-forgetting: build/forgetting
 	@for set in crowdflower_srr homedepot epqa; do \
 		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \

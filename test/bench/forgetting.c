@@ -10,35 +10,15 @@
  * fifth of the queries of each set is held out; figures are means over seeds,
  * intervals are over queries.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "core/base/rng.h"
 #include "core/stats/calibration.h"
 #include "core/stats/metrics.h"
 #include "core/stats/significance.h"
 #include "core/train/continue.h"
 #include "core/train/merge.h"
+#include "test/bench/set.h"
 
-enum { SETS = 3, GRADES = 4, TEST_SHARE = 5, BINS = 10, ARMS_MAX = 16 };
-
-typedef struct Id {
-	const char *id;
-	uint32_t index;
-} Id;
-
-typedef struct Pair {
-	uint32_t query, doc, grade;
-} Pair;
-
-typedef struct Set {
-	const char *name;
-	SermText *docs, *queries;
-	size_t doc_count, query_count, pair_count;
-	Pair *pairs; /* by query */
-	bool *test;  /* [query_count] */
-} Set;
+/* Fold 0 of TEST_SHARE is held out. */
+enum { SETS = 3, TEST_SHARE = 5, BINS = 10, ARMS_MAX = 16 };
 
 /* Means over one side, and the sums per query for an interval. */
 typedef struct Side {
@@ -52,154 +32,16 @@ typedef struct Arm {
 	Side old, fresh;
 } Arm;
 
-static void
-die(const char *what, const char *detail)
-{
-	fprintf(stderr, "forgetting: %s: %s\n", what, detail);
-	exit(EXIT_FAILURE);
-}
-
-static void
-require(SermStatus status, const SermError *error)
-{
-	if (status != SERM_OK)
-		die("core", error->message);
-}
-
-static bool
-go_on(void *context)
-{
-	(void) context;
-	return true;
-}
-
-/* --- the sets */
-
-static char *
-read_file(const char *directory, const char *name)
-{
-	char path[4096], *text;
-	FILE *file;
-	long size;
-
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	file = fopen(path, "rb");
-	if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (size = ftell(file)) < 0)
-		die("cannot read", path);
-	rewind(file);
-	text = malloc((size_t) size + 1);
-	if (text == NULL || fread(text, 1, (size_t) size, file) != (size_t) size)
-		die("cannot read", path);
-	fclose(file);
-	text[size] = '\0';
-	return text;
-}
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	return strcmp(((const Id *) a)->id, ((const Id *) b)->id);
-}
-
-/* Lines of an id, a tab and a text whose tabs become line feeds: documents have a title and a body. */
-static Id *
-read_texts(char *rest, SermText **texts, size_t *count)
-{
-	size_t capacity = 1024;
-	Id *ids = malloc(capacity * sizeof(*ids));
-
-	*texts = malloc(capacity * sizeof(**texts));
-	*count = 0;
-	for (char *end; (end = strchr(rest, '\n')) != NULL; rest = end + 1) {
-		char *text;
-
-		*end = '\0';
-		text = strchr(rest, '\t');
-		if (text == NULL)
-			die("not a table", rest);
-		*text++ = '\0';
-		for (char *tab = strchr(text, '\t'); tab != NULL; tab = strchr(tab, '\t'))
-			*tab = '\n';
-		if (*count == capacity) {
-			capacity *= 2;
-			ids = realloc(ids, capacity * sizeof(*ids));
-			*texts = realloc(*texts, capacity * sizeof(**texts));
-		}
-		ids[*count] = (Id){rest, (uint32_t) *count};
-		(*texts)[(*count)++] = (SermText){text, strlen(text)};
-	}
-	qsort(ids, *count, sizeof(*ids), compare_ids);
-	return ids;
-}
-
-static uint32_t
-find_id(const Id *ids, size_t count, const char *id)
-{
-	const Id *found = bsearch(&(Id){id, 0}, ids, count, sizeof(*ids), compare_ids);
-
-	if (found == NULL)
-		die("unknown id", id);
-	return found->index;
-}
-
-static uint32_t
-map_grade(const char *set, double grade)
-{
-	if (strcmp(set, "crowdflower") == 0)
-		return (uint32_t) (grade - 1 + 0.5);
-	if (strcmp(set, "homedepot") == 0)
-		return grade < 1.5 ? 0 : grade < 2.17 ? 1 : grade < 2.84 ? 2 : 3;
-	return (uint32_t) (grade + 0.5);
-}
-
-static int
-compare_pairs(const void *a, const void *b)
-{
-	const Pair *x = a, *y = b;
-
-	if (x->query != y->query)
-		return x->query < y->query ? -1 : 1;
-	return x->doc < y->doc ? -1 : x->doc > y->doc;
-}
-
-static void
-load_set(const char *name, const char *directory, Set *set)
-{
-	Id *docs = read_texts(read_file(directory, "docs.tsv"), &set->docs, &set->doc_count);
-	Id *queries = read_texts(read_file(directory, "queries.tsv"), &set->queries, &set->query_count);
-	char *rest = read_file(directory, "qrels.tsv");
-	size_t capacity = 1024;
-
-	set->name = name;
-	set->pairs = malloc(capacity * sizeof(*set->pairs));
-	for (char *end; (end = strchr(rest, '\n')) != NULL; rest = end + 1) {
-		char *doc = strchr(rest, '\t'), *grade = doc != NULL ? strchr(doc + 1, '\t') : NULL;
-
-		if (grade == NULL || grade > end)
-			die("not a table of judgments", rest);
-		*doc++ = *grade++ = '\0';
-		if (set->pair_count == capacity) {
-			capacity *= 2;
-			set->pairs = realloc(set->pairs, capacity * sizeof(*set->pairs));
-		}
-		set->pairs[set->pair_count++] = (Pair){find_id(queries, set->query_count, rest),
-		    find_id(docs, set->doc_count, doc), map_grade(name, atof(grade))};
-	}
-	qsort(set->pairs, set->pair_count, sizeof(*set->pairs), compare_pairs);
-	set->test = calloc(set->query_count, sizeof(*set->test));
-	free(docs);
-	free(queries);
-}
-
 /* Hold out a fifth of the queries, and keep random ones until there are `most` pairs. */
 static void
-split(Set *set, uint64_t seed, size_t most)
+hold_out(Set *set, uint64_t seed, size_t most)
 {
 	uint32_t *order = calloc(set->query_count, sizeof(*order)),
 	         *place = calloc(set->query_count, sizeof(*place));
 	size_t *size = calloc(set->query_count, sizeof(*size)), kept = 0, last = set->query_count, pairs = 0;
 	SermRng rng;
 
+	set->fold = calloc(set->query_count, sizeof(*set->fold));
 	serm_rng_seed(&rng, seed);
 	for (size_t q = 0; q < set->query_count; q++)
 		order[q] = (uint32_t) q;
@@ -207,7 +49,7 @@ split(Set *set, uint64_t seed, size_t most)
 	for (size_t i = 0; i < set->pair_count; i++)
 		size[set->pairs[i].query]++;
 	for (size_t q = 0; q < set->query_count; q++) {
-		set->test[order[q]] = q % TEST_SHARE == 0;
+		set->fold[order[q]] = (uint32_t) (q % TEST_SHARE);
 		place[order[q]] = (uint32_t) q;
 		if (kept < most)
 			last = q;
@@ -263,7 +105,7 @@ train(const Trial *trial, int first, int end, const SermModel *parent, const dou
 		for (size_t i = 0; i < from->pair_count; i++) {
 			const Pair *pair = &from->pairs[i];
 
-			if (from->test[pair->query])
+			if (from->fold[pair->query] == 0)
 				continue;
 			origin[set.example_count] = origins[s];
 			examples[set.example_count] = (SermExample){
@@ -378,7 +220,7 @@ measure(const Trial *trial, const SermModel *model, int first_set, int end_set, 
 		for (size_t first = 0, end; first < set->pair_count; first = end) {
 			for (end = first; end < set->pair_count && set->pairs[end].query == set->pairs[first].query;)
 				end++;
-			if (set->test[set->pairs[first].query])
+			if (set->fold[set->pairs[first].query] == 0)
 				measure_query(trial, model, set, first, end, &all, side, weight);
 		}
 	}
@@ -449,6 +291,7 @@ int
 main(int argc, char **argv)
 {
 	Set sets[SETS] = {0};
+	const char *names[SETS];
 	Arm arms[ARMS_MAX] = {0};
 	size_t most = 5000;
 	int seeds = 3, count = 0, loaded = 0;
@@ -463,13 +306,15 @@ main(int argc, char **argv)
 			seeds = atoi(equals);
 		else if (strcmp(argv[i], "pairs") == 0)
 			most = (size_t) atol(equals);
-		else if (loaded < SETS)
+		else if (loaded < SETS) {
+			names[loaded] = argv[i];
 			load_set(argv[i], equals, &sets[loaded++]);
+		}
 	}
 	if (loaded < SETS || seeds < 1)
 		die("usage", "three sets, and at least one seed");
 	for (int s = 0; s < SETS; s++)
-		split(&sets[s], 7, most);
+		hold_out(&sets[s], 7, most);
 	for (int seed = 0; seed < seeds; seed++) {
 		SermArena arena;
 
@@ -477,8 +322,8 @@ main(int argc, char **argv)
 		run_arms(&(Trial){sets, &arena, (uint64_t) (seed + 1)}, 1.0 / seeds, arms, &count);
 		serm_arena_free(&arena);
 	}
-	printf("%s (%zu pairs) and %s (%zu), then %s (%zu); %d seeds\n", sets[0].name, sets[0].pair_count,
-	    sets[1].name, sets[1].pair_count, sets[2].name, sets[2].pair_count, seeds);
+	printf("%s (%zu pairs) and %s (%zu), then %s (%zu); %d seeds\n", names[0], sets[0].pair_count, names[1],
+	    sets[1].pair_count, names[2], sets[2].pair_count, seeds);
 	printf("| | old: NLL | ECE | accuracy | lin@4 | new: NLL | ECE | accuracy | lin@4 |\n");
 	printf("|---|---|---|---|---|---|---|---|---|\n");
 	for (int i = 0; i < count; i++) {

@@ -42,7 +42,7 @@ typedef struct Set {
 static inline void
 die(const char *what, const char *detail)
 {
-	fprintf(stderr, "quality_core: %s: %s\n", what, detail);
+	fprintf(stderr, "bench: %s: %s\n", what, detail);
 	exit(EXIT_FAILURE);
 }
 
