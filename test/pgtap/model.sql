@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(139);
+SELECT plan(140);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, expected, f)
@@ -200,5 +200,15 @@ SELECT lives_ok($$SELECT serm.alter_model('altered', '{"test_share": 0.1}')$$, '
 INSERT INTO serm.judgment (model, query, doc, grade) VALUES ('altered', 'q', 'd', 1);
 SELECT throws_ok($$SELECT serm.alter_model('altered', '{"test_share": 0.2}')$$, '55000', NULL, 'and not with judgments');
 SELECT lives_ok($$SELECT serm.alter_model('altered', '{"test_share": 0.1, "quorum": 0.5}')$$, 'others still do');
+
+DO $$
+DECLARE hint text;
+BEGIN
+	PERFORM serm.mine('altered');
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+	GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+	PERFORM set_config('tap.hint', hint, false);
+END $$;
+SELECT is(current_setting('tap.hint', true), $$Name one: SELECT serm.alter_model('altered', log => 'table').$$, 'who has no log is told the command');
 
 SELECT * FROM finish();

@@ -97,8 +97,8 @@ serm_source_name(Oid relation, SermSourceKind kind, const char *model)
 	if (!OidIsValid(relation))
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no %s", model, contract->what),
-		    errhint("Name them when the model is created: serm.create_model(..., log => 'table', documents "
-		            "=> 'table')."));
+		    errhint("Name one: SELECT serm.alter_model(%s, %s => 'table').", quote_literal_cstr(model),
+		        kind == SERM_SOURCE_LOG ? "log" : "documents"));
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
