@@ -103,6 +103,13 @@ serm_encoder_make(const SermEncoderMaking *making, const SermText *words, size_t
 	status = serm_encoder_config_check(&config, error);
 	if (status != SERM_OK)
 		return status;
+	/* Besides: the words laid out twice, and a block of guesses. */
+	status = serm_encoder_check_room(arena,
+	    serm_encoder_training_bytes(&config, SERM_ENCODER_GROUP + config.positions, config.positions) +
+	        sizeof(SermReal) * (2 * (size_t) config.vocab * (config.hidden + 64) + ((size_t) 4 << 20)),
+	    error);
+	if (status != SERM_OK)
+		return status;
 	text = serm_encoder_config_write(&config, arena, &length);
 	if (text == NULL || !serm_encoder_pretrain_state(&config, arena, &state))
 		return serm_train_out_of_memory(error);

@@ -150,12 +150,13 @@ static Jsonb *
 describe(const SermTraining *training)
 {
 	StringInfo json = serm_json_begin();
+	Jsonb *settings;
 
 	serm_json_text(json, "kind", training->row->kind);
 	serm_json_text(json, "labels", training->row->options.labels);
 	serm_json_number(json, "epochs", training->report.epochs);
 	serm_json_text(json, "gemm", training->gemm_name);
-	if (training->settings.encoder)
+	if (training->begin != 0)
 		serm_json_number(json, "begun_with", training->begin);
 	serm_json_number(json, "seconds", training->report.seconds);
 	serm_json_number(json, "final_loss", training->report.loss);
@@ -169,13 +170,11 @@ describe(const SermTraining *training)
 	    json, "continued_from", training->parent != NULL ? serm_scorer_version(training->parent) : NAN);
 	if (training->cold)
 		serm_json_number(json, "generation", 0);
+	settings = training->cold ? serm_pretrain_settings_write(&training->settings)
+	                          : serm_train_settings_write(&training->settings);
 	if (training->settings.encoder)
-		return serm_json_merge(serm_json_merge(serm_encoder_json(&training->tensors),
-		                           serm_train_settings_write(&training->settings)),
-		    serm_json_end(json));
-	return serm_json_merge(training->cold ? serm_pretrain_settings_write(&training->settings)
-	                                      : serm_train_settings_write(&training->settings),
-	    serm_json_end(json));
+		settings = serm_json_merge(serm_encoder_json(&training->tensors), settings);
+	return serm_json_merge(settings, serm_json_end(json));
 }
 
 static Jsonb *
@@ -279,7 +278,7 @@ read_corpus(SermTraining *training)
 	serm_probe_read(host, training->row, encoder ? ENCODER_PROBE_PAIRS : PROBE_PAIRS, &training->probe);
 	/* A version that continues has the words and embeddings of its parent, an encoder those it begins with.
 	 */
-	if (training->parent == NULL && !encoder)
+	if (training->parent == NULL && (!encoder || training->cold))
 		serm_corpus_read(
 		    host, training->row, training->settings.corpus, &training->corpus, &training->corpus_count);
 }
@@ -374,11 +373,16 @@ fit_cold(SermTraining *training)
 {
 	SermTrainHost host = serm_training_host(training);
 	SermTrainOptions options = serm_train_settings_core(&training->settings);
-	SermColdSet set = cold_set(training);
 
-	host.gemm = serm_blas_gemm(&training->gemm_name);
-	training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
-	    &training->report, &training->error);
+	if (training->settings.encoder)
+		serm_encoder_training_make(training);
+	else {
+		SermColdSet set = cold_set(training);
+
+		host.gemm = serm_blas_gemm(&training->gemm_name);
+		training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
+		    &training->report, &training->error);
+	}
 	if (training->host.pending != NULL)
 		serm_host_check(&training->host, training->status, &training->error);
 }
@@ -568,6 +572,34 @@ kind_of(FunctionCallInfo fcinfo)
 	return kind != NULL ? kind : "interaction";
 }
 
+/* Make an encoder that is not there yet; returns whether there are judgments to go on with. */
+static bool
+make_first(FunctionCallInfo fcinfo, const SermTrainSettings *settings)
+{
+	SermTrainSettings first;
+	SermModelRow *row;
+	SermParam params[1];
+	int level;
+	bool unmade, judged;
+
+	serm_require_nonatomic(fcinfo, "serm.train");
+	level = serm_spi_begin(true);
+	row = serm_model_read(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	unmade = serm_encoder_unmade(row);
+	params[0] = SERM_TEXT(row->name);
+	serm_spi_execute(
+	    "SELECT FROM serm.judgment AS j WHERE j.model = $1 LIMIT 1", SPI_OK_SELECT, false, params, 1);
+	judged = SPI_processed > 0;
+	serm_spi_end(level);
+	if (!unmade)
+		return true;
+	serm_train_settings_defaults(&first, SERM_KIND_CROSS_ENCODER);
+	first.seed = settings->seed;
+	first.checkpoint = settings->checkpoint;
+	call(fcinfo, "serm.train", &first, serm_training_run_cold);
+	return judged;
+}
+
 SERM_FUNCTION(serm_train);
 
 /* CALL serm.train(model text, options jsonb). */
@@ -579,6 +611,8 @@ serm_train(PG_FUNCTION_ARGS)
 
 	serm_train_settings_defaults(&settings, kind_of(fcinfo));
 	serm_train_settings_read(options, &settings, "serm.train");
+	if (settings.encoder && !make_first(fcinfo, &settings))
+		PG_RETURN_VOID();
 	call(fcinfo, "serm.train", &settings, serm_training_run);
 	PG_RETURN_VOID();
 }

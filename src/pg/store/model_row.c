@@ -5,7 +5,10 @@
 
 #include <math.h>
 
+#include "core/model/cross_encoder_stored.h"
+#include "core/text/wordpiece_learn.h"
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 
 #include "pg/store/internal.h"
 
@@ -27,8 +30,16 @@ const SermOption serm_model_option_table[] = {
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
     {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
     {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
+    {"layers", SERM_OPTION_INT, FIELD(encoder.layers), 1, SERM_ENCODER_LAYERS_MAX, NULL},
+    {"hidden", SERM_OPTION_INT, FIELD(encoder.hidden), 8, SERM_ENCODER_HIDDEN_MAX, NULL},
+    {"heads", SERM_OPTION_INT, FIELD(encoder.heads), 1, SERM_ENCODER_HEADS_MAX, NULL},
+    {"intermediate", SERM_OPTION_INT, FIELD(encoder.intermediate), 8, SERM_ENCODER_INTERMEDIATE_MAX, NULL},
+    {"vocab", SERM_OPTION_INT, FIELD(encoder.vocab), SERM_WORDPIECE_VOCAB_MIN, 200000, NULL},
+    {"max_length", SERM_OPTION_INT, FIELD(encoder.max_length), 8, SERM_ENCODER_POSITIONS_MAX, NULL},
 };
-const int serm_model_option_count = lengthof(serm_model_option_table);
+/* The rows above that tell the shape of an encoder. */
+#define SHAPE_ROWS 6
+const int serm_model_option_count = lengthof(serm_model_option_table) - SHAPE_ROWS;
 
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
                               "m.documents::pg_catalog.oid, m.active, m.options "
@@ -38,8 +49,9 @@ static SermPlan names_plan = {
     "SELECT m.name FROM serm.model AS m ORDER BY m.name LIMIT $1", 1, {INT8OID}, NULL};
 
 void
-serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
+serm_model_options_read(const Jsonb *given, const char *kind, const char *what, SermModelOptions *options)
 {
+	bool encoder = kind != NULL && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
@@ -53,12 +65,25 @@ serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *
 	    .budget_day = NAN};
 
 	*options = defaults;
-	serm_options_read(given, serm_model_option_table, serm_model_option_count, options, what);
+	serm_options_read(
+	    given, serm_model_option_table, serm_model_option_count + (encoder ? SHAPE_ROWS : 0), options, what);
 	/* JSON null means the default. */
 	if (options->rule == NULL)
 		options->rule = defaults.rule;
 	if (options->labels == NULL)
 		options->labels = defaults.labels;
+}
+
+Jsonb *
+serm_model_options_write(const SermModelOptions *options)
+{
+	const SermOption *shape = serm_model_option_table + serm_model_option_count;
+	Jsonb *common = serm_options_write(serm_model_option_table, serm_model_option_count, options);
+
+	if (options->encoder.layers == 0)
+		return common;
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(common),
+	    JsonbPGetDatum(serm_options_write(shape, SHAPE_ROWS, options))));
 }
 
 /* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().
@@ -136,7 +161,8 @@ read_row(void)
 	row->documents = null ? InvalidOid : DatumGetObjectId(value);
 	value = serm_spi_value(0, 6, &null);
 	row->active = null ? 0 : DatumGetInt32(value);
-	serm_model_options_read(DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
+	serm_model_options_read(
+	    DatumGetJsonbP(serm_spi_value(0, 7, &null)), row->kind, "serm.model", &row->options);
 	return row;
 }
 
