@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 
+#include "core/train/distill.h"
 #include "core/train/loss.h"
 #include "pg/evolve/evolve.h"
 
@@ -13,6 +14,9 @@
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
 #define SHOWN 10000
+/* Measured in doc/distillation.md. */
+#define ALPHA .7
+#define UNLABELLED 20000
 
 static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
@@ -49,6 +53,23 @@ static const SermOption setting_table[] = {
     {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
 };
 
+#define DISTILL(field) offsetof(SermTrainSettings, distill.field)
+
+static const SermOption distill_table[] = {
+    {"teacher_version", SERM_OPTION_INT, DISTILL(teacher_version), 0, PG_INT32_MAX, NULL},
+    {"alpha", SERM_OPTION_REAL, DISTILL(alpha), .001, 1, NULL},
+    {"temperature", SERM_OPTION_REAL, DISTILL(temperature), .1, 100, NULL},
+    {"judged", SERM_OPTION_INT, DISTILL(judged), 0, PG_INT32_MAX, NULL},
+    {"unlabelled", SERM_OPTION_INT, DISTILL(unlabelled), 0, PG_INT32_MAX, NULL},
+    {"per_query", SERM_OPTION_INT, DISTILL(per_query), 1, PG_INT32_MAX, NULL},
+    {"unlabelled_weight", SERM_OPTION_REAL, DISTILL(unlabelled_weight), .001, 1000, NULL},
+    {"failed_share", SERM_OPTION_REAL, DISTILL(failed_share), 0, 1, NULL},
+};
+
+/* What says how a version is continued, or which other version it is compared with. */
+static const char *const not_distilled[] = {"continue", "continue_above", "parent", "new_share",
+    "history_share", "original_share", "anchor", "replay_max", "reference"};
+
 /* Of those, what a model without judgments can be told; `shown` is its own. */
 static const SermOption pretrain_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
@@ -81,7 +102,14 @@ serm_train_settings_defaults(SermTrainSettings *settings)
 	    .anchor = options.anchor,
 	    .replay_max = 1000000,
 	    .corpus = 1000000,
-	    .shown = SHOWN};
+	    .shown = SHOWN,
+	    .distill = {.alpha = ALPHA,
+	        .temperature = options.temperature,
+	        .judged = 1000000,
+	        .unlabelled = UNLABELLED,
+	        .per_query = 50,
+	        .unlabelled_weight = 1,
+	        .failed_share = .1}};
 	memcpy(settings->share, options.share, sizeof(settings->share));
 }
 
@@ -183,7 +211,7 @@ serm_train_settings_need_reference(const SermTrainSettings *settings)
 	SermError error;
 	uint32 count;
 
-	if (settings->reference > 0 || settings->loss == NULL)
+	if (settings->reference > 0 || settings->loss == NULL || settings->distill.teacher != NULL)
 		return settings->reference > 0;
 	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
 	return serm_loss_require(terms, count, 0, &error) != SERM_OK;
@@ -227,6 +255,76 @@ serm_pretrain_settings_write(const SermTrainSettings *settings)
 	return serm_options_write(pretrain_table, lengthof(pretrain_table) - 1, settings);
 }
 
+/* The options of serm.train that a distillation knows, and its own; the last of the first is `promote`. */
+static SermOption *
+distill_options(int *count, bool with_promote)
+{
+	SermOption *options = palloc(sizeof(setting_table) + sizeof(distill_table));
+
+	*count = 0;
+	for (int i = 0; i < (int) lengthof(setting_table) - (with_promote ? 0 : 1); i++) {
+		bool known = true;
+
+		for (int n = 0; n < (int) lengthof(not_distilled); n++)
+			known &= strcmp(setting_table[i].name, not_distilled[n]) != 0;
+		if (known)
+			options[(*count)++] = setting_table[i];
+	}
+	memcpy(options + *count, distill_table, sizeof(distill_table));
+	*count += lengthof(distill_table);
+	return options;
+}
+
+/* Does the loss that was asked for learn from a teacher, and from nothing else that is not there? */
+static void
+check_taught_loss(const SermTrainSettings *settings)
+{
+	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
+	SermError error = {0};
+	uint32 count;
+
+	if (settings->loss == NULL)
+		return;
+	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
+	if (serm_loss_require(terms, count, SERM_LOSS_TEACHER, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of serm.distill: %s", error.message),
+		    errhint("Leave that loss out: a distillation compares with no other version of the student."));
+	if (serm_distill_mix(terms, &count, settings->distill.alpha, true, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of serm.distill: %s", error.message),
+		    errhint("Write for example \"ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:0.3\"."));
+	if (settings->distill.temperature != 1)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("options \"loss\" and \"temperature\" of serm.distill exclude each other"),
+		    errhint("Write the temperature as a parameter: \"kl(temperature=%g)\".",
+		        settings->distill.temperature));
+}
+
+void
+serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings)
+{
+	double sources[SERM_SOURCE_COUNT];
+	int count;
+	SermOption *table = distill_options(&count, true);
+
+	serm_options_read(options, table, count, settings, "serm.distill");
+	settings->continued = "never";
+	check_loss(settings, "serm.distill");
+	check_taught_loss(settings);
+	serm_train_settings_sources(settings, sources);
+	settings->promote_given = options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_distill_settings_write(const SermTrainSettings *settings)
+{
+	int count;
+	SermOption *table = distill_options(&count, false);
+
+	return serm_options_write(table, count, settings);
+}
+
 SermTrainOptions
 serm_train_settings_core(const SermTrainSettings *settings)
 {
@@ -249,5 +347,7 @@ serm_train_settings_core(const SermTrainSettings *settings)
 	    .share = {settings->share[SERM_ORIGIN_NEW], settings->share[SERM_ORIGIN_HISTORY],
 	        settings->share[SERM_ORIGIN_ORIGINAL]},
 	    .anchor = settings->anchor,
-	    .calibrate = settings->calibrate};
+	    .calibrate = settings->calibrate,
+	    .alpha = settings->distill.alpha,
+	    .temperature = settings->distill.temperature};
 }
