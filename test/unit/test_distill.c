@@ -5,6 +5,7 @@
 #include "core/base/hash.h"
 #include "core/model/model.h"
 #include "core/train/distill.h"
+#include "core/train/encoder_loss.h"
 #include "core/train/train.h"
 #include "unit.h"
 
@@ -295,6 +296,104 @@ test_refusals(void)
 	serm_arena_free(&arena);
 }
 
+/* --- the same of an encoder's head */
+
+enum { MEMBERS = 5 };
+
+typedef struct Head {
+	SermEncoderExample examples[MEMBERS];
+	float teacher[MEMBERS * GRADES];
+	SermEncoderSet set;
+	SermEncoderOptions options;
+	uint32_t labels, members[MEMBERS];
+	SermReal logits[MEMBERS * GRADES], d_logits[MEMBERS * GRADES];
+} Head;
+
+static void
+make_head(Head *head, uint32_t labels)
+{
+	*head = (Head){.labels = labels};
+	serm_encoder_options_defaults(&head->options);
+	head->options.loss = "ce:1, ranknet:.5, kl(temperature=2):1, margin_mse:.3";
+	head->options.alpha = .3;
+	head->set = (SermEncoderSet){.grade_count = GRADES,
+	    .examples = head->examples,
+	    .example_count = MEMBERS,
+	    .query_count = 1,
+	    .teacher = head->teacher,
+	    .distilled = true};
+	for (uint32_t i = 0; i < MEMBERS; i++) {
+		head->members[i] = i;
+		head->examples[i] = (SermEncoderExample){
+		    .weight = 1.5f - .2f * (float) i, .teacher_weight = .8f, .unjudged = i % 2 == 0};
+		head->examples[i].target[i % GRADES] = 1;
+		for (uint32_t y = 0; y < GRADES; y++)
+			head->teacher[i * GRADES + y] = y == (i + 1) % GRADES ? .7f : .1f;
+		for (uint32_t y = 0; y < labels; y++)
+			head->logits[i * labels + y] = (SermReal) sin(3 * i + y);
+	}
+}
+
+static double
+head_loss(Head *head)
+{
+	SermArena arena = unit_arena();
+	SermEncoderLoss loss;
+	SermError error;
+	double value = NAN;
+
+	if (serm_encoder_loss_init(&loss, &head->set, head->labels, &head->options, &arena, &error) == SERM_OK)
+		value = serm_encoder_loss_list(&loss, head->members, MEMBERS, head->logits, 1, head->d_logits);
+	serm_arena_free(&arena);
+	return value;
+}
+
+static void
+test_encoder_head(uint32_t labels)
+{
+	Head head, other;
+	double value, hard, soft, worst = 0;
+
+	make_head(&head, labels);
+	value = head_loss(&head);
+	for (uint32_t i = 0; i < MEMBERS * labels; i++) {
+		double above, below;
+
+		other = head;
+		other.logits[i] += (SermReal) 1e-2;
+		above = head_loss(&other);
+		other.logits[i] -= (SermReal) 2e-2;
+		below = head_loss(&other);
+		worst = fmax(worst, fabs((above - below) / 2e-2 - head.d_logits[i]));
+	}
+	CHECK(worst < 2e-3, "the derivative of a mixed loss of %u labels: off by %g", labels, worst);
+	other = head;
+	other.examples[0].target[0] = 0, other.examples[0].target[3] = 1, other.examples[0].weight = 9;
+	CHECK(head_loss(&other) == value, "what is not judged has no target");
+	make_head(&other, labels);
+	other.options.loss = "kl(temperature=2):1, margin_mse:.3";
+	soft = head_loss(&other);
+	other.options.loss = "ce:1, ranknet:.5";
+	other.set.distilled = false;
+	/* The two judged members alone. */
+	other.examples[0] = head.examples[1], other.examples[1] = head.examples[3];
+	memcpy(other.logits, head.logits + labels, labels * sizeof(SermReal));
+	memcpy(other.logits + labels, head.logits + 3 * labels, labels * sizeof(SermReal));
+	{
+		SermArena arena = unit_arena();
+		SermEncoderLoss loss;
+		SermError error;
+
+		(void) serm_encoder_loss_init(&loss, &other.set, labels, &other.options, &arena, &error);
+		hard = serm_encoder_loss_list(&loss, other.members, 2, other.logits, 1, other.d_logits);
+		serm_arena_free(&arena);
+	}
+	CHECK_NEAR(value, .3 * soft + .7 * hard, 1e-5, "it is alpha of one and the rest of the other");
+	other = head;
+	other.options.loss = "ce";
+	CHECK(isnan(head_loss(&other)), "a loss that does not listen is refused");
+}
+
 int
 main(void)
 {
@@ -304,5 +403,7 @@ main(void)
 	test_unjudged_targets();
 	test_long_list();
 	test_refusals();
+	test_encoder_head(1);
+	test_encoder_head(GRADES);
 	DONE();
 }

@@ -30,6 +30,7 @@ check_circle(const char *student, const char *teacher, int version)
 	    " SELECT s.model, s.version FROM learned l JOIN serm.version v ON v.model = l.model AND v.version = "
 	    "l.version CROSS JOIN LATERAL (SELECT v.config ->> 'teacher', (v.config ->> 'teacher_version')::int"
 	    " UNION ALL SELECT v.model, (v.config ->> 'continued_from')::int"
+	    " UNION ALL SELECT v.model, (v.config ->> 'begun_with')::int"
 	    " UNION ALL SELECT v.model, k::int FROM pg_catalog.jsonb_object_keys(v.config -> 'merged') k)"
 	    " AS s (model, version) WHERE s.model IS NOT NULL AND s.version IS NOT NULL)"
 	    " SELECT FROM learned l WHERE l.model = $3",
@@ -350,7 +351,7 @@ serm_distill(PG_FUNCTION_ARGS)
 	SermTrainSettings settings;
 
 	(void) name_argument(fcinfo, 0, "student");
-	serm_train_settings_defaults(&settings);
+	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_distill_settings_read(options, &settings);
 	settings.distill.teacher = name_argument(fcinfo, 1, "teacher");
 	serm_training_call(fcinfo, "serm.distill", &settings, serm_training_run);
