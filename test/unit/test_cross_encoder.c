@@ -9,6 +9,8 @@
 
 enum { DOCS = 5 };
 
+static const SermModelSettings plain_settings = {.chunk_count = 1};
+
 static SermText
 text_of(const char *text)
 {
@@ -93,7 +95,7 @@ test_scores(uint32_t labels, SermArena *arena)
 	CHECK(serm_cross_encoder_stored(&tensors), "stored tensors are known as such");
 	CHECK(serm_model_open(SERM_KIND_CROSS_ENCODER, &tensors, arena, &stored, &error) == SERM_OK,
 	    "opened as stored");
-	CHECK(serm_cross_encoder_prepare(&tensors, arena, &prepared, &error) == SERM_OK &&
+	CHECK(serm_cross_encoder_prepare(&tensors, &plain_settings, arena, &prepared, &error) == SERM_OK &&
 	          !serm_cross_encoder_stored(&prepared) &&
 	          serm_model_open(SERM_KIND_CROSS_ENCODER, &prepared, arena, &ready, &error) == SERM_OK,
 	    "opened as prepared");
@@ -124,6 +126,107 @@ test_scores(uint32_t labels, SermArena *arena)
 	CHECK(serm_model_predict_parsed(ready, query, &(SermDocument){0}, &other, &error) == SERM_ERR_INVALID &&
 	          serm_batch_add(batch, query, &(SermDocument){0}, &error) == SERM_ERR_INVALID,
 	    "encoded documents are refused");
+}
+
+/* Scores of `docs` by a model that was prepared and opened with these settings. */
+static bool
+scores_with(const SermTensorSet *tensors, const SermModelSettings *settings, const char *const *texts,
+    uint32_t count, SermPrediction *predictions, SermArena *arena)
+{
+	SermTensorSet prepared;
+	SermModel *model;
+	SermQuery *query;
+	SermError error;
+	bool good = serm_cross_encoder_prepare(tensors, settings, arena, &prepared, &error) == SERM_OK &&
+	            serm_model_open_with(SERM_KIND_CROSS_ENCODER, &prepared, settings, arena, &model, &error) ==
+	                SERM_OK &&
+	            serm_model_parse_query(model, text_of("blue pillow"), arena, &query, &error) == SERM_OK;
+
+	for (uint32_t i = 0; good && i < count; i++)
+		good = serm_model_predict(model, query, text_of(texts[i]), arena, &predictions[i], &error) == SERM_OK;
+	return good;
+}
+
+static void
+test_precisions(SermArena *arena)
+{
+	static const double tolerance[] = {0, 2e-2, 6e-2};
+	SermEncoderConfig config = fixture_config(SERM_ENCODER_BERT);
+	SermPrediction exact[DOCS], other[DOCS];
+	SermTensorSet tensors, prepared;
+	SermModel *model;
+	SermError error;
+
+	config.pad_id = 0;
+	tensors = stored_tensors(&config, fixture_flat(&config, 83, arena), arena);
+	CHECK(scores_with(&tensors, &plain_settings, docs, DOCS, exact, arena), "f32");
+	for (int p = SERM_PRECISION_BF16; p < SERM_PRECISION_COUNT; p++) {
+		SermModelSettings settings = {.precision = (SermPrecision) p, .chunk_count = 1};
+		const char *name = serm_precision_name(settings.precision);
+		SermPrecision parsed;
+		double worst = 0;
+
+		CHECK(serm_precision_parse(name, &parsed) && parsed == settings.precision, "%s is a name", name);
+		CHECK(scores_with(&tensors, &settings, docs, DOCS, other, arena), "%s", name);
+		for (int d = 0; d < DOCS; d++)
+			worst = fmax(worst, fabs((double) exact[d].score - other[d].score));
+		CHECK(worst > 0 && worst < tolerance[p], "%s moves scores by little: %.2g", name, worst);
+		CHECK(serm_cross_encoder_prepare(&tensors, &settings, arena, &prepared, &error) == SERM_OK &&
+		          serm_model_open(SERM_KIND_CROSS_ENCODER, &prepared, arena, &model, &error) ==
+		              SERM_ERR_CORRUPT,
+		    "weights laid out in %s are not read as f32", name);
+	}
+	CHECK(!serm_precision_parse("f64", &(SermPrecision){0}), "f64 is none");
+	CHECK(serm_precision_here(SERM_PRECISION_BF16) == SERM_PRECISION_BF16, "bf16 is computed everywhere");
+}
+
+/* A long document in each mode: the windows, and short ones that no mode changes. */
+static void
+test_long_documents(SermArena *arena)
+{
+	enum { LONG = 200, OVERLAP = 7 };
+	static const char *const vocabulary[] = {"blue", "pill", "soft", "and"};
+	/* The query and the special tokens take 6 of 70. */
+	const uint32_t room = 70 - 6, step = room - OVERLAP;
+	SermEncoderConfig config = fixture_config(SERM_ENCODER_BERT);
+	SermModelSettings settings = {.chunk_count = 1, .chunk_overlap = OVERLAP};
+	char text[LONG * 5 + 1] = "", part[4][LONG * 5 + 1] = {""};
+	const uint32_t starts[] = {0, step, 2 * step, LONG - room};
+	const char *texts[] = {text, "pill", part[0], part[1], part[2], part[3]};
+	SermPrediction cut[6], first[6], most[6], best;
+	SermTensorSet tensors;
+	SermRng rng;
+
+	config.pad_id = 0;
+	serm_rng_seed(&rng, 86);
+	for (uint32_t w = 0; w < LONG; w++) {
+		const char *word = vocabulary[serm_rng_below(&rng, 4)];
+
+		strcat(strcat(text, word), " ");
+		for (int i = 0; i < 4; i++)
+			if (w >= starts[i] && w < starts[i] + room)
+				strcat(strcat(part[i], word), " ");
+	}
+	tensors = stored_tensors(&config, fixture_flat(&config, 84, arena), arena);
+	CHECK(scores_with(&tensors, &settings, texts, 6, cut, arena), "cut");
+	settings.long_documents = SERM_LONG_CHUNK_FIRST;
+	CHECK(scores_with(&tensors, &settings, texts, 6, first, arena) && memcmp(cut, first, sizeof(cut)) == 0,
+	    "the first chunk has the bits of a document that is cut");
+	settings.long_documents = SERM_LONG_CHUNK_MAX;
+	CHECK(scores_with(&tensors, &settings, texts, 6, most, arena) &&
+	          memcmp(cut + 1, most + 1, sizeof(cut) - sizeof(*cut)) == 0,
+	    "documents that fit have the same bits in chunks");
+	best = cut[2];
+	for (int i = 3; i < 6; i++)
+		if (cut[i].score > best.score)
+			best = cut[i];
+	CHECK(memcmp(&cut[0], &cut[2], sizeof(best)) == 0 && memcmp(&most[0], &best, sizeof(best)) == 0 &&
+	          best.score > cut[0].score,
+	    "the best of four windows that overlap counts: %.4f, the first %.4f", best.score, cut[0].score);
+	settings.long_documents = SERM_LONG_CHUNK_FIRST, settings.chunk_count = 2;
+	CHECK(scores_with(&tensors, &settings, texts, 1, first, arena) &&
+	          memcmp(&first[0], cut[2].score >= cut[3].score ? &cut[2] : &cut[3], sizeof(best)) == 0,
+	    "or that of the first two");
 }
 
 static bool
@@ -170,6 +273,8 @@ main(void)
 
 	test_scores(1, &arena);
 	test_scores(4, &arena);
+	test_precisions(&arena);
+	test_long_documents(&arena);
 	test_refusals(&arena);
 	serm_arena_free(&arena);
 	DONE();

@@ -11,7 +11,8 @@
 typedef struct SermModelKind {
 	const char *name;
 	/* Validate and open; the caller fills in `kind`. */
-	SermStatus (*open)(const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error);
+	SermStatus (*open)(const SermTensorSet *tensors, const SermModelSettings *settings, SermArena *arena,
+	    SermModel **model, SermError *error);
 	SermStatus (*parse_query)(
 	    const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error);
 	SermStatus (*predict)(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,

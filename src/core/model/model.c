@@ -28,12 +28,20 @@ SermStatus
 serm_model_open(
     const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
 {
+	return serm_model_open_with(kind, tensors, NULL, arena, model, error);
+}
+
+SermStatus
+serm_model_open_with(const char *kind, const SermTensorSet *tensors, const SermModelSettings *settings,
+    SermArena *arena, SermModel **model, SermError *error)
+{
+	const SermModelSettings defaults = {.chunk_count = 1};
 	const SermModelKind *found = find_kind(kind);
 	SermStatus status;
 
 	if (found == NULL)
 		return serm_fail(error, SERM_ERR_INVALID, "model kind \"%s\" is not known", kind);
-	status = found->open(tensors, arena, model, error);
+	status = found->open(tensors, settings != NULL ? settings : &defaults, arena, model, error);
 	if (status == SERM_OK)
 		(*model)->kind = found;
 	return status;

@@ -5,6 +5,7 @@
 #ifndef SERM_CORE_MODEL_MODEL_H
 #define SERM_CORE_MODEL_MODEL_H
 
+#include "core/model/settings.h"
 #include "core/model/tensor.h"
 #include "core/text/document.h"
 
@@ -34,6 +35,9 @@ typedef struct SermQuery SermQuery;
  */
 extern SermStatus serm_model_open(
     const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error);
+/* The same with settings; NULL: f32 by the built-in kernels, long documents are cut. */
+extern SermStatus serm_model_open_with(const char *kind, const SermTensorSet *tensors,
+    const SermModelSettings *settings, SermArena *arena, SermModel **model, SermError *error);
 extern bool serm_model_kind_known(const char *kind);
 extern uint32_t serm_model_grade_count(const SermModel *model);
 /* Whom long predictions ask whether to go on; when it says no they end with CANCELED. */

@@ -315,23 +315,18 @@ describe(const Import *import, const SermTokenizer *tokenizer)
 static void
 read_options(const Jsonb *given, ImportOptions *options)
 {
-	SermOption *table = palloc((serm_model_option_count + 1) * sizeof(SermOption));
-	const SermModelOptions *defaults;
+	const int count = serm_model_option_count(SERM_KIND_CROSS_ENCODER);
+	SermOption *table = palloc((count + 1) * sizeof(SermOption));
 	ImportOptions plain;
 
-	memcpy(table, serm_model_option_table, serm_model_option_count * sizeof(SermOption));
-	table[serm_model_option_count] = (SermOption){
+	memcpy(table, serm_model_option_table, count * sizeof(SermOption));
+	table[count] = (SermOption){
 	    "max_length", SERM_OPTION_INT, offsetof(ImportOptions, max_length), 8, SERM_TOKENS_MAX, NULL};
 	plain.max_length = 0;
-	serm_model_options_read(NULL, "serm.import_model", &plain.model);
-	defaults = &plain.model;
+	serm_model_options_read(SERM_KIND_CROSS_ENCODER, NULL, "serm.import_model", &plain.model);
 	*options = plain;
-	serm_options_read(given, table, serm_model_option_count + 1, options, "serm.import_model");
-	/* JSON null means the default. */
-	if (options->model.rule == NULL)
-		options->model.rule = defaults->rule;
-	if (options->model.labels == NULL)
-		options->model.labels = defaults->labels;
+	serm_options_read(given, table, count + 1, options, "serm.import_model");
+	serm_model_options_keep(&options->model, &plain.model);
 }
 
 /* The arguments from `first` on: options, grades, log, documents. */

@@ -1,7 +1,7 @@
 /*
  * Scorers: opened versions, ready to score. The weights behind them are shared
- * by all scorers of the backend, found by content (model, version, checksum):
- * a name that is used again for another model cannot meet old weights.
+ * by all scorers of the backend, found by content (model, version, checksum) and
+ * options: a name that is used again for another model cannot meet old weights.
  *
  * Every statement opens its scorers anew: rights are checked and the active
  * version is read under the statement's own snapshot. What that costs is two
@@ -31,8 +31,17 @@
 /* What one prediction may take: texts are bounded, so this is never reached by sound ones. */
 #define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
 
+/* What is opened: weights, and what is read of documents. Compared by its bytes. */
+typedef struct WeightsKey {
+	SermImageKey image;
+	int32 long_documents;
+	int32 chunk_count;
+	int32 chunk_overlap;
+	int32 unused;
+} WeightsKey;
+
 typedef struct Weights {
-	SermImageKey key;
+	WeightsKey key;
 	MemoryContext context;
 	SermModel *model;
 	uint32 users;
@@ -65,7 +74,7 @@ static SermPlan version_plan = {
     "SELECT v.checksum FROM serm.version AS v WHERE v.model = $1 AND v.version = $2", 2, {TEXTOID, INT4OID},
     NULL};
 
-static HTAB *opened = NULL; /* SermImageKey -> Weights */
+static HTAB *opened = NULL; /* WeightsKey -> Weights */
 static uint64 clock_ticks = 0;
 
 /* --- invalidation: a flag only; the reading is done at the next use */
@@ -184,20 +193,24 @@ interrupted(SermStatus status)
 
 /* Open the weights in a context that disappears with everything if this fails. */
 static Weights *
-load_weights(const SermImageKey *key, const SermModelRow *row)
+load_weights(const WeightsKey *key, const SermModelRow *row)
 {
 	/* The image may be built in a context of its own, which is reset once it is mapped instead. */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm weights", ALLOCSET_SMALL_SIZES);
 	MemoryContext build = AllocSetContextCreate(context, "serm image", ALLOCSET_SMALL_SIZES);
 	SermImage *image = MemoryContextAllocZero(context, sizeof(SermImage));
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	SermModelSettings settings = {.long_documents = key->long_documents,
+	    .chunk_count = (uint32) key->chunk_count,
+	    .chunk_overlap = (uint32) key->chunk_overlap};
 	Weights *weights;
 	SermTensorSet tensors;
 	SermArena arena;
 	SermModel *model;
 	SermError error = {SERM_OK, ""};
 
-	*image = serm_cache_open(key, build);
+	serm_layout_settings(key->image.layout, &settings);
+	*image = serm_cache_open(&key->image, build);
 	callback->func = close_image;
 	callback->arg = image;
 	MemoryContextRegisterResetCallback(context, callback);
@@ -205,12 +218,12 @@ load_weights(const SermImageKey *key, const SermModelRow *row)
 	MemoryContextSwitchTo(context);
 	tensors = serm_image_tensors(image);
 	serm_arena_init(&arena, (SermAllocator){allocate_block, release_block, context}, SIZE_MAX);
-	serm_check(serm_model_open(row->kind, &tensors, &arena, &model, &error), &error);
+	serm_check(serm_model_open_with(row->kind, &tensors, &settings, &arena, &model, &error), &error);
 	serm_model_set_host(model, go_on, NULL);
 	if (serm_model_grade_count(model) != (uint32) row->grade_count)
 		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
-		    errmsg("version %d of model \"%s\" has %u grades, the model %d", key->version, key->model,
-		        serm_model_grade_count(model), row->grade_count));
+		    errmsg("version %d of model \"%s\" has %u grades, the model %d", key->image.version,
+		        key->image.model, serm_model_grade_count(model), row->grade_count));
 	weights = hash_search(opened, key, HASH_ENTER, NULL);
 	weights->context = context;
 	weights->model = model;
@@ -220,12 +233,12 @@ load_weights(const SermImageKey *key, const SermModelRow *row)
 }
 
 static Weights *
-find_weights(const SermImageKey *key, const SermModelRow *row)
+find_weights(const WeightsKey *key, const SermModelRow *row)
 {
 	Weights *weights;
 
 	if (opened == NULL) {
-		HASHCTL control = {.keysize = sizeof(SermImageKey), .entrysize = sizeof(Weights)};
+		HASHCTL control = {.keysize = sizeof(WeightsKey), .entrysize = sizeof(Weights)};
 
 		opened = hash_create("serm weights", 16, &control, HASH_ELEM | HASH_BLOBS);
 	}
@@ -251,6 +264,21 @@ release_weights(void *scorer)
 
 /* --- scorers */
 
+/* What the options of the model ask for. */
+static void
+choose_settings(WeightsKey *key, const SermModelRow *row)
+{
+	static const char *const modes[] = {"truncate", "chunk_max", "chunk_first"};
+
+	StaticAssertStmt(lengthof(modes) == SERM_LONG_COUNT, "a name for each");
+	key->image.layout = serm_layout_of(row);
+	for (int i = 0; i < (int) lengthof(modes); i++)
+		if (strcmp(row->options.long_documents, modes[i]) == 0)
+			key->long_documents = i;
+	key->chunk_count = row->options.chunk_count;
+	key->chunk_overlap = row->options.chunk_overlap;
+}
+
 /* The checksum of a version; inside serm_reading_begin(). */
 static uint64
 read_checksum(const SermModelRow *row, int version)
@@ -271,7 +299,7 @@ static void
 open_version(SermScorer *scorer, const char *model, int version, SermSight sight)
 {
 	SermReading reading = serm_reading_begin(sight);
-	SermImageKey key;
+	WeightsKey key = {0};
 
 	watch_tables();
 	scorer->row = serm_model_find(model, scorer->context);
@@ -281,7 +309,9 @@ open_version(SermScorer *scorer, const char *model, int version, SermSight sight
 		    errhint("Make one with CALL serm.pretrain(%s), or with CALL serm.train once there are judgments.",
 		        quote_literal_cstr(scorer->row->name)));
 	scorer->version = version != 0 ? version : scorer->row->active;
-	serm_image_key(&key, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
+	serm_image_key(
+	    &key.image, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
+	choose_settings(&key, scorer->row);
 	check_rights();
 	scorer->weights = find_weights(&key, scorer->row);
 	scorer->weights->users++;

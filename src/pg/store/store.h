@@ -27,6 +27,11 @@ typedef struct SermModelOptions {
 	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
+	/* Of cross-encoders only. */
+	char *precision;      /* of their weights: f32 (default), bf16, int8 */
+	char *long_documents; /* truncate (default), chunk_max, chunk_first */
+	int32 chunk_count;    /* of chunk_first, default 4 */
+	int32 chunk_overlap;  /* tokens that neighbouring chunks share, default 32 */
 } SermModelOptions;
 
 typedef struct SermModelRow {
