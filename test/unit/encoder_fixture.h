@@ -42,7 +42,7 @@ fixture_flat(const SermEncoderConfig *config, uint64_t seed, SermArena *arena)
 		spread = entry.rank == 2 ? 1 / sqrt((double) entry.shape[1]) : .3;
 		for (size_t i = 0; i < entry.count; i++)
 			flat[entry.offset + i] = (SermReal) (spread * serm_rng_normal(&rng) +
-			                                     (strstr(entry.name, "LayerNorm.weight") != NULL ? 1 : 0));
+			                                     (strstr(entry.name, "orm.weight") != NULL ? 1 : 0));
 	}
 	return flat;
 }
