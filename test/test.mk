@@ -51,7 +51,8 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE $< build/double.a $(UNIT_LIBS) -o $@
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
-DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c
+DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c \
+	test/unit/test_encoder_modern.c
 UNIT_PROGRAMS = $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 ASAN_PROGRAMS = $(addprefix build/unit-asan/,$(UNIT_TESTS))
 unit: $(UNIT_PROGRAMS)

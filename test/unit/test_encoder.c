@@ -223,7 +223,7 @@ test_refusals(SermArena *arena)
 	CHECK(
 	    serm_encoder_score(encoder, &input, 1, &host, arena, logits, &error) == SERM_ERR_CANCELED, "cancel");
 	CHECK(arena->total == before, "the scratch is given back");
-	other.architecture = SERM_ENCODER_MODERNBERT;
+	other.architecture = SERM_ENCODER_ARCHITECTURE_COUNT;
 	CHECK(serm_encoder_open(&other, SERM_PRECISION_F32, NULL, flat, flat, arena, &opened, &error) ==
 	          SERM_ERR_INVALID,
 	    "an architecture that is not computed");

@@ -3,26 +3,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/train/attention_back.h"
+#include "core/train/encoder_back_parts.h"
 #include "core/train/failure.h"
 
 /* Multiplications between two questions to the host. */
 #define QUIET_PRODUCTS 1e8
-
-/* Derivatives on their way down one group; what is not a row of the batch is scratch. */
-typedef struct Descent {
-	SermEncoderBack *back;
-	const SermEncoderRun *run;
-	SermReal *d_output; /* [tokens][hidden] */
-	SermReal *d_inner;  /* [tokens][hidden] */
-	SermReal *d_branch; /* [tokens][hidden] */
-	SermReal *d_query;  /* [tokens][hidden] */
-	SermReal *d_pair;   /* [tokens][2 hidden] */
-	SermReal *d_wide;   /* [tokens][intermediate] */
-	SermReal *wide;     /* [tokens][intermediate] */
-	SermReal *packed;   /* left sides of the gradients of weights */
-	SermAttentionBackScratch attention;
-} Descent;
 
 /* Where the weights of linear `index` lie in the flat vector. */
 static size_t
@@ -50,7 +35,7 @@ shape_of(const SermEncoderConfig *config, uint32_t index, uint32_t *in, uint32_t
 	if (layer && kind == SERM_LINEAR_PAIR)
 		*out = 2 * h;
 	else if (layer && kind == SERM_LINEAR_UP)
-		*out = config->intermediate;
+		*out = serm_encoder_up_width(config);
 	else if (index == config->layers * SERM_LINEARS + 1)
 		*out = config->labels;
 }
@@ -120,12 +105,8 @@ serm_encoder_back_clear(SermEncoderBack *back)
 	memset(back->gradient + layout.positions, 0, (layout.count - layout.positions) * sizeof(SermReal));
 }
 
-/*
- * From d_y [rows][out] of linear `index`: its weights' and bias's derivatives from its inputs x, and d_x
- * where that is not NULL.
- */
-static bool
-linear_back(Descent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x,
+bool
+serm_encoder_back_linear(SermDescent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x,
     const SermReal *d_y, SermReal *d_x)
 {
 	SermEncoderBack *back = descent->back;
@@ -136,7 +117,7 @@ linear_back(Descent *descent, uint32_t index, size_t bias, size_t rows, const Se
 	size_t stretch;
 
 	shape_of(back->config, index, &in, &out);
-	for (size_t i = 0; i < rows; i++)
+	for (size_t i = 0; bias != SERM_ENCODER_NONE && i < rows; i++)
 		serm_add(d_y + i * out, back->gradient + bias, out);
 	if (!serm_encoder_go_on(host))
 		return false;
@@ -162,8 +143,8 @@ linear_back(Descent *descent, uint32_t index, size_t bias, size_t rows, const Se
 	return true;
 }
 
-static void
-norm_back(Descent *descent, size_t gamma, size_t beta, size_t rows, const SermReal *hat,
+void
+serm_encoder_back_norm(SermDescent *descent, size_t gamma, size_t beta, size_t rows, const SermReal *hat,
     const SermReal *factor, SermReal *d)
 {
 	SermNorm norm = serm_encoder_norm(descent->run->encoder, gamma, beta);
@@ -171,11 +152,11 @@ norm_back(Descent *descent, size_t gamma, size_t beta, size_t rows, const SermRe
 
 	for (size_t i = 0; i < rows; i++)
 		serm_layer_norm_back(&norm, hat + i * norm.n, factor[i], d + i * norm.n, d + i * norm.n,
-		    gradient + gamma, gradient + beta);
+		    gradient + gamma, beta == SERM_ENCODER_NONE ? NULL : gradient + beta);
 }
 
 static bool
-attend_back(Descent *descent, uint32_t layer, const SermReal *d_context)
+attend_back(SermDescent *descent, uint32_t layer, const SermReal *d_context)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoderConfig *config = &run->encoder->config;
@@ -204,7 +185,7 @@ attend_back(Descent *descent, uint32_t layer, const SermReal *d_context)
 
 /* d_output of this layer becomes d_output of the one below; `below` false: nobody asks for it. */
 static bool
-layer_back(Descent *descent, uint32_t layer, bool below)
+layer_back(SermDescent *descent, uint32_t layer, bool below)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoderConfig *config = &run->encoder->config;
@@ -216,28 +197,29 @@ layer_back(Descent *descent, uint32_t layer, bool below)
 	size_t wide = rows * config->intermediate;
 	bool first_only = rows < run->tokens;
 
-	norm_back(descent, at.gamma2, at.beta2, rows, state->hat2, state->factor2, descent->d_output);
+	serm_encoder_back_norm(
+	    descent, at.gamma2, at.beta2, rows, state->hat2, state->factor2, descent->d_output);
 	memcpy(descent->d_branch, descent->d_output, bytes);
 	serm_encoder_drop(run, layer, SERM_SITE_DOWN, first_only, descent->d_branch);
 	serm_curve((SermCurve) config->activation, state->up, descent->wide, wide);
-	if (!linear_back(descent, linear + SERM_LINEAR_DOWN, at.down_bias, rows, descent->wide, descent->d_branch,
-	        descent->d_wide))
+	if (!serm_encoder_back_linear(descent, linear + SERM_LINEAR_DOWN, at.down_bias, rows, descent->wide,
+	        descent->d_branch, descent->d_wide))
 		return false;
 	serm_curve_back((SermCurve) config->activation, state->up, descent->d_wide, wide);
-	if (!linear_back(descent, linear + SERM_LINEAR_UP, at.up_bias, rows, state->middle, descent->d_wide,
-	        descent->d_inner))
+	if (!serm_encoder_back_linear(descent, linear + SERM_LINEAR_UP, at.up_bias, rows, state->middle,
+	        descent->d_wide, descent->d_inner))
 		return false;
 	serm_add(descent->d_output, descent->d_inner, rows * hidden);
 
-	norm_back(descent, at.gamma1, at.beta1, rows, state->hat1, state->factor1, descent->d_inner);
+	serm_encoder_back_norm(descent, at.gamma1, at.beta1, rows, state->hat1, state->factor1, descent->d_inner);
 	memcpy(descent->d_branch, descent->d_inner, bytes);
 	serm_encoder_drop(run, layer, SERM_SITE_OUT, first_only, descent->d_branch);
-	if (!linear_back(descent, linear + SERM_LINEAR_OUT, at.out_bias, rows, state->context, descent->d_branch,
-	        descent->d_output) ||
+	if (!serm_encoder_back_linear(descent, linear + SERM_LINEAR_OUT, at.out_bias, rows, state->context,
+	        descent->d_branch, descent->d_output) ||
 	    !attend_back(descent, layer, descent->d_output) ||
-	    !linear_back(descent, linear + SERM_LINEAR_QUERY, at.query_bias, rows, state->query_input,
-	        descent->d_query, below ? descent->d_branch : NULL) ||
-	    !linear_back(descent, linear + SERM_LINEAR_PAIR, at.pair_bias, run->tokens, state->input,
+	    !serm_encoder_back_linear(descent, linear + SERM_LINEAR_QUERY, at.query_bias, rows,
+	        state->query_input, descent->d_query, below ? descent->d_branch : NULL) ||
+	    !serm_encoder_back_linear(descent, linear + SERM_LINEAR_PAIR, at.pair_bias, run->tokens, state->input,
 	        descent->d_pair, below ? descent->d_output : NULL))
 		return false;
 	if (!below)
@@ -250,8 +232,17 @@ layer_back(Descent *descent, uint32_t layer, bool below)
 	return true;
 }
 
+void
+serm_encoder_back_touch(SermEncoderBack *back, uint32_t id)
+{
+	if (!back->touched_set[id]) {
+		back->touched_set[id] = 1;
+		back->touched[back->touched_count++] = id;
+	}
+}
+
 static void
-embed_back(Descent *descent)
+embed_back(SermDescent *descent)
 {
 	SermEncoderBack *back = descent->back;
 	const SermEncoderRun *run = descent->run;
@@ -261,17 +252,14 @@ embed_back(Descent *descent)
 	SermReal *d = descent->d_output, *gradient = back->gradient;
 
 	serm_encoder_drop(run, 0, SERM_SITE_EMBEDDING, false, d);
-	norm_back(descent, layout->gamma, layout->beta, run->tokens, run->hat0, run->factor0, d);
+	serm_encoder_back_norm(descent, layout->gamma, layout->beta, run->tokens, run->hat0, run->factor0, d);
 	for (uint32_t s = 0; s < run->count; s++) {
 		const SermEncoderInput *input = run->inputs[s];
 
 		for (uint32_t t = 0; t < input->length; t++, row++) {
 			uint32_t id = input->ids[t], type = input->types == NULL ? 0 : input->types[t];
 
-			if (!back->touched_set[id]) {
-				back->touched_set[id] = 1;
-				back->touched[back->touched_count++] = id;
-			}
+			serm_encoder_back_touch(back, id);
 			serm_add(d + row * hidden, gradient + layout->words + id * hidden, hidden);
 			serm_add(d + row * hidden, gradient + layout->positions + (first + t) * hidden, hidden);
 			serm_add(d + row * hidden, gradient + layout->types + type * hidden, hidden);
@@ -281,7 +269,7 @@ embed_back(Descent *descent)
 
 /* From the logits to the last layer's output. */
 static bool
-head_back(Descent *descent, const SermReal *d_logits)
+head_back(SermDescent *descent, const SermReal *d_logits)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoder *encoder = run->encoder;
@@ -289,12 +277,13 @@ head_back(Descent *descent, const SermReal *d_logits)
 	uint32_t layers = encoder->config.layers, pool = layers * SERM_LINEARS;
 	SermReal *d_pooled = descent->d_branch, *d_top = descent->d_inner;
 
-	if (!linear_back(descent, pool + 1, encoder->layout.class_bias, count, run->dropped, d_logits, d_pooled))
+	if (!serm_encoder_back_linear(
+	        descent, pool + 1, encoder->layout.class_bias, count, run->dropped, d_logits, d_pooled))
 		return false;
 	serm_encoder_drop(run, layers, SERM_SITE_POOLED, true, d_pooled);
 	for (size_t i = 0; i < count * hidden; i++)
 		d_pooled[i] *= 1 - run->pooled[i] * run->pooled[i];
-	if (!linear_back(descent, pool, encoder->layout.pool_bias, count, run->top, d_pooled, d_top))
+	if (!serm_encoder_back_linear(descent, pool, encoder->layout.pool_bias, count, run->top, d_pooled, d_top))
 		return false;
 	memset(descent->d_output, 0, (size_t) run->tokens * hidden * sizeof(SermReal));
 	for (size_t s = 0; s < count; s++)
@@ -304,12 +293,14 @@ head_back(Descent *descent, const SermReal *d_logits)
 	return true;
 }
 
+static const SermDescentSteps classic = {head_back, layer_back, embed_back};
+
 static bool
-allocate(Descent *descent, SermArena *arena)
+allocate(SermDescent *descent, SermArena *arena)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoderConfig *config = &run->encoder->config;
-	size_t tokens = run->tokens, hidden = config->hidden, wide = config->intermediate,
+	size_t tokens = run->tokens, hidden = config->hidden, wide = serm_encoder_up_width(config),
 	       size = sizeof(SermReal);
 	size_t widest = hidden > wide ? hidden : wide;
 
@@ -333,8 +324,10 @@ serm_encoder_backward(SermEncoderBack *back, const SermEncoderRun *run, const Se
     SermArena *scratch, SermError *error)
 {
 	SermArenaMark mark = serm_arena_mark(scratch);
-	Descent descent = {.back = back, .run = run};
+	SermDescent descent = {.back = back, .run = run};
 	uint32_t layers = back->config->layers, lowest = back->frozen < layers ? back->frozen : layers;
+	const SermDescentSteps *steps =
+	    back->config->architecture == SERM_ENCODER_MODERNBERT ? &serm_descent_modern : &classic;
 	bool good;
 
 	SERM_ASSERT(run->keep);
@@ -342,11 +335,11 @@ serm_encoder_backward(SermEncoderBack *back, const SermEncoderRun *run, const Se
 		serm_arena_rewind(scratch, mark);
 		return serm_train_out_of_memory(error);
 	}
-	good = head_back(&descent, d_logits);
+	good = steps->head(&descent, d_logits);
 	for (uint32_t layer = layers; good && layer > lowest; layer--)
-		good = layer_back(&descent, layer - 1, layer - 1 > lowest || back->frozen == 0);
+		good = steps->layer(&descent, layer - 1, layer - 1 > lowest || back->frozen == 0);
 	if (good && back->frozen == 0)
-		embed_back(&descent);
+		steps->embeddings(&descent);
 	serm_arena_rewind(scratch, mark);
 	return good ? SERM_OK : serm_train_canceled(error);
 }
