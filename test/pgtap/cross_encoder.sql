@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(34);
+SELECT plan(71);
 
 -- --- the files of a model of two layers
 
@@ -115,5 +115,75 @@ SELECT throws_ok($$SELECT serm.alter_model('m', '{"long_documents": "chunk"}')$$
 SELECT throws_ok($$SELECT serm.alter_model('m', '{"chunk_count": 0}')$$, '22023', NULL, 'no chunk at all');
 SELECT FROM serm.alter_model('m', '{"long_documents": null}');
 SELECT is(pg_temp.apart(), 0::float8, 'cut again: the old bits');
+
+-- --- token documents
+
+SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text, 'sstrue', 'serm.encode of a model reads it') FROM pg_proc AS p WHERE p.oid = 'serm.encode(text,text)'::regprocedure;
+SELECT matches(serm.encode(E'blue pills\nand soft', 'm')::text, '^2 [0-9a-f]{16} 3 5 6 8 1 9$', 'the ids of a document, and how many are of its title');
+CREATE TABLE encoded AS SELECT id, query, doc, serm.encode(doc, 'm') AS tokens FROM pair;
+CREATE FUNCTION pg_temp.differing() RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM encoded WHERE serm.score(query, tokens, 'm') IS DISTINCT FROM serm.score(query, doc, 'm')
+		OR (serm.predict(query, tokens, 'm')).probs IS DISTINCT FROM (serm.predict(query, doc, 'm')).probs
+		OR serm.score_version(query, tokens, 'm', 1) IS DISTINCT FROM serm.score_version(query, doc, 'm', 1)
+$$;
+SELECT is(pg_temp.differing(), 0::bigint, 'tokens give the bits of their text');
+SELECT is(count(*), 0::bigint, 'in a window too') FROM (SELECT id, serm.score_batch(query, tokens, 'm') OVER () AS score FROM encoded) AS b JOIN encoded USING (id)
+ WHERE b.score <> serm.score(query, doc, 'm');
+SELECT FROM serm.alter_model('m', '{"long_documents": "chunk_max", "precision": "bf16"}');
+SELECT is(pg_temp.differing(), 0::bigint, 'whatever the options are');
+SELECT FROM serm.alter_model('m', '{"long_documents": "truncate", "precision": "f32"}');
+SELECT ok(bool_and(tokens::text::serm.doc OPERATOR(serm.=) tokens), 'the readable form can be read back') FROM encoded;
+SELECT is(count(*), (SELECT count(DISTINCT doc) FROM encoded), 'equal tokens are equal documents') FROM (SELECT DISTINCT tokens FROM encoded) AS d;
+SELECT current_setting('data_directory') || '/serm_tokens.bin' AS file \gset
+CREATE TEMP TABLE copied (id int, tokens serm.doc);
+COPY (SELECT id, tokens FROM encoded) TO :'file' WITH BINARY;
+COPY copied (id, tokens) FROM :'file' WITH BINARY;
+SELECT ok(bool_and(c.tokens OPERATOR(serm.=) e.tokens) AND count(*) = (SELECT count(*) FROM encoded), 'and so can the binary one') FROM copied AS c JOIN encoded AS e USING (id);
+SELECT is(serm.encode(NULL, 'm')::text, NULL, 'no document');
+SELECT is(pg_temp.load('twin', '{"max_length": 12}'), 1, 'a model with the same tokenizer and shorter inputs');
+SELECT is(serm.score('oak desk', serm.encode(pg_temp.slice(0, 40), 'm'), 'twin'), serm.score('oak desk', pg_temp.slice(0, 40), 'twin'), 'reads the same tokens');
+SELECT is(pg_temp.load('other', words => 'pill blue ##ow ##s soft red lamp desk oak a the , . for home'), 1, 'one with another vocabulary');
+SELECT throws_ok($$SELECT serm.score('oak desk', tokens, 'other') FROM encoded$$, '22023',
+	'model "other" cannot read this serm.doc: the document was encoded for another tokenizer');
+SELECT throws_ok($$SELECT serm.rank('oak desk', ARRAY['a'], 'nobody')$$, '42704', NULL, 'nobody');
+SELECT throws_ok($$SELECT serm.score_batch('oak desk', tokens, 'other') OVER () FROM encoded$$, '22023', NULL, 'nor in a window');
+SELECT throws_ok($$SELECT serm.explain('oak desk', tokens, 'other') FROM encoded$$, '22023', NULL, 'nor explains it');
+SELECT throws_ok($$SELECT serm.score('oak desk', serm.encode('oak desk'), 'm')$$, '22023', 'model "m" cannot read this serm.doc: it holds words, not tokens');
+CREATE FUNCTION pg_temp.hint(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE hint text;
+BEGIN EXECUTE statement; RETURN NULL; EXCEPTION WHEN OTHERS THEN GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT; RETURN hint; END $$;
+SELECT is(pg_temp.hint($$SELECT serm.score('oak desk', serm.encode('oak desk'), 'm')$$), $$Encode documents for it with serm.encode(doc, 'm'), or pass the text.$$, 'the hint says how');
+CREATE TABLE product (doc_id text, doc text);
+INSERT INTO product SELECT id::text, doc FROM pair;
+SELECT FROM serm.create_model('words', documents => 'product');
+CALL serm.pretrain('words');
+SELECT throws_ok($$SELECT serm.score('oak desk', tokens, 'words') FROM encoded$$, '22023', 'model "words" cannot read this serm.doc: it holds the tokens of a cross-encoder');
+SELECT is(serm.encode('oak desk', 'words')::text, serm.encode('oak desk')::text, 'for the default kind, what serm.encode gives');
+SELECT throws_ok($$SELECT '2 0123456789abcdef 2 5'::serm.doc$$, '22P02', NULL, 'a title longer than its document');
+SELECT throws_ok($$SELECT serm.score('oak', '2 0123456789abcdef 0 5'::serm.doc, 'm')$$, '22023', NULL, 'tokens of nobody');
+SELECT throws_ok(format($$SELECT serm.score('oak', '%s 20'::serm.doc, 'm')$$, (serm.encode('oak', 'm'))::text), '22023', NULL, 'an id that the vocabulary lacks');
+
+-- --- explanations
+
+CREATE TABLE e AS SELECT * FROM serm.explain('blue pills', E'soft blue pillow\na soft, soft pillow for home', 'm');
+SELECT results_eq($$SELECT query_term FROM e WHERE field = 'query'$$, $$VALUES ('blue'), ('pills')$$, 'a row for each word of the query');
+SELECT results_eq($$SELECT doc_term FROM e WHERE field = 'title'$$, $$VALUES ('soft'), ('blue'), ('pillow')$$, 'of the title');
+SELECT results_eq($$SELECT doc_term FROM e WHERE field = 'body'$$, $$VALUES ('a'), ('soft'), (','), ('pillow'), ('for'), ('home')$$, 'and of the body, once');
+SELECT is(count(*), 1::bigint, 'and one for the rest') FROM e WHERE query_term IS NULL AND doc_term IS NULL AND field IS NULL;
+SELECT is(count(*), 0::bigint, 'query and document apart') FROM e WHERE query_term IS NOT NULL AND doc_term IS NOT NULL;
+SELECT cmp_ok(count(DISTINCT contribution), '>', 9::bigint, 'each word has a contribution of its own') FROM e;
+CREATE FUNCTION pg_temp.worst() RETURNS float8 LANGUAGE sql AS $$
+	SELECT max(abs(serm.score(query, doc, 'm') - (SELECT sum(contribution::float8) FROM serm.explain(query, doc, 'm')))) FROM pair
+$$;
+SELECT cmp_ok(pg_temp.worst(), '<', 1e-5::float8, 'contributions sum to the score');
+SELECT is_empty($$(SELECT * FROM encoded, serm.explain(query, doc, 'm')) EXCEPT (SELECT * FROM encoded, serm.explain(query, tokens, 'm'))$$, 'tokens are explained like their text');
+SELECT FROM serm.alter_model('m', '{"precision": "int8"}');
+SELECT cmp_ok(pg_temp.worst(), '<', 1e-5::float8, 'those of narrow weights too');
+SELECT FROM serm.alter_model('m', '{"precision": "f32", "long_documents": "chunk_max", "chunk_overlap": 4}');
+SELECT cmp_ok(pg_temp.worst(), '<', 1e-5::float8, 'and those of chunks');
+SELECT cmp_ok((SELECT sum(length(doc_term)) FROM serm.explain('oak desk', pg_temp.slice(0, 40), 'm')), '<', 200::bigint, 'of the best one');
+SELECT is(count(*), 3::bigint, 'without a document the query is left') FROM serm.explain('blue pill', '', 'm');
+SELECT is(count(*), 1::bigint, 'and without any of them the rest') FROM serm.explain('', '', 'm');
+SELECT is_empty($$SELECT * FROM serm.explain(NULL, 'red', 'm')$$, 'no rows for NULL');
 
 SELECT * FROM finish();

@@ -2,73 +2,93 @@
  * The model kind "cross_encoder": from stored tensors and from prepared ones,
  * one pair and a batch, one label and grades.
  */
-#include "core/model/cross_encoder.h"
-#include "core/model/cross_encoder_stored.h"
-#include "core/model/model.h"
-#include "encoder_fixture.h"
+#include "cross_fixture.h"
 
 enum { DOCS = 5 };
 
 static const SermModelSettings plain_settings = {.chunk_count = 1};
 
-static SermText
-text_of(const char *text)
-{
-	return (SermText){text, strlen(text)};
-}
-
 static const char *const docs[DOCS] = {
     "blue pillow\nsoft and blue", "pill", "", "pillow pillow pillow blue", "a [SEP] b"};
 
-/* A tokenizer of words: [CLS] query [SEP] document [SEP]. */
+/* Documents by their tokens: stored, printed, read back, with the bits of their texts. */
 static void
-write_tokenizer(SermArena *arena, SermTensor *tensor)
+test_tokens(SermModel *model, const SermQuery *query, const SermPrediction *expected, SermArena *arena)
 {
-	static const char *const names[] = {
-	    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "blue", "pill", "##ow", "soft", "and"};
-	static SermText pieces[SERM_LENGTH(names)];
-	SermTokenizerSpec spec = {
-	    .kind = SERM_TOKENIZER_WORDPIECE, .normalize = SERM_NORMALIZE_CLEAN | SERM_NORMALIZE_LOWERCASE};
-	const SermTemplateItem first = {SERM_TEMPLATE_TOKEN, 2, 0}, end = {SERM_TEMPLATE_TOKEN, 3, 0};
-	const unsigned char *bytes;
-	size_t length = 0;
+	SermBatch *batch = serm_model_batch(model, arena);
+	SermPrediction one, together[DOCS];
+	bool same = true, back = true;
+	SermTokenDocument doc, other;
 	SermError error;
 
-	for (size_t i = 0; i < SERM_LENGTH(names); i++)
-		pieces[i] = text_of(names[i]);
-	spec.pieces = pieces, spec.piece_count = SERM_LENGTH(names), spec.unk_id = 1, spec.pad_id = 0;
-	spec.continuing = text_of("##"), spec.word_max = 100;
-	spec.single = (SermTemplate){3, {first, {SERM_TEMPLATE_FIRST, 0, 0}, end}};
-	spec.pair = (SermTemplate){5,
-	    {first, {SERM_TEMPLATE_FIRST, 0, 0}, end, {SERM_TEMPLATE_SECOND, 0, 1}, {SERM_TEMPLATE_TOKEN, 3, 1}}};
-	CHECK(serm_tokenizer_write(&spec, arena, &bytes, &length, &error) == SERM_OK, "a tokenizer");
-	*tensor = (SermTensor){.name = SERM_ENCODER_TOKENIZER_TENSOR,
-	    .dtype = SERM_DTYPE_U8,
-	    .rank = 1,
-	    .shape = {length},
-	    .data = bytes,
-	    .bytes = length};
+	for (int d = 0; d < DOCS; d++) {
+		unsigned char bytes[256], again[256];
+		size_t size = 0;
+		char *text;
+
+		same = same && serm_model_encode(model, text_of(docs[d]), arena, &doc, &error) == SERM_OK &&
+		       (size = serm_token_document_size(&doc)) <= sizeof(bytes);
+		serm_token_document_write(&doc, bytes);
+		same = same &&
+		       serm_token_document_read(bytes, size, SERM_TOKENS_MAX, arena, &doc, &error) == SERM_OK &&
+		       serm_model_predict_tokens(model, query, &doc, arena, &one, &error) == SERM_OK &&
+		       memcmp(&one, &expected[d], sizeof(one)) == 0 &&
+		       serm_batch_add_tokens(batch, query, &doc, &error) == SERM_OK;
+		text = serm_token_document_print(&doc, arena);
+		back = back && serm_token_document_scan(text_of(text), arena, &other, &error) == SERM_OK;
+		serm_token_document_write(&other, again);
+		back = back && serm_token_document_size(&other) == size && memcmp(bytes, again, size) == 0;
+		for (size_t length = 0; length < 16; length++)
+			back = back && serm_token_document_read(bytes, length, SERM_TOKENS_MAX, arena, &other, &error) ==
+			                   SERM_ERR_CORRUPT;
+	}
+	CHECK(same && serm_batch_run(batch, together, &error) == SERM_OK &&
+	          memcmp(together, expected, sizeof(together)) == 0,
+	    "tokens have the bits of their text, alone and in a batch");
+	CHECK(back, "they can be printed and read back, and not when they are cut");
+	doc.tokenizer ^= 1;
+	CHECK(serm_model_predict_tokens(model, query, &doc, arena, &one, &error) == SERM_ERR_INVALID &&
+	          serm_batch_add_tokens(batch, query, &doc, &error) == SERM_ERR_INVALID,
+	    "those of another tokenizer are refused");
 }
 
-static SermTensorSet
-stored_tensors(const SermEncoderConfig *config, const SermReal *flat, SermArena *arena)
+/* What could not have been written is refused. */
+static void
+test_token_bytes(SermArena *arena)
 {
-	SermTensorSet weights;
-	SermTensor *list;
-	size_t length = 0;
-	const char *json = serm_encoder_config_write(config, arena, &length);
+	static const char *const texts[] = {"2 0123456789abcdef 0", "2 0123456789abcdef 1 0",
+	    "2 0123456789abcdef 2 5 65536 7", "2 0123456789abcdef 0 16777215"};
+	static const char *const wrong[] = {"2 ", "2 0123456789abcdeg 0", "2 0123456789abcdef",
+	    "2 0123456789abcdef 1", "2 0123456789abcdef 0 01", "2 0123456789abcdef 0 1 ",
+	    "2 0123456789abcdef 0  1", "2 0123456789abcdef 0 -1", "2 0123456789abcdef 0 16777216",
+	    "2 0123456789abcdef 00 1", "2 0123456789abcdef 0 1x", "1 0123456789abcdef 0 1"};
+	unsigned char bytes[64];
+	SermTokenDocument doc;
+	SermError error;
+	uint32_t good = 0;
 
-	serm_encoder_unflatten(config, flat, arena, &weights);
-	list = serm_arena_array(arena, weights.count + 2, sizeof(*list));
-	memcpy(list, weights.tensors, weights.count * sizeof(*list));
-	list[weights.count] = (SermTensor){.name = SERM_ENCODER_CONFIG_TENSOR,
-	    .dtype = SERM_DTYPE_U8,
-	    .rank = 1,
-	    .shape = {length},
-	    .data = json,
-	    .bytes = length};
-	write_tokenizer(arena, &list[weights.count + 1]);
-	return (SermTensorSet){list, weights.count + 2};
+	for (size_t i = 0; i < SERM_LENGTH(texts); i++)
+		good += serm_token_document_scan(text_of(texts[i]), arena, &doc, &error) == SERM_OK &&
+		        strcmp(serm_token_document_print(&doc, arena), texts[i]) == 0;
+	CHECK(good == SERM_LENGTH(texts), "readable forms");
+	for (size_t i = 0; i < SERM_LENGTH(wrong); i++)
+		good += serm_token_document_scan(text_of(wrong[i]), arena, &doc, &error) == SERM_ERR_INVALID;
+	CHECK(good == SERM_LENGTH(texts) + SERM_LENGTH(wrong), "and what is none");
+	serm_token_document_scan(text_of(texts[2]), arena, &doc, &error);
+	serm_token_document_write(&doc, bytes);
+	CHECK(serm_token_document_size(&doc) == 16 + 9 &&
+	          serm_token_document_read(bytes, 25, 2, arena, &doc, &error) == SERM_OK && doc.count == 2 &&
+	          doc.ids[1] == 65536,
+	    "as many ids as are wanted, in three bytes where they need them");
+	CHECK(serm_token_document_read(bytes, 24, 9, arena, &doc, &error) == SERM_ERR_CORRUPT, "half an id");
+	bytes[12] = 4;
+	CHECK(
+	    serm_token_document_read(bytes, 25, 9, arena, &doc, &error) == SERM_ERR_CORRUPT, "too long a title");
+	bytes[12] = 2, bytes[16 + 5] = 0;
+	CHECK(serm_token_document_read(bytes, 25, 9, arena, &doc, &error) == SERM_ERR_CORRUPT, "too wide");
+	bytes[3] = 1;
+	CHECK(serm_token_document_read(bytes, 25, 9, arena, &doc, &error) == SERM_ERR_CORRUPT,
+	    "bits that are not used");
 }
 
 static void
@@ -123,6 +143,7 @@ test_scores(uint32_t labels, SermArena *arena)
 	if (labels > 1)
 		score = sum / total;
 	CHECK_NEAR(alone[1].score, score, 1e-5, "the score of [CLS] blue pill ##ow [SEP] pill [SEP]");
+	test_tokens(ready, query, alone, arena);
 	CHECK(serm_model_predict_parsed(ready, query, &(SermDocument){0}, &other, &error) == SERM_ERR_INVALID &&
 	          serm_batch_add(batch, query, &(SermDocument){0}, &error) == SERM_ERR_INVALID,
 	    "encoded documents are refused");
@@ -273,6 +294,7 @@ main(void)
 
 	test_scores(1, &arena);
 	test_scores(4, &arena);
+	test_token_bytes(&arena);
 	test_precisions(&arena);
 	test_long_documents(&arena);
 	test_refusals(&arena);

@@ -194,14 +194,37 @@ cross_parse_query(
 }
 
 static SermStatus
+read_text(const SermCrossEncoder *opened, const SermQuery *query, SermText doc, SermArena *arena,
+    SermCrossPair *pair, SermError *error)
+{
+	const SermCrossQuery *read = (const SermCrossQuery *) query;
+	const uint32_t *ids;
+	uint32_t count;
+	SermStatus status = serm_tokenizer_encode(
+	    opened->tokenizer, doc, serm_cross_wanted(opened, read), arena, &ids, &count, error);
+
+	return status == SERM_OK ? serm_cross_read(opened, read, ids, count, arena, pair, NULL, error) : status;
+}
+
+static SermStatus
+read_tokens(const SermCrossEncoder *opened, const SermQuery *query, const SermTokenDocument *doc,
+    SermArena *arena, SermCrossPair *pair, SermError *error)
+{
+	SermStatus status = serm_cross_check(opened, doc, error);
+
+	return status == SERM_OK ? serm_cross_read(opened, (const SermCrossQuery *) query, doc->ids, doc->count,
+	                               arena, pair, NULL, error)
+	                         : status;
+}
+
+static SermStatus
 cross_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
     SermPrediction *prediction, SermError *error)
 {
 	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
 	SermArenaMark mark = serm_arena_mark(scratch);
 	SermCrossPair pair;
-	SermStatus status =
-	    serm_cross_read(opened, (const SermCrossQuery *) query, doc, scratch, &pair, NULL, error);
+	SermStatus status = read_text(opened, query, doc, scratch, &pair, error);
 
 	if (status == SERM_OK)
 		status = serm_cross_score(opened, &pair, 1, scratch, prediction, error);
@@ -210,18 +233,25 @@ cross_predict(const SermModel *model, const SermQuery *query, SermText doc, Serm
 }
 
 static SermStatus
-no_document(SermError *error)
+cross_predict_tokens(const SermModel *model, const SermQuery *query, const SermTokenDocument *doc,
+    SermArena *scratch, SermPrediction *prediction, SermError *error)
 {
-	return serm_fail(error, SERM_ERR_INVALID,
-	    "a cross-encoder reads the text of a document: an encoded one does not hold it");
+	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
+	SermArenaMark mark = serm_arena_mark(scratch);
+	SermCrossPair pair;
+	SermStatus status = read_tokens(opened, query, doc, scratch, &pair, error);
+
+	if (status == SERM_OK)
+		status = serm_cross_score(opened, &pair, 1, scratch, prediction, error);
+	serm_arena_rewind(scratch, mark);
+	return status;
 }
 
 static SermStatus
-cross_predict_parsed(const SermModel *model, const SermQuery *query, const SermDocument *doc,
-    SermPrediction *prediction, SermError *error)
+cross_encode(
+    const SermModel *model, SermText text, SermArena *arena, SermTokenDocument *doc, SermError *error)
 {
-	(void) model, (void) query, (void) doc, (void) prediction;
-	return no_document(error);
+	return serm_token_document_parse(((const SermCrossEncoder *) model)->tokenizer, text, arena, doc, error);
 }
 
 static SermBatch *
@@ -236,22 +266,34 @@ cross_batch(SermArena *arena)
 	return &batch->batch;
 }
 
-static SermStatus
-cross_batch_add(SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error)
-{
-	(void) batch, (void) query, (void) doc;
-	return no_document(error);
-}
-
-static SermStatus
-cross_batch_add_text(SermBatch *batch, const SermQuery *query, SermText doc, SermError *error)
+/* Where the inputs of the pair that is added next begin. */
+static SermCrossPair *
+next_pair(SermBatch *batch)
 {
 	CrossBatch *pairs = (CrossBatch *) batch;
 
 	if (batch->count == 0)
 		serm_arena_rewind(pairs->arena, pairs->start);
-	return serm_cross_read((const SermCrossEncoder *) batch->model, (const SermCrossQuery *) query, doc,
-	    pairs->arena, &pairs->pairs[batch->count], NULL, error);
+	return &pairs->pairs[batch->count];
+}
+
+static SermStatus
+cross_batch_add_text(SermBatch *batch, const SermQuery *query, SermText doc, SermError *error)
+{
+	SermCrossPair *pair = next_pair(batch);
+
+	return read_text(
+	    (const SermCrossEncoder *) batch->model, query, doc, ((CrossBatch *) batch)->arena, pair, error);
+}
+
+static SermStatus
+cross_batch_add_tokens(
+    SermBatch *batch, const SermQuery *query, const SermTokenDocument *doc, SermError *error)
+{
+	SermCrossPair *pair = next_pair(batch);
+
+	return read_tokens(
+	    (const SermCrossEncoder *) batch->model, query, doc, ((CrossBatch *) batch)->arena, pair, error);
 }
 
 static SermStatus
@@ -263,23 +305,15 @@ cross_batch_run(const SermBatch *batch, SermPrediction *predictions, SermError *
 	    predictions, error);
 }
 
-static SermStatus
-cross_explain(const SermModel *model, const SermQuery *query, SermText text, const SermDocument *doc,
-    SermArena *arena, SermExplanation *explanation, SermError *error)
-{
-	(void) model, (void) query, (void) text, (void) doc, (void) arena, (void) explanation;
-	return serm_fail(error, SERM_ERR_INVALID, "the scores of a cross-encoder are not explained");
-}
-
 const SermModelKind serm_kind_cross_encoder = {
     .name = SERM_KIND_CROSS_ENCODER,
     .open = cross_open,
     .parse_query = cross_parse_query,
     .predict = cross_predict,
-    .predict_parsed = cross_predict_parsed,
     .batch = cross_batch,
-    .batch_add = cross_batch_add,
     .batch_add_text = cross_batch_add_text,
     .batch_run = cross_batch_run,
-    .explain = cross_explain,
+    .encode = cross_encode,
+    .predict_tokens = cross_predict_tokens,
+    .batch_add_tokens = cross_batch_add_tokens,
 };

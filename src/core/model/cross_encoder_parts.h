@@ -7,7 +7,7 @@
 
 #include "core/model/encoder.h"
 #include "core/model/kind.h"
-#include "core/text/tokenizer.h"
+#include "core/text/token_document.h"
 
 typedef struct SermCrossEncoder {
 	SermModel model;
@@ -36,12 +36,18 @@ typedef struct SermCrossPlace {
 	uint32_t doc_first; /* which token of the document stands at doc_start */
 } SermCrossPlace;
 
+/* How many tokens of a document can matter for this query. */
+extern uint32_t serm_cross_wanted(const SermCrossEncoder *opened, const SermCrossQuery *query);
 /*
- * The inputs of a pair, in `arena`; places (NULL: not wanted) gets an array of as many. Errors: those of the
- * tokenizer; MEMORY.
+ * The inputs of a pair, in `arena`, from the ids of the document, of which at least as many are given as are
+ * wanted; places (NULL: not wanted) gets an array of as many. Errors: those of the tokenizer; MEMORY.
  */
-extern SermStatus serm_cross_read(const SermCrossEncoder *opened, const SermCrossQuery *query, SermText doc,
-    SermArena *arena, SermCrossPair *pair, SermCrossPlace **places, SermError *error);
+extern SermStatus serm_cross_read(const SermCrossEncoder *opened, const SermCrossQuery *query,
+    const uint32_t *doc, uint32_t count, SermArena *arena, SermCrossPair *pair, SermCrossPlace **places,
+    SermError *error);
+/* Are these the tokens of this model's tokenizer? INVALID, saying what to do. */
+extern SermStatus serm_cross_check(
+    const SermCrossEncoder *opened, const SermTokenDocument *doc, SermError *error);
 
 /* What a head says. d_score (NULL: not wanted) [labels] gets the derivatives of the score by the logits. */
 extern double serm_cross_read_logits(

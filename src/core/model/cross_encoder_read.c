@@ -93,18 +93,35 @@ add_windows(const SermCrossEncoder *opened, const SermCrossQuery *query, Windows
 	return SERM_OK;
 }
 
-SermStatus
-serm_cross_read(const SermCrossEncoder *opened, const SermCrossQuery *query, SermText doc, SermArena *arena,
-    SermCrossPair *pair, SermCrossPlace **places, SermError *error)
+uint32_t
+serm_cross_wanted(const SermCrossEncoder *opened, const SermCrossQuery *query)
 {
-	uint32_t wanted = opened->settings.long_documents != SERM_LONG_TRUNCATE
-	                      ? SERM_TOKENS_MAX
-	                      : serm_tokenizer_wanted(query->count, opened->tokens_max);
-	Windows windows;
-	SermStatus status =
-	    serm_tokenizer_encode(opened->tokenizer, doc, wanted, arena, &windows.doc, &windows.doc_count, error);
+	return opened->settings.long_documents != SERM_LONG_TRUNCATE
+	           ? SERM_TOKENS_MAX
+	           : serm_tokenizer_wanted(query->count, opened->tokens_max);
+}
 
-	return status == SERM_OK ? add_windows(opened, query, &windows, arena, pair, places, error) : status;
+SermStatus
+serm_cross_read(const SermCrossEncoder *opened, const SermCrossQuery *query, const uint32_t *doc,
+    uint32_t count, SermArena *arena, SermCrossPair *pair, SermCrossPlace **places, SermError *error)
+{
+	Windows windows = {.doc = doc, .doc_count = count};
+
+	return add_windows(opened, query, &windows, arena, pair, places, error);
+}
+
+SermStatus
+serm_cross_check(const SermCrossEncoder *opened, const SermTokenDocument *doc, SermError *error)
+{
+	uint32_t vocab = serm_tokenizer_vocab(opened->tokenizer);
+
+	if (doc->tokenizer != serm_tokenizer_fingerprint(opened->tokenizer))
+		return serm_fail(error, SERM_ERR_INVALID, "the document was encoded for another tokenizer");
+	for (uint32_t i = 0; i < doc->count; i++)
+		if (doc->ids[i] >= vocab)
+			return serm_fail(error, SERM_ERR_INVALID, "token %u of the document is not in the vocabulary",
+			    (unsigned) doc->ids[i]);
+	return SERM_OK;
 }
 
 /* One label is the logit of the better of two grades. */

@@ -105,13 +105,12 @@ serm_encoder_back_clear(SermEncoderBack *back)
 	memset(back->gradient + layout.positions, 0, (layout.count - layout.positions) * sizeof(SermReal));
 }
 
-bool
-serm_encoder_back_linear(SermDescent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x,
-    const SermReal *d_y, SermReal *d_x)
+/* The derivatives of the weights and of the bias of a linear layer. */
+static bool
+weights_back(
+    SermDescent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x, const SermReal *d_y)
 {
 	SermEncoderBack *back = descent->back;
-	const SermEncoderHost *host = descent->run->host;
-	const SermReal *turned = back->turned + turned_at(back, index);
 	SermReal *gradient = back->gradient + weights_of(back->config, index);
 	uint32_t in, out;
 	size_t stretch;
@@ -119,26 +118,57 @@ serm_encoder_back_linear(SermDescent *descent, uint32_t index, size_t bias, size
 	shape_of(back->config, index, &in, &out);
 	for (size_t i = 0; bias != SERM_ENCODER_NONE && i < rows; i++)
 		serm_add(d_y + i * out, back->gradient + bias, out);
-	if (!serm_encoder_go_on(host))
-		return false;
 	back->gemm->pack(false, in, rows, x, in, descent->packed);
 	stretch = (size_t) (QUIET_PRODUCTS / ((double) in * (double) rows)) / 14 * 14 + 14;
 	for (size_t i = 0; i < out; i += stretch) {
 		SermProduct product = {out - i < stretch ? out - i : stretch, in, rows, d_y + i, 1, out,
 		    descent->packed, NULL, true, gradient + i * in, in};
 
-		if (!serm_encoder_go_on(host))
+		if (!serm_encoder_go_on(descent->run->host))
 			return false;
 		back->gemm->multiply(&product);
 	}
+	return true;
+}
+
+/* The weights of a linear layer as the way back reads them. */
+static const SermReal *
+turned_of(SermDescent *descent, uint32_t index)
+{
+	const SermLinear *linear = &descent->run->encoder->linears[index];
+	SermEncoderBack *back = descent->back;
+
+	if (descent->turned == NULL)
+		return back->turned + turned_at(back, index);
+	serm_linear_unpack(linear, descent->weights);
+	back->gemm->pack(false, linear->in, linear->out, descent->weights, linear->in, descent->turned);
+	return descent->turned;
+}
+
+bool
+serm_encoder_back_linear(SermDescent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x,
+    const SermReal *d_y, SermReal *d_x)
+{
+	const SermEncoderHost *host = descent->run->host;
+	const SermReal *turned;
+	uint32_t in, out;
+	size_t stretch;
+
+	if (!serm_encoder_go_on(host) ||
+	    (descent->back->d_words == NULL && !weights_back(descent, index, bias, rows, x, d_y)))
+		return false;
+	if (d_x == NULL)
+		return true;
+	shape_of(descent->back->config, index, &in, &out);
+	turned = turned_of(descent, index);
 	stretch = (size_t) (QUIET_PRODUCTS / ((double) in * out)) / 14 * 14 + 14;
-	for (size_t i = 0; d_x != NULL && i < rows; i += stretch) {
+	for (size_t i = 0; i < rows; i += stretch) {
 		SermProduct product = {rows - i < stretch ? rows - i : stretch, in, out, d_y + i * out, out, 1,
 		    turned, NULL, false, d_x + i * in, in};
 
 		if (!serm_encoder_go_on(host))
 			return false;
-		back->gemm->multiply(&product);
+		descent->back->gemm->multiply(&product);
 	}
 	return true;
 }
@@ -149,10 +179,11 @@ serm_encoder_back_norm(SermDescent *descent, size_t gamma, size_t beta, size_t r
 {
 	SermNorm norm = serm_encoder_norm(descent->run->encoder, gamma, beta);
 	SermReal *gradient = descent->back->gradient;
+	bool wanted = descent->back->d_words == NULL;
 
 	for (size_t i = 0; i < rows; i++)
 		serm_layer_norm_back(&norm, hat + i * norm.n, factor[i], d + i * norm.n, d + i * norm.n,
-		    gradient + gamma, beta == SERM_ENCODER_NONE ? NULL : gradient + beta);
+		    wanted ? gradient + gamma : NULL, wanted && beta != SERM_ENCODER_NONE ? gradient + beta : NULL);
 }
 
 static bool
@@ -295,6 +326,44 @@ head_back(SermDescent *descent, const SermReal *d_logits)
 
 static const SermDescentSteps classic = {head_back, layer_back, embed_back};
 
+/* To what the embeddings of a token are before the norm, or behind it where that reads words alone. */
+static void
+words_back(SermDescent *descent)
+{
+	const SermEncoderRun *run = descent->run;
+	const SermEncoderLayout *layout = &run->encoder->layout;
+
+	if (run->encoder->config.architecture != SERM_ENCODER_MODERNBERT)
+		serm_encoder_back_norm(
+		    descent, layout->gamma, layout->beta, run->tokens, run->hat0, run->factor0, descent->d_output);
+	memcpy(descent->back->d_words, descent->d_output,
+	    (size_t) run->tokens * run->encoder->config.hidden * sizeof(SermReal));
+}
+
+/* What weights take on their way: sides of their gradients, or one layer that is turned. */
+static bool
+allocate_weights(SermDescent *descent, size_t widest, SermArena *arena)
+{
+	const SermEncoderBack *back = descent->back;
+	size_t plain = 0, turned = 0;
+
+	if (back->d_words == NULL) {
+		descent->packed = serm_arena_reserve(
+		    arena, back->gemm->packed_count(widest, descent->run->tokens) * sizeof(SermReal));
+		return descent->packed != NULL;
+	}
+	for (uint32_t i = 0; i < back->config->layers * SERM_LINEARS + 2; i++) {
+		const SermLinear *linear = &descent->run->encoder->linears[i];
+		size_t packed = back->gemm->packed_count(linear->in, linear->out);
+
+		plain = (size_t) linear->in * linear->out > plain ? (size_t) linear->in * linear->out : plain;
+		turned = packed > turned ? packed : turned;
+	}
+	descent->weights = serm_arena_reserve(arena, plain * sizeof(SermReal));
+	descent->turned = serm_arena_reserve(arena, turned * sizeof(SermReal));
+	return descent->weights != NULL && descent->turned != NULL;
+}
+
 static bool
 allocate(SermDescent *descent, SermArena *arena)
 {
@@ -311,10 +380,9 @@ allocate(SermDescent *descent, SermArena *arena)
 	descent->d_pair = serm_arena_reserve(arena, tokens * 2 * hidden * size);
 	descent->d_wide = serm_arena_reserve(arena, tokens * wide * size);
 	descent->wide = serm_arena_reserve(arena, tokens * wide * size);
-	descent->packed = serm_arena_reserve(arena, descent->back->gemm->packed_count(widest, tokens) * size);
 	return descent->d_output != NULL && descent->d_inner != NULL && descent->d_branch != NULL &&
 	       descent->d_query != NULL && descent->d_pair != NULL && descent->d_wide != NULL &&
-	       descent->wide != NULL && descent->packed != NULL &&
+	       descent->wide != NULL && allocate_weights(descent, widest, arena) &&
 	       serm_attention_back_scratch(
 	           run->longest, config->hidden / config->heads, arena, &descent->attention);
 }
@@ -338,7 +406,9 @@ serm_encoder_backward(SermEncoderBack *back, const SermEncoderRun *run, const Se
 	good = steps->head(&descent, d_logits);
 	for (uint32_t layer = layers; good && layer > lowest; layer--)
 		good = steps->layer(&descent, layer - 1, layer - 1 > lowest || back->frozen == 0);
-	if (good && back->frozen == 0)
+	if (good && back->d_words != NULL)
+		words_back(&descent);
+	else if (good && back->frozen == 0)
 		steps->embeddings(&descent);
 	serm_arena_rewind(scratch, mark);
 	return good ? SERM_OK : serm_train_canceled(error);

@@ -20,7 +20,9 @@ typedef struct SermDescent {
 	SermReal *d_pair;   /* [tokens][2 hidden] */
 	SermReal *d_wide;   /* [tokens][serm_encoder_up_width()] */
 	SermReal *wide;     /* the same */
-	SermReal *packed;   /* left sides of the gradients of weights */
+	SermReal *packed;   /* left sides of the gradients of weights; NULL when none are wanted */
+	SermReal *weights;  /* of one linear layer, [out][in], and: */
+	SermReal *turned;   /* packed for the way back; both NULL when back->turned holds them all */
 	SermAttentionBackScratch attention;
 } SermDescent;
 

@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 
+#include "core/train/encoder_explain.h"
 #include "pg/store/internal.h"
 
 /* Weights that no scorer uses are kept mapped up to this number. */
@@ -426,27 +427,72 @@ check_finite(const SermScorer *scorer, const SermPrediction *prediction)
 		        scorer->version));
 }
 
+static void
+check_stored(SermStatus status, const SermError *error)
+{
+	if (status == SERM_ERR_CORRUPT)
+		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a serm.doc is damaged: %s", error->message));
+	serm_check(status, error);
+}
+
+static void
+pg_attribute_noreturn() wrong_document(const SermScorer *scorer, const char *problem)
+{
+	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	    errmsg("model \"%s\" cannot read this serm.doc: %s", scorer->row->name, problem),
+	    serm_model_reads_text(scorer->weights->model)
+	        ? errhint("Encode documents for it with serm.encode(doc, %s), or pass the text.",
+	              quote_literal_cstr(scorer->row->name))
+	        : errhint("Encode documents for it with serm.encode(doc), or pass the text."));
+}
+
 /* Parse or read a document into the scratch arena. */
 static SermDocument
 open_document(SermScorer *scorer, SermDocBytes source)
 {
+	const unsigned char *bytes = (const unsigned char *) source.bytes.bytes;
 	SermDocument doc;
 	SermError error = {SERM_OK, ""};
-	SermStatus status;
 
 	if (!source.encoded)
 		serm_check(serm_document_parse(
 		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &scorer->scratch, &doc, &error),
 		    &error);
-	else {
-		status = serm_document_read(
-		    (const unsigned char *) source.bytes.bytes, source.bytes.length, &scorer->scratch, &doc, &error);
-		if (status == SERM_ERR_CORRUPT)
-			ereport(
-			    ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a serm.doc is damaged: %s", error.message));
-		serm_check(status, &error);
-	}
+	else if (serm_token_document_is(bytes, source.bytes.length))
+		wrong_document(scorer, "it holds the tokens of a cross-encoder");
+	else
+		check_stored(serm_document_read(bytes, source.bytes.length, &scorer->scratch, &doc, &error), &error);
 	return doc;
+}
+
+/* The same for a model that reads texts. */
+static SermTokenDocument
+open_tokens(SermScorer *scorer, SermDocBytes source)
+{
+	const unsigned char *bytes = (const unsigned char *) source.bytes.bytes;
+	SermTokenDocument doc;
+	SermError error = {SERM_OK, ""};
+
+	if (!source.encoded)
+		serm_check(serm_model_encode(scorer->weights->model,
+		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &scorer->scratch, &doc, &error),
+		    &error);
+	else if (!serm_token_document_is(bytes, source.bytes.length))
+		wrong_document(scorer, "it holds words, not tokens");
+	else
+		check_stored(serm_token_document_read(
+		                 bytes, source.bytes.length, SERM_TOKENS_MAX, &scorer->scratch, &doc, &error),
+		    &error);
+	return doc;
+}
+
+/* Raise what a model says of tokens that were stored. */
+static void
+check_tokens(const SermScorer *scorer, SermStatus status, const SermError *error)
+{
+	if (status == SERM_ERR_INVALID)
+		wrong_document(scorer, error->message);
+	serm_check(status, error);
 }
 
 void
@@ -467,6 +513,21 @@ serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPredic
 	check_finite(scorer, prediction);
 }
 
+static void
+predict_tokens(SermScorer *scorer, SermDocBytes source, SermPrediction *prediction)
+{
+	SermTokenDocument doc = open_tokens(scorer, source);
+	SermError error = {SERM_OK, ""};
+	SermStatus status;
+
+	do
+		status = serm_model_predict_tokens(
+		    scorer->weights->model, scorer->query, &doc, &scorer->scratch, prediction, &error);
+	while (interrupted(status));
+	check_tokens(scorer, status, &error);
+	check_finite(scorer, prediction);
+}
+
 void
 serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes source, SermPrediction *prediction)
 {
@@ -479,10 +540,30 @@ serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes sourc
 	}
 	prepare_query(scorer, query);
 	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model)) {
+		predict_tokens(scorer, source, prediction);
+		return;
+	}
 	doc = open_document(scorer, source);
 	serm_check(
 	    serm_model_predict_parsed(scorer->weights->model, scorer->query, &doc, prediction, &error), &error);
 	check_finite(scorer, prediction);
+}
+
+static void
+explain_tokens(SermScorer *scorer, SermDocBytes source, SermExplanation *explanation)
+{
+	SermTokenDocument doc = open_tokens(scorer, source);
+	SermArenaMark mark = serm_arena_mark(&scorer->scratch);
+	SermError error = {SERM_OK, ""};
+	SermStatus status;
+
+	do {
+		serm_arena_rewind(&scorer->scratch, mark);
+		status = serm_cross_explain(
+		    scorer->weights->model, scorer->query, &doc, &scorer->scratch, explanation, &error);
+	} while (interrupted(status));
+	check_tokens(scorer, status, &error);
 }
 
 void
@@ -493,11 +574,43 @@ serm_scorer_explain(SermScorer *scorer, SermText query, SermDocBytes source, Ser
 
 	prepare_query(scorer, query);
 	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model)) {
+		explain_tokens(scorer, source, explanation);
+		return;
+	}
 	doc = open_document(scorer, source);
 	serm_check(serm_model_explain(scorer->weights->model, scorer->query,
 	               serm_text_utf8(scorer->query_text, &scorer->query_buffer), &doc, &scorer->scratch,
 	               explanation, &error),
 	    &error);
+}
+
+SermText
+serm_scorer_encode(SermScorer *scorer, SermText text)
+{
+	SermDocBytes source = {text, false};
+	unsigned char *bytes;
+	size_t length;
+
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model)) {
+		SermTokenDocument doc = open_tokens(scorer, source);
+
+		length = serm_token_document_size(&doc);
+		bytes = serm_arena_reserve(&scorer->scratch, length);
+		if (bytes != NULL)
+			serm_token_document_write(&doc, bytes);
+	} else {
+		SermDocument doc = open_document(scorer, source);
+
+		length = serm_document_size(&doc);
+		bytes = serm_arena_reserve(&scorer->scratch, length);
+		if (bytes != NULL)
+			serm_document_write(&doc, bytes);
+	}
+	if (bytes == NULL)
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+	return (SermText){(const char *) bytes, length};
 }
 
 const SermModel *
@@ -531,6 +644,12 @@ serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes source)
 		serm_check(serm_batch_add_text(scorer->batch, scorer->query,
 		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &error),
 		    &error);
+		return;
+	}
+	if (serm_model_reads_text(scorer->weights->model)) {
+		SermTokenDocument tokens = open_tokens(scorer, source);
+
+		check_tokens(scorer, serm_batch_add_tokens(scorer->batch, scorer->query, &tokens, &error), &error);
 		return;
 	}
 	doc = open_document(scorer, source);

@@ -119,6 +119,11 @@ extern void serm_scorer_explain(
     SermScorer *scorer, SermText query, SermDocBytes doc, SermExplanation *explanation);
 
 /*
+ * What a serm.doc holds of a text for this model: its bytes, in the scorer until its next use.
+ */
+extern SermText serm_scorer_encode(SermScorer *scorer, SermText doc);
+
+/*
  * The tensors of a version as they were stored, in `context`: what training of a cross-encoder begins with.
  * Sees what this transaction has written. Errors: 42704 no such version; XX001 damaged weights.
  */
