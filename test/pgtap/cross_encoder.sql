@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(71);
+SELECT plan(77);
 
 -- --- the files of a model of two layers
 
@@ -80,6 +80,24 @@ SELECT throws_ok($$SELECT serm.alter_model('m', '{"precision": "f64"}')$$, '2202
 SELECT throws_ok($$SELECT pg_temp.load('bad', '{"precision": 8}')$$, '22023', NULL, 'a number is none');
 SELECT throws_ok($$SELECT serm.create_model('plain', options => '{"precision": "int8"}')$$, '22023', NULL, 'the default kind has no precision');
 SELECT lives_ok($$SELECT serm.drop_model('narrow')$$, 'dropped');
+
+-- --- libraries: skipped where they are not installed
+
+CREATE FUNCTION pg_temp.is_near(library text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('serm.gemm', library, false);
+	RETURN NEXT cmp_ok(pg_temp.apart(), '<', 1e-5::float8, library || ' gives the scores to 1e-5');
+	IF pg_temp.files() LIKE '%' || library || '%' THEN
+		RETURN NEXT cmp_ok((SELECT count(*) FROM pair, serm.explain(query, doc, 'm')), '>', 20::bigint, 'and explains them, from a file of its own');
+	ELSE
+		RETURN NEXT skip(library || ' is not installed');
+	END IF;
+	PERFORM set_config('serm.gemm', 'built-in', false);
+END $$;
+SELECT * FROM pg_temp.is_near('openblas');
+SELECT * FROM pg_temp.is_near('onednn');
+SELECT is(pg_temp.apart(), 0::float8, 'built-in again: the old bits');
+SELECT throws_ok($$SET serm.gemm = 'mkl'$$, '22023', NULL, 'no such library');
 
 -- --- long documents: an input of 24 tokens, 3 of them special
 

@@ -129,14 +129,23 @@ typedef enum SermLayout {
 	SERM_LAYOUT_F32 = 0,
 	SERM_LAYOUT_BF16,
 	SERM_LAYOUT_INT8,
+	SERM_LAYOUT_OPENBLAS, /* f32, for that library */
+	SERM_LAYOUT_ONEDNN,
 	SERM_LAYOUT_COUNT
 } SermLayout;
 
 extern const char *serm_layout_name(SermLayout layout);
-/* What the model's options ask for and this processor has. */
+/* What the model's options and serm.gemm ask for and this processor and machine have. */
 extern SermLayout serm_layout_of(const SermModelRow *row);
 /* The precision and the provider of a layout; the other settings stay. */
 extern void serm_layout_settings(SermLayout layout, SermModelSettings *settings);
+
+/* --- blas.c */
+
+/* What serm.gemm asks for, if it can be had in this process: the layout of f32. */
+extern SermLayout serm_blas_layout(void);
+/* NULL: the built-in one. */
+extern const SermGemmProvider *serm_blas_provider(SermLayout layout);
 
 /* --- cache_file.c: image <-> file */
 

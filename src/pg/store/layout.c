@@ -8,7 +8,7 @@
 #include "core/model/cross_encoder_stored.h"
 #include "pg/store/internal.h"
 
-static const char *const names[SERM_LAYOUT_COUNT] = {"f32", "bf16", "int8"};
+static const char *const names[SERM_LAYOUT_COUNT] = {"f32", "bf16", "int8", "openblas", "onednn"};
 
 StaticAssertDecl((int) SERM_LAYOUT_F32 == (int) SERM_PRECISION_F32 &&
                      (int) SERM_LAYOUT_BF16 == (int) SERM_PRECISION_BF16 &&
@@ -29,12 +29,13 @@ serm_layout_of(const SermModelRow *row)
 	if (strcmp(row->kind, SERM_KIND_CROSS_ENCODER) != 0)
 		return SERM_LAYOUT_F32;
 	(void) serm_precision_parse(row->options.precision, &precision);
-	return (SermLayout) serm_precision_here(precision);
+	precision = serm_precision_here(precision);
+	return precision == SERM_PRECISION_F32 ? serm_blas_layout() : (SermLayout) precision;
 }
 
 void
 serm_layout_settings(SermLayout layout, SermModelSettings *settings)
 {
-	settings->precision = (SermPrecision) layout;
-	settings->gemm = NULL;
+	settings->precision = layout <= SERM_LAYOUT_INT8 ? (SermPrecision) layout : SERM_PRECISION_F32;
+	settings->gemm = serm_blas_provider(layout);
 }
