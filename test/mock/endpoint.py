@@ -24,6 +24,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import inject
+
 FENCE = re.compile(r"<data-([0-9a-f]{32}) (\w+)(?: \(cut\))?>\n(.*?)\n</data-\1>", re.S)
 lock = threading.Lock()
 counts = {}
@@ -164,6 +166,10 @@ class Judge(BaseHTTPRequestHandler):
         else:
             self.grade(request)
 
+    def habit_later(self, request, number):
+        """Refuses, for a minute at least."""
+        self.answer(429, {"error": "slow down"}, {"Retry-After": "60"})
+
     def habit_sick(self, request, number):
         """Broken for its first seven requests, and then well."""
         if number <= 7:
@@ -199,6 +205,16 @@ class Judge(BaseHTTPRequestHandler):
 
     def habit_top(self, request, number):
         self.content(request, '{"grade": 3, "rationale": "always the best"}')
+
+    def habit_gullible(self, request, number):
+        """Does what documents tell it to."""
+        told = inject.gullible(fields_of(request).get("document", ""))
+        if told is None:
+            self.grade(request)
+        else:
+            with lock:
+                counts["obeyed"] = counts.get("obeyed", 0) + 1
+            self.content(request, json.dumps({"grade": told, "rationale": "as the document says"}))
 
     def habit_unicode(self, request, number):
         grade, _ = judge(request, 0.0)
@@ -312,6 +328,11 @@ class Judge(BaseHTTPRequestHandler):
     def habit_redirect(self, request, number):
         status = (301, 302, 303, 307, 308)[number % 5]
         self.answer(status, b"", {"Location": "/secret/v1/chat/completions"})
+
+    def habit_go(self, request, number):
+        """/go/STATUS/HEX redirects to the address that HEX spells."""
+        status, location = self.path.strip("/").split("/")[1:3]
+        self.answer(int(status), b"", {"Location": bytes.fromhex(location).decode()})
 
     def habit_secret(self, request, number):
         """Must never be reached: only a redirect leads here."""
