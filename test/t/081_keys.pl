@@ -100,7 +100,7 @@ is(sql(q{SELECT count(*) FROM serm.vote WHERE agent LIKE '%echo%' AND (rationale
 	'those who said it are starred out');
 
 # --- errors about keys
-run(qq{SET log_statement = none; SET log_min_duration_statement = -1; SET pg_stat_statements.track_utility = off; CREATE USER MAPPING FOR CURRENT_USER SERVER file_v1 OPTIONS ($_)})
+run(qq{SET log_statement = none; SET log_min_duration_statement = -1; SET log_min_error_statement = error; SET pg_stat_statements.track_utility = off; CREATE USER MAPPING FOR CURRENT_USER SERVER file_v1 OPTIONS ($_)})
   for ("api_key E'$key{literal}\\n'", "api_key '$key{literal}', api_key_file '$file'", "api_key '" . $key{literal} x 300 . "'", "api_kye '$key{literal}'");
 append_to_file("$file.bad", "$key{file}\t\x01 two\n");
 chmod 0600, "$file.bad";
