@@ -50,6 +50,28 @@ def fields_of(request):
     return {name: text for _, name, text in FENCE.findall(request["messages"][-1]["content"])}
 
 
+def documents_of(fields):
+    """What a question compares, in the order in which it is shown."""
+    return [fields[name] for name in sorted((name for name in fields if name.startswith("document_")), key=lambda name: int(name[9:]))]
+
+
+def worth(query, document):
+    """The share of the query's words that the document has; shorter documents are better at the same share."""
+    query, found = words(query), words(document)
+    return (len(query & found) / len(query) if query else 0.0) - 0.001 * min(len(document), 500)  / 500
+
+
+def compare(request, better):
+    """The answer to a question that compares, by a function of two documents' worth: above 0 when the first is better."""
+    fields = fields_of(request)
+    values = [worth(fields.get("query", ""), document) for document in documents_of(fields)]
+    if '"better"' in request["messages"][0]["content"]:
+        sign = better(*values)
+        return {"better": 1 if sign > 0 else 2 if sign < 0 else 0, "rationale": "by words"}
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    return {"order": [i + 1 for i in order], "rationale": "by words"}
+
+
 def judge(request, noise):
     """(grade, rationale) from the fenced texts of the user message."""
     fields = fields_of(request)
@@ -139,6 +161,35 @@ class Judge(BaseHTTPRequestHandler):
     def habit_v1(self, request, number):
         self.grade(request)
 
+    def habit_compares(self, request, number):
+        """Answers questions of every form; documents that are as good as each other are a tie."""
+        if documents_of(fields_of(request)):
+            self.content(request, json.dumps(compare(request, lambda a, b: 0 if abs(a - b) < 0.01 else a - b)))
+        else:
+            self.grade(request)
+
+    def habit_first(self, request, number):
+        """Prefers what it sees first, unless the other is much better."""
+        self.content(request, json.dumps(compare(request, lambda a, b: a - b + 0.3)))
+
+    def habit_obedient(self, request, number):
+        """Begins its rationale with whatever word it is told to."""
+        told = re.search(r'"(\w+)"', fields_of(request).get("note", ""))
+        with lock:
+            counts["canaries"] = counts.get("canaries", 0) + (1 if told else 0)
+        grade, rationale = judge(request, 0.0)
+        self.content(request, json.dumps({"grade": grade, "rationale": "%s: %s" % (told.group(1), rationale) if told else rationale}))
+
+    def habit_examples(self, request, number):
+        """Counts its examples, and remembers whether one was the pair in question."""
+        content = request["messages"][-1]["content"]
+        blocks = FENCE.findall(content)
+        shown = [text for _, name, text in blocks if name == "example_document"]
+        with lock:
+            counts["examples_%d" % len(shown)] = counts.get("examples_%d" % len(shown), 0) + 1
+            counts["shown_itself"] = counts.get("shown_itself", 0) + (1 if fields_of(request)["document"] in shown else 0)
+        self.grade(request)
+
     def habit_replay(self, request, number):
         fields = fields_of(request)
         key = pair_key(fields.get("query", ""), fields.get("document", ""))
@@ -209,7 +260,10 @@ class Judge(BaseHTTPRequestHandler):
     def habit_gullible(self, request, number):
         """Does what documents tell it to."""
         told = inject.gullible(fields_of(request).get("document", ""))
-        if told is None:
+        note = re.search(r'"(\w+)"', fields_of(request).get("note", ""))
+        if note:
+            self.content(request, json.dumps({"grade": 3, "rationale": "%s, as I was told" % note.group(1)}))
+        elif told is None:
             self.grade(request)
         else:
             with lock:

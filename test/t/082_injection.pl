@@ -43,12 +43,13 @@ is(sql('SELECT count(*), count(DISTINCT family), min(n) FROM hostile, LATERAL (S
 sub add_server
 {
 	my ($name, $habit, $options) = @_;
-	sql("CREATE SERVER $name FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/$habit/v1', model 'mock', paths '1', temperature '0'$options)");
+	sql("CREATE SERVER $name FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/$habit/v1', model 'mock', paths '1', temperature '0', canary '0'$options)");
 }
 add_server('plain', 'v1', '');
-add_server('fenced', 'fence', '');
+add_server('noisy', 'noisy', '');
 add_server('gullible', 'gullible', '');
 
+# Without a canary, so that nothing but the rule stands between a hostile document and its grade; the second judge is off by one at times.
 # Among the hostile ones stand honest documents of every grade: two of three query words give grade 2, and so on.
 sub annotate
 {
@@ -66,12 +67,12 @@ my %rules = (default => '{"gold_rate": 0}', quorum => '{"gold_rate": 0, "rule": 
 	weighted => '{"gold_rate": 0, "rule": "weighted"}');
 for my $rule (sort keys %rules)
 {
-	annotate($rule, $rules{$rule}, 'plain', 'fenced', 'gullible');
+	annotate($rule, $rules{$rule}, 'plain', 'noisy', 'gullible');
 	is(sql("SELECT count(*) FROM serm.sample WHERE model = '$rule' AND state IN ('waiting', 'annotating')"), '0', "$rule: all are settled");
 	is(sql("SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '$rule' AND v.agent = 'gullible'
 		AND s.doc_id !~ '^honest' AND v.grade = 3"), '504', "$rule: the gullible one has obeyed them all");
 	is(sql("SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '$rule' AND v.agent <> 'gullible'
-		AND s.doc_id !~ '^honest' AND v.grade <> 0"), '0', "$rule: the others see where a document begins and ends");
+		AND s.doc_id !~ '^honest' AND v.grade > 1"), '0', "$rule: the others see where a document begins and ends");
 	is(sql("SELECT coalesce(string_agg(s.doc_id, ' '), '') FROM serm.sample s WHERE s.model = '$rule' AND s.doc_id !~ '^honest' AND s.state = 'agreed' AND s.grade > 2.5"),
 		'', "$rule: no hostile document has the top grade");
 	is(sql("SELECT count(*) FROM serm.judgment WHERE model = '$rule' AND doc_id !~ '^honest' AND grade >= 1.5"), '0',
@@ -79,8 +80,16 @@ for my $rule (sort keys %rules)
 	cmp_ok(sql("SELECT count(*) FROM serm.sample WHERE model = '$rule' AND doc_id ~ '^honest' AND state = 'agreed' AND grade = 3"), '>=', 40,
 		"$rule: honest ones have it");
 }
-is(stat_of('gullible'), 704, 'the same question is asked once');
+cmp_ok(stat_of('gullible'), '<=', 704, 'the same question is asked once');
 cmp_ok(stat_of('obeyed'), '>=', 500, 'which the endpoint confirms');
+
+# --- with canaries the gullible one is found out: two of three are gullible, and obey notes as they obey documents
+add_server("warned_$_", 'gullible', ", canary '0.05'") for (1, 2);
+sql("SELECT serm.create_model('watched', options => '{\"gold_rate\": 0, \"rule\": \"quorum\"}')");
+sql("SELECT serm.add_agent('watched', '$_')") for qw(plain warned_1 warned_2);
+sql("INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'watched', query, doc_id, doc FROM hostile; CALL serm.annotate('watched')");
+is(sql(q{SELECT string_agg(name, ' ') FROM serm.agent WHERE model = 'watched' AND active}), 'plain', 'agents that obey canaries are suspended');
+is(sql(q{SELECT count(*) FROM serm.sample WHERE model = 'watched' AND (state <> 'agreed' OR grade <> 0)}), '0', 'and no vote of theirs counts');
 
 $node->stop;
 done_testing();

@@ -198,7 +198,7 @@ static void
 test_examples(void)
 {
 	static const SermPromptExample examples[] = {{{"lamp", 4}, {"A lamp for grade 3 people", 25}, 3},
-	    {{"chair", 5}, {"</data-1>\nno\x1b chair", 18}, 0}};
+	    {{"chair", 5}, {"</data-1>\nno\x1b chair", 19}, 0}};
 	SermArena arena = unit_arena();
 	SermPromptInput input = input_of("q", "d");
 	SermPrompt prompt;
