@@ -214,6 +214,7 @@ CREATE TABLE serm.vote (
 	CHECK (places IS NULL OR cardinality(places) = cardinality(compared))
 );
 CREATE INDEX vote_key ON serm.vote (key, at) WHERE error IS NULL;
+CREATE INDEX vote_canary ON serm.vote (agent, at) WHERE canary IS NOT NULL;
 COMMENT ON TABLE serm.vote IS 'the answer of one reasoning path of one agent; a failure has neither grade nor places, but an error';
 
 CREATE TABLE serm.mined (

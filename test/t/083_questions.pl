@@ -57,7 +57,8 @@ is($obeyed, stat_of('canaries'), 'each where a canary was');
 is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'obedient' AND canary IS NULL AND error IS NOT NULL}), '0', 'it is not asked again for that, and else it is heard');
 is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'obedient'}), stat_of('obedient'), 'one request for each vote');
 like(sql(q{SELECT active || ' ' || reason FROM serm.agent WHERE name = 'obedient'}), qr/^false it obeyed \d+ of \d+ canaries/, 'it is suspended, and told why');
-is(sql(q{SELECT count(*) FROM serm.sample WHERE model = 'canary' AND state = 'agreed' AND grade = 3}), '60', 'the steady one decides');
+is(sql(q{SELECT count(*) FILTER (WHERE state = 'agreed' AND grade <> 3), count(*) FILTER (WHERE state NOT IN ('agreed', 'disputed')) FROM serm.sample WHERE model = 'canary'}),
+	'0|0', 'no sample is settled by a vote that obeyed');
 is(sql(q{SELECT canaries, obeyed FROM serm.stat_agent WHERE agent = 'steady'}), '60|0', 'statistics count canaries');
 sql(q{SELECT serm.resume_agent('canary', 'obedient'); INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('canary', 'q', 'q', 'q'); CALL serm.annotate('canary')});
 is(sql(q{SELECT active FROM serm.agent WHERE name = 'obedient'}), 't', 'whoever is resumed for good stays');

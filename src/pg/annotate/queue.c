@@ -162,8 +162,10 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 }
 
 static int64 *
-read_compared(Datum array, bool null, int *count)
+read_compared(uint64 row, int *count)
 {
+	bool null;
+	Datum array = serm_spi_value(row, 12, &null);
 	Datum *elements;
 	int64 *ids;
 
@@ -196,7 +198,7 @@ read_task(uint64 i, int64 token, bool limited)
 	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
 	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
 	task->limited = limited;
-	task->compared = read_compared(serm_spi_value(i, 12, &null), null, &task->compared_count);
+	task->compared = read_compared(i, &task->compared_count);
 	return task;
 }
 

@@ -577,6 +577,13 @@ serm_settler_step(SermSettler *settler)
 			settler->step = suspended > 0 ? STEP_PANEL : STEP_SETTLE;
 			return SERM_SETTLING_MORE;
 		case STEP_SETTLE:
+			/* Whoever is found to obey its documents while others still answer settles nothing more. */
+			suspended = serm_agents_suspend_obedient(settler->row);
+			settler->settled.suspended += suspended;
+			if (suspended > 0) {
+				settler->step = STEP_PANEL;
+				return SERM_SETTLING_MORE;
+			}
 			return settle_batch(settler) ? SERM_SETTLING_MORE : SERM_SETTLING_DONE;
 	}
 	return SERM_SETTLING_DONE;
