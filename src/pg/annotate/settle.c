@@ -524,7 +524,6 @@ start_panel(SermSettler *settler)
 {
 	MemoryContext previous;
 
-	settler->settled.suspended += serm_agents_suspend_obedient(settler->row);
 	MemoryContextReset(settler->panel_context);
 	previous = MemoryContextSwitchTo(settler->panel_context);
 	if (needs_panel(settler)) {
@@ -534,6 +533,15 @@ start_panel(SermSettler *settler)
 		settler->agents = serm_agents_load(settler->row, false);
 	MemoryContextSwitchTo(previous);
 	settler->step = settler->panel != NULL ? STEP_READ : STEP_SETTLE;
+}
+
+static bool
+suspend_obedient(SermSettler *settler)
+{
+	int suspended = serm_agents_suspend_obedient(settler->row);
+
+	settler->settled.suspended += suspended;
+	return suspended > 0;
 }
 
 SermSettling
@@ -560,7 +568,9 @@ serm_settler_step(SermSettler *settler)
 			settler->step = STEP_PANEL;
 			return SERM_SETTLING_MORE;
 		case STEP_PANEL:
-			start_panel(settler);
+			/* Agents are loaded in a transaction that sees who was suspended. */
+			if (!suspend_obedient(settler))
+				start_panel(settler);
 			return SERM_SETTLING_MORE;
 		case STEP_READ:
 			settler->step = serm_panel_read(settler->panel) ? STEP_READ : STEP_PREDICT;
@@ -578,9 +588,7 @@ serm_settler_step(SermSettler *settler)
 			return SERM_SETTLING_MORE;
 		case STEP_SETTLE:
 			/* Whoever is found to obey its documents while others still answer settles nothing more. */
-			suspended = serm_agents_suspend_obedient(settler->row);
-			settler->settled.suspended += suspended;
-			if (suspended > 0) {
+			if (suspend_obedient(settler)) {
 				settler->step = STEP_PANEL;
 				return SERM_SETTLING_MORE;
 			}
