@@ -75,10 +75,10 @@ SELECT is(serm.add_prompt('tap_form', options => '{"examples": 8}'), 4, 'eight e
 SELECT ok(e.tokens > b.tokens + 7 * 8 * 4 * 100, 'are counted with each question') FROM before b JOIN serm.estimate_annotation('tap_form') e USING (agent) WHERE agent = 'absolute';
 SELECT is(e.tokens, b.tokens, 'but not of those who compare') FROM before b JOIN serm.estimate_annotation('tap_form') e USING (agent) WHERE agent = 'pair' AND e.samples = b.samples
 UNION ALL SELECT pass('gold has come to them') FROM before b JOIN serm.estimate_annotation('tap_form') e USING (agent) WHERE agent = 'pair' AND e.samples <> b.samples;
-CREATE ROLE tap_operator;
-SELECT serm.grant_access('tap_operator', 'operate');
-GRANT USAGE ON FOREIGN SERVER tap_asked TO tap_operator;
-SET ROLE tap_operator;
+CREATE ROLE tap_asking_operator;
+SELECT serm.grant_access('tap_asking_operator', 'operate');
+GRANT USAGE ON FOREIGN SERVER tap_asked TO tap_asking_operator;
+SET ROLE tap_asking_operator;
 SELECT is((SELECT count(*) FROM serm.estimate_annotation('tap_form')), 4::bigint, 'an operator may estimate');
 SELECT is(serm.add_prompt('tap_form'), 5, 'and write prompts');
 RESET ROLE;
