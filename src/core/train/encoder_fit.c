@@ -347,14 +347,16 @@ report_progress(const Fitter *fitter, double started, uint64_t since)
 {
 	const SermTrainHost *train = fitter->host->train;
 	const SermEncoderState *state = fitter->state;
-	uint64_t done = (uint64_t) state->epoch * fitter->set->example_count + state->example;
+	uint64_t total = fitter->set->example_count, all = total * fitter->options->epochs;
+	uint64_t done = state->epoch * total + state->example;
 	double seconds = train->clock != NULL ? train->clock(train->context) - started : 0;
+	double speed = seconds > 0 ? (double) (done - since) / seconds : 0;
 
 	if (train->progress != NULL)
 		train->progress(train->context,
-		    &(SermTrainProgress){"training", state->epoch + (state->example == fitter->set->example_count),
-		        fitter->options->epochs, state->example > 0 ? state->loss / state->example : 0,
-		        seconds > 0 ? (double) (done - since) / seconds : 0});
+		    &(SermTrainProgress){"training", state->epoch + (state->example == total),
+		        fitter->options->epochs, state->example > 0 ? state->loss / state->example : 0, speed,
+		        speed > 0 ? (double) (all - done) / speed : 0});
 }
 
 static SermStatus

@@ -506,7 +506,7 @@ run_epochs(Fitter *fitter, double *loss, SermError *error)
 		if (host->progress != NULL)
 			host->progress(
 			    host->context, &(SermTrainProgress){"training", epoch + 1, options->epochs, *loss,
-			                       seconds > 0 ? (epoch + 1.0) * fitter->epoch_examples / seconds : 0});
+			                       seconds > 0 ? (epoch + 1.0) * fitter->epoch_examples / seconds : 0, 0});
 	}
 	return SERM_OK;
 }

@@ -69,8 +69,9 @@ typedef struct SermTrainProgress {
 	const char *phase; /* "statistics", "pretraining", "features", "training" */
 	uint32_t step;     /* epochs done in this phase */
 	uint32_t steps;
-	double loss;       /* mean of the last epoch; 0 where there is none */
-	double per_second; /* documents or pairs per second in this phase */
+	double loss;         /* mean of the last epoch; 0 where there is none */
+	double per_second;   /* documents or pairs per second in this phase */
+	double seconds_left; /* of this phase, at its mean speed; 0: not known */
 } SermTrainProgress;
 
 typedef struct SermTrainHost {
