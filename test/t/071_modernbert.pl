@@ -173,6 +173,21 @@ is($node->safe_psql('postgres', "SELECT config->>'architecture' FROM serm.versio
 $node->restart;
 is(scalar(grep { $node->safe_psql('postgres', $_) ne $scores{$_} } keys %scores), 0, 'the same scores after a restart');
 
+# --- and it learns: how many words of the query are in the document
+
+$node->safe_psql('postgres', q{
+	INSERT INTO serm.judgment (model, query, doc_id, doc, grade)
+	SELECT 'm1', format('w%s w%s w%s', q, q + 1, q + 2), grade::text,
+		CASE grade WHEN 0 THEN 'w50 w51 w52' WHEN 1 THEN format('w50 w%s w52', q) WHEN 2 THEN format('w%s w%s w52', q, q + 1)
+			ELSE format('w%s w%s w%s', q, q + 1, q + 2) END, grade
+	  FROM generate_series(3, 42) AS q, generate_series(0, 3) AS grade;
+	CALL serm.train('m1', '{"epochs": 4, "learning_rate": 0.002, "dropout": 0.1}')});
+is($node->safe_psql('postgres', q{SELECT serm.check_version('m1', 2), config->>'architecture', (SELECT count(*) FROM serm.tensor AS a
+	JOIN serm.tensor AS b USING (model, name, dtype, shape) WHERE model = 'm1' AND a.version = 1 AND b.version = 2)
+	FROM serm.version WHERE model = 'm1' AND version = 2}), 't|modernbert|32', 'a trained version has the tensors of its parent');
+is($node->safe_psql('postgres', q{SELECT b.value < a.value - 0.3 FROM serm.evaluate('m1', 1, 'train') AS a JOIN serm.evaluate('m1', 2, 'train') AS b
+	USING (metric) WHERE metric = 'nll'}), 't', 'and a smaller loss');
+
 # --- what is not computed is refused
 
 my %refused = (
