@@ -5,11 +5,11 @@
 
 #include <math.h>
 
-#include "core/model/cross_encoder_stored.h"
 #include "core/text/wordpiece_learn.h"
 #include "utils/array.h"
 #include "utils/fmgrprotos.h"
 
+#include "core/model/cross_encoder_stored.h"
 #include "pg/store/internal.h"
 
 /* How many models a hint names. */
@@ -30,6 +30,10 @@ const SermOption serm_model_option_table[] = {
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
     {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
     {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
+    {"precision", SERM_OPTION_TEXT, FIELD(precision), 0, 0, "f32, bf16, int8"},
+    {"long_documents", SERM_OPTION_TEXT, FIELD(long_documents), 0, 0, "truncate, chunk_max, chunk_first"},
+    {"chunk_count", SERM_OPTION_INT, FIELD(chunk_count), 1, 1000, NULL},
+    {"chunk_overlap", SERM_OPTION_INT, FIELD(chunk_overlap), 0, 1000, NULL},
     {"layers", SERM_OPTION_INT, FIELD(encoder.layers), 1, SERM_ENCODER_LAYERS_MAX, NULL},
     {"hidden", SERM_OPTION_INT, FIELD(encoder.hidden), 8, SERM_ENCODER_HIDDEN_MAX, NULL},
     {"heads", SERM_OPTION_INT, FIELD(encoder.heads), 1, SERM_ENCODER_HEADS_MAX, NULL},
@@ -37,9 +41,9 @@ const SermOption serm_model_option_table[] = {
     {"vocab", SERM_OPTION_INT, FIELD(encoder.vocab), SERM_WORDPIECE_VOCAB_MIN, 200000, NULL},
     {"max_length", SERM_OPTION_INT, FIELD(encoder.max_length), 8, SERM_ENCODER_POSITIONS_MAX, NULL},
 };
-/* The rows above that tell the shape of an encoder. */
-#define SHAPE_ROWS 6
-const int serm_model_option_count = lengthof(serm_model_option_table) - SHAPE_ROWS;
+/* At the end of the table: the options of any cross-encoder, and the shape of one that is made here. */
+#define CROSS_ENCODER_OPTIONS 4
+#define SHAPE_OPTIONS 6
 
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
                               "m.documents::pg_catalog.oid, m.active, m.options "
@@ -48,10 +52,29 @@ static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalo
 static SermPlan names_plan = {
     "SELECT m.name FROM serm.model AS m ORDER BY m.name LIMIT $1", 1, {INT8OID}, NULL};
 
-void
-serm_model_options_read(const Jsonb *given, const char *kind, const char *what, SermModelOptions *options)
+int
+serm_model_option_count(const char *kind)
 {
-	bool encoder = kind != NULL && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
+	return (int) lengthof(serm_model_option_table) - SHAPE_OPTIONS -
+	       (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? 0 : CROSS_ENCODER_OPTIONS);
+}
+
+void
+serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defaults)
+{
+	if (options->rule == NULL)
+		options->rule = defaults->rule;
+	if (options->labels == NULL)
+		options->labels = defaults->labels;
+	if (options->precision == NULL)
+		options->precision = defaults->precision;
+	if (options->long_documents == NULL)
+		options->long_documents = defaults->long_documents;
+}
+
+void
+serm_model_options_read(const char *kind, const Jsonb *given, const char *what, SermModelOptions *options)
+{
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
@@ -62,28 +85,30 @@ serm_model_options_read(const Jsonb *given, const char *kind, const char *what, 
 	    .evidence = NULL,
 	    .budget = NAN,
 	    .budget_round = NAN,
-	    .budget_day = NAN};
+	    .budget_day = NAN,
+	    .precision = "f32",
+	    .long_documents = "truncate",
+	    .chunk_count = 4,
+	    .chunk_overlap = 32};
 
 	*options = defaults;
-	serm_options_read(
-	    given, serm_model_option_table, serm_model_option_count + (encoder ? SHAPE_ROWS : 0), options, what);
-	/* JSON null means the default. */
-	if (options->rule == NULL)
-		options->rule = defaults.rule;
-	if (options->labels == NULL)
-		options->labels = defaults.labels;
+	serm_options_read(given, serm_model_option_table,
+	    strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? (int) lengthof(serm_model_option_table)
+	                                               : serm_model_option_count(kind),
+	    options, what);
+	serm_model_options_keep(options, &defaults);
 }
 
 Jsonb *
-serm_model_options_write(const SermModelOptions *options)
+serm_model_options_write(const char *kind, const SermModelOptions *options)
 {
-	const SermOption *shape = serm_model_option_table + serm_model_option_count;
-	Jsonb *common = serm_options_write(serm_model_option_table, serm_model_option_count, options);
+	const SermOption *shape = serm_model_option_table + lengthof(serm_model_option_table) - SHAPE_OPTIONS;
+	Jsonb *common = serm_options_write(serm_model_option_table, serm_model_option_count(kind), options);
 
 	if (options->encoder.layers == 0)
 		return common;
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(common),
-	    JsonbPGetDatum(serm_options_write(shape, SHAPE_ROWS, options))));
+	    JsonbPGetDatum(serm_options_write(shape, SHAPE_OPTIONS, options))));
 }
 
 /* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().
@@ -162,7 +187,7 @@ read_row(void)
 	value = serm_spi_value(0, 6, &null);
 	row->active = null ? 0 : DatumGetInt32(value);
 	serm_model_options_read(
-	    DatumGetJsonbP(serm_spi_value(0, 7, &null)), row->kind, "serm.model", &row->options);
+	    row->kind, DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
 	return row;
 }
 
