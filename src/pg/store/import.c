@@ -56,7 +56,11 @@ check_file(Import *import, SermStatus status, const char *file)
 	code = status == SERM_ERR_CORRUPT ? ERRCODE_INVALID_BINARY_REPRESENTATION
 	       : status == SERM_ERR_LIMIT ? ERRCODE_PROGRAM_LIMIT_EXCEEDED
 	                                  : ERRCODE_FEATURE_NOT_SUPPORTED;
-	ereport(ERROR, errcode(code), errmsg("%s cannot be imported: %s", file, import->error.message));
+	ereport(ERROR, errcode(code), errmsg("%s cannot be imported: %s", file, import->error.message),
+	    status == SERM_ERR_INVALID && strcmp(file, "config.json") == 0
+	        ? errhint("Import BERT, RoBERTa, XLM-R or ModernBERT sequence classifiers with the settings that "
+	                  "doc/import.md names.")
+	        : 0);
 }
 
 static void
