@@ -77,6 +77,7 @@ struct SermParsedQuery {
 	uint32_t pair_count;                    /* adjacent tokens that differ */
 	uint32_t unseen_count;                  /* terms that no document has */
 	double weight;                          /* sum of idf over the terms */
+	double support;                         /* in [0, 1], by judgments */
 	double idf_max;                         /* largest idf that the corpus allows */
 	uint32_t compound_count;
 	SermCompound compounds[SERM_QUERY_WORDS_MAX];
