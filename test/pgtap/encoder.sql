@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(36);
+SELECT plan(43);
 
 -- --- a BERT of one layer with small random weights, four labels, and the words of the products as its vocabulary
 
@@ -136,6 +136,36 @@ SELECT is(parent, 1, 'without being asked training begins with the imported vers
 CALL serm.train('small', '{"epochs": 1, "promote": true, "reference": 2, "loss": "ce:1, kl:0.5"}');
 SELECT is(active, 10, 'promotion can be asked for, and a version be the teacher') FROM serm.model WHERE name = 'small';
 SELECT is(serm.rollback('small'), 2, 'and taken back');
+
+-- --- distillation: as a student, and as a teacher
+
+CREATE TABLE shown AS SELECT query, doc_id, now() AS shown_at, 1 AS position, false AS clicked FROM pair;
+SELECT FROM serm.create_model('mentor', documents => 'product');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'mentor', query, doc_id, grade FROM pair;
+CALL serm.train('mentor', '{"epochs": 10, "heads": 2, "pretrain_epochs": 1}');
+SELECT FROM load('pupil');
+SELECT FROM serm.alter_model('pupil', log => 'shown');
+CALL serm.distill('pupil', 'mentor', '{"epochs": 20, "learning_rate": 0.005, "batch": 16, "unlabelled": 900, "temperature": 2}');
+SELECT ok(status = 'candidate' AND parent = 1 AND config @> '{"kind": "cross_encoder", "teacher": "mentor", "teacher_version": 1, "begun_with": 1, "alpha": 0.7, "unlabelled": 900,
+	"loss": "ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:0.3"}' AND counts @> '{"judgments": 0, "taught": 900, "unlabelled": 900}',
+	'a cross-encoder is a student: ' || config::text) FROM serm.version WHERE model = 'pupil' AND version = 2;
+SELECT ok(serm.check_version('pupil', 2) IS NOT FALSE, 'it serves what was trained');
+SELECT cmp_ok(corr(serm.score_version(query, doc, 'pupil', 2), serm.score(query, doc, 'mentor')), '>',
+	corr(serm.score_version(query, doc, 'pupil', 1), serm.score(query, doc, 'mentor')) + .1, 'and follows its teacher') FROM pair;
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'pupil', query, doc_id, 3 - grade FROM pair WHERE hashtext(query) % 3 = 0;
+CALL serm.distill('pupil', 'mentor', '{"epochs": 1, "unlabelled": 60, "alpha": 0.2, "checkpoint": 0, "loss": "ce, ranknet_teacher"}');
+CALL serm.distill('pupil', 'mentor', '{"epochs": 1, "unlabelled": 60, "alpha": 0.2, "checkpoint": -1, "loss": "ce, ranknet_teacher"}');
+CALL serm.distill('pupil', 'mentor', '{"epochs": 1, "unlabelled": 60, "alpha": 0.9, "checkpoint": -1, "loss": "ce, ranknet_teacher"}');
+SELECT ok(count(DISTINCT checksum) = 2 AND min(checksum) FILTER (WHERE version < 5) = max(checksum) FILTER (WHERE version < 5),
+	'alpha decides, the same call gives the same bytes') FROM serm.version WHERE model = 'pupil' AND version > 2;
+SELECT FROM serm.create_model('quick', documents => 'product', log => 'shown');
+CALL serm.distill('quick', 'pupil', '{"teacher_version": 2, "heads": 2, "pretrain_epochs": 1}');
+SELECT ok(config @> '{"teacher": "pupil", "teacher_version": 2, "teacher_kind": "cross_encoder"}', 'and a teacher') FROM serm.version WHERE model = 'quick';
+SELECT cmp_ok(corr(serm.score(query, doc, 'quick'), serm.score_version(query, doc, 'pupil', 2)), '>', .3::float8, 'that is followed') FROM pair;
+SELECT throws_ok($$CALL serm.distill('pupil', 'mentor', '{"heads": 2}')$$, '22023', NULL, 'options are those of its kind');
+SELECT FROM serm.drop_model('mentor');
+SELECT FROM serm.drop_model('pupil');
+SELECT FROM serm.drop_model('quick');
 
 -- --- what is refused
 

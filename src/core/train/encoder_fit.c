@@ -60,7 +60,8 @@ serm_encoder_options_defaults(SermEncoderOptions *options)
 	    .weight_decay = .01,
 	    .warmup = .1,
 	    .clip = 1,
-	    .dropout = -1};
+	    .dropout = -1,
+	    .alpha = .5};
 }
 
 bool
@@ -101,7 +102,8 @@ check(const Fitter *fitter, SermError *error)
 	    !(options->clip >= 0) || !(options->dropout < 1) || options->freeze > fitter->config->layers)
 		return serm_fail(error, SERM_ERR_INVALID, "an option of the training is out of its range");
 	for (uint32_t i = 0; i < set->example_count; i++)
-		if (set->examples[i].query >= set->query_count || !(set->examples[i].weight > 0))
+		if (set->examples[i].query >= set->query_count ||
+		    !(set->examples[i].unjudged || set->examples[i].weight > 0))
 			return serm_fail(error, SERM_ERR_INVALID, "example %u has no query or no weight", i);
 	return SERM_OK;
 }
@@ -421,8 +423,7 @@ serm_encoder_fit(const SermEncoderConfig *config, const SermEncoderSet *set,
 	SermStatus status = check(&fitter, error);
 
 	if (status == SERM_OK)
-		status = serm_encoder_loss_init(
-		    &fitter.loss, set, config->labels, options->loss, options->list_max, arena, error);
+		status = serm_encoder_loss_init(&fitter.loss, set, config->labels, options, arena, error);
 	if (status == SERM_OK && !allocate(&fitter, arena))
 		status = serm_train_out_of_memory(error);
 	if (status == SERM_OK)

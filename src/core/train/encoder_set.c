@@ -88,6 +88,28 @@ read_list(const Reader *reader, uint32_t list, SermArena *scratch, SermError *er
 	return status;
 }
 
+/* Which examples are judged, and what they count for a teacher, in the mean 1. */
+static SermStatus
+read_judged(const Reader *reader, SermError *error)
+{
+	const SermTrainingSet *given = reader->given;
+	uint32_t n = reader->order.example_count;
+	double total = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t at = reader->order.example[i];
+
+		reader->examples[i].unjudged = given->judged != NULL && !given->judged[at];
+		reader->examples[i].teacher_weight = given->teacher_weight != NULL ? given->teacher_weight[at] : 1;
+		total += reader->examples[i].teacher_weight;
+	}
+	if (!(total > 0))
+		return serm_fail(error, SERM_ERR_NO_DATA, "the teacher said nothing of any example");
+	for (uint32_t i = 0; i < n; i++)
+		reader->examples[i].teacher_weight = (float) (reader->examples[i].teacher_weight / (total / n));
+	return SERM_OK;
+}
+
 /* Targets that sum to 1, and weights by all that the options ask for. */
 static SermStatus
 read_weights(const Reader *reader, SermError *error)
@@ -102,11 +124,15 @@ read_weights(const Reader *reader, SermError *error)
 	SermWeighting weighting = {given, reader->reading->options, order, target, weight};
 	SermStatus status = SERM_OK;
 	double total = 0;
+	uint32_t counted = 0;
 
 	if (target == NULL || weight == NULL || product == NULL)
 		return serm_train_out_of_memory(error);
 	for (uint32_t i = 0; i < n; i++)
-		total += given->examples[order->example[i]].weight;
+		if (!reader->examples[i].unjudged) {
+			total += given->examples[order->example[i]].weight;
+			counted++;
+		}
 	for (uint32_t i = 0; i < n; i++) {
 		const SermExample *example = &given->examples[order->example[i]];
 		double sum = 0;
@@ -115,7 +141,7 @@ read_weights(const Reader *reader, SermError *error)
 			sum += example->target[y];
 		for (uint32_t y = 0; y < grades; y++)
 			target[(size_t) i * grades + y] = (SermReal) (example->target[y] / sum);
-		weight[i] = (SermReal) (example->weight / (total / n));
+		weight[i] = reader->examples[i].unjudged ? 0 : (SermReal) (example->weight / (total / counted));
 	}
 	if (serm_weights_wanted(given, reader->reading->options))
 		status = serm_weights_multiply(&weighting, reader->host, reader->arena, product, error);
@@ -154,7 +180,10 @@ serm_encoder_set_read(const SermTrainingSet *given, const SermEncoderReading *re
 	    !reorder(&reader, given->teacher, given->grade_count, &set->teacher) ||
 	    !reorder(&reader, given->reference, 1, &set->reference))
 		return serm_train_out_of_memory(error);
-	status = read_weights(&reader, error);
+	set->distilled = given->judged != NULL;
+	status = read_judged(&reader, error);
+	if (status == SERM_OK)
+		status = read_weights(&reader, error);
 	serm_arena_init(&scratch, arena->allocator, arena->limit);
 	for (uint32_t list = 0; status == SERM_OK && list < set->query_count; list++)
 		status = read_list(&reader, list, &scratch, error);
@@ -246,6 +275,8 @@ serm_encoder_set_hash(const SermEncoderSet *set, const SermTrainHost *host, uint
 		    (example->input.types == NULL || serm_encoder_hash(example->input.types, length, host, hash)) &&
 		    serm_encoder_hash(example->target, grades * sizeof(float), host, hash);
 		*hash = serm_hash_bytes(&example->weight, sizeof(float), *hash ^ example->query);
+		if (set->distilled)
+			*hash = serm_hash_bytes(&example->teacher_weight, sizeof(float), *hash ^ example->unjudged);
 	}
 	if (good && set->rank != NULL)
 		good = serm_encoder_hash(set->rank, n * sizeof(float), host, hash);

@@ -118,7 +118,7 @@ hash_run(Training *training)
 	const char *loss = fit->loss != NULL ? fit->loss : "";
 	const double numbers[] = {(double) fit->seed, fit->epochs, fit->batch, fit->list_max, fit->learning_rate,
 	    fit->weight_decay, fit->warmup, fit->clip, fit->dropout, fit->freeze, training->config.labels,
-	    training->set.grade_count, training->set.query_count};
+	    training->set.grade_count, training->set.query_count, training->set.distilled ? fit->alpha : 0};
 	uint64_t hash = RUN_VERSION;
 	bool good = serm_encoder_hash(numbers, sizeof(numbers), training->host, &hash) &&
 	            serm_encoder_hash(loss, strlen(loss), training->host, &hash) &&

@@ -130,6 +130,13 @@ extern void serm_shown_read(SermHost *host, const SermModelRow *row, int32 count
 extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
 /* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
 extern bool serm_pairs_keep_gold(SermPairSet *set);
+/*
+ * Pairs of the search log that nobody has judged and that no test query asks for, with the text of their
+ * document: queries in the order of a hash by `seed`, each with `per_query` documents at most, `count` pairs
+ * in all. Empty without a log or without documents.
+ */
+extern void serm_unlabelled_read(SermHost *host, const SermModelRow *row, int32 seed, int32 count,
+    int32 per_query, SermPairSet *unlabelled);
 /* Multiply weights by those of the sources, weight [SERM_SOURCE_COUNT]; 0 leaves the pairs out. */
 extern void serm_pairs_weigh_sources(SermPairSet *set, const double *weight);
 
@@ -192,6 +199,19 @@ extern Jsonb *serm_evaluation_json(SermHost *host, const SermEvaluation *evaluat
 
 /* --- train_options.c: what serm.train can be told */
 
+/* What serm.distill can be told besides. */
+typedef struct SermDistillSettings {
+	char *teacher;            /* NULL: nobody teaches */
+	int32 teacher_version;    /* 0: the active one */
+	double alpha;             /* share of the teacher's losses */
+	double temperature;       /* of `kl` in the default loss */
+	int32 judged;             /* judged pairs that the teacher is asked for, at most */
+	int32 unlabelled;         /* the same of the log */
+	int32 per_query;          /* of the log, documents of one query */
+	double unlabelled_weight; /* what one of them counts, a judged pair being 1 */
+	double failed_share;      /* of the pairs, that may stay without an answer */
+} SermDistillSettings;
+
 typedef struct SermTrainSettings {
 	int32 seed;
 	int32 heads;
@@ -230,6 +250,7 @@ typedef struct SermTrainSettings {
 	int32 layers_frozen;
 	int32 max_length; /* tokens; 0: what the model takes */
 	int32 checkpoint; /* seconds between two states that are kept; 0: each one, -1: none */
+	SermDistillSettings distill;
 } SermTrainSettings;
 
 /* By the kind of the model. */
@@ -239,6 +260,9 @@ extern Jsonb *serm_train_settings_write(const SermTrainSettings *settings);
 /* The same for serm.pretrain, which knows fewer of them. */
 extern void serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings);
 extern Jsonb *serm_pretrain_settings_write(const SermTrainSettings *settings);
+/* The same for serm.distill, which knows more of them and does not continue versions. */
+extern void serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings);
+extern Jsonb *serm_distill_settings_write(const SermTrainSettings *settings);
 /* For core; points into `settings`. */
 extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
 /* The same for an encoder. */
@@ -283,6 +307,7 @@ typedef struct SermTraining {
 	bool cold;                         /* generation 0: no judgment takes part */
 	SermScorer *reference;             /* NULL when nothing needs one */
 	SermScorer *parent;                /* NULL: trained from scratch */
+	struct SermTeaching *teaching;     /* NULL: nobody teaches */
 	const struct SermClickLog *clicks; /* NULL when nobody asks for propensities */
 	const float *propensity;           /* of `train`, or NULL */
 	Jsonb *examination;                /* by position, with propensities */
@@ -335,6 +360,40 @@ extern TimestampTz serm_model_created(const char *model, bool lock);
  * was dropped meanwhile. */
 extern int serm_training_store(SermTraining *training, int parent);
 
+/* CALL procedure(model, ...), once its options are read: run, store, promote as the settings say. */
+typedef void (*SermTrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* The options that a call may have depend on the kind of its model; an unknown one is told later. */
+extern const char *serm_training_kind(FunctionCallInfo fcinfo);
+extern void serm_training_call(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, SermTrainingRun run);
+
+/* --- distill.c: a teacher and what it says */
+
+typedef struct SermTeaching {
+	const SermModelRow *row; /* of the teacher */
+	int version;             /* 0: it has none */
+	SermScorer *scorer;
+	SermPairSet unlabelled;
+	SermPairSet all;    /* judged pairs, then the others that the teacher has graded */
+	float *probability; /* [all] over the student's grades */
+	float *weight;      /* [all]: 0 where the teacher was not asked or did not answer */
+	uint8 *judged;      /* [all] */
+	size_t asked;
+	size_t failed;
+} SermTeaching;
+
+/*
+ * Open the teacher that the settings name and read the pairs that it is to grade. Inside SPI, once the judged
+ * ones are read. Errors: 22023 the student itself, or a version that learned from it; those of
+ * serm_scorer_open().
+ */
+extern void serm_teaching_read(SermTraining *training);
+/* Have the teacher grade them. Commits. No snapshot, transaction id or lock is held meanwhile. */
+extern void serm_teaching_ask(SermTraining *training);
+/* For `config` and `counts` of the version. */
+extern void serm_teaching_describe(const SermTraining *training, StringInfo json);
+extern void serm_teaching_count(const SermTraining *training, StringInfo json);
 /* --- encoder.c: what is different about a cross-encoder */
 
 /*

@@ -58,7 +58,7 @@ report_progress(void *context, const SermTrainProgress *report)
 static SermTrainingSet
 training_set(SermTraining *training)
 {
-	const SermPairSet *pairs = &training->train;
+	const SermPairSet *pairs = training->teaching != NULL ? &training->teaching->all : &training->train;
 	SermText *queries = serm_arena_array(&training->host.arena, Max(pairs->query_count, 1), sizeof(SermText));
 	SermExample *examples =
 	    serm_arena_array(&training->host.arena, Max(pairs->pair_count, 1), sizeof(SermExample));
@@ -82,6 +82,11 @@ training_set(SermTraining *training)
 		memcpy(examples[i].target, pair->target, sizeof(pair->target));
 	}
 	set.propensity = training->propensity;
+	if (training->teaching != NULL) {
+		set.teacher = training->teaching->probability;
+		set.teacher_weight = training->teaching->weight;
+		set.judged = training->teaching->judged;
+	}
 	if (training->parent != NULL) {
 		uint8 *origin = serm_arena_alloc(&training->host.arena, Max(pairs->pair_count, 1));
 
@@ -145,6 +150,18 @@ open_reference(SermTraining *training)
 	    serm_scorer_open(row->name, training->settings.reference, SERM_SEE_WRITES, training->host.context);
 }
 
+/* The options as they were used. */
+static Jsonb *
+write_settings(const SermTraining *training)
+{
+	Jsonb *written = training->cold               ? serm_pretrain_settings_write(&training->settings)
+	                 : training->teaching != NULL ? serm_distill_settings_write(&training->settings)
+	                                              : serm_train_settings_write(&training->settings);
+
+	return training->settings.encoder ? serm_json_merge(serm_encoder_json(&training->tensors), written)
+	                                  : written;
+}
+
 /* What a version says about its making. */
 static Jsonb *
 describe(const SermTraining *training)
@@ -169,13 +186,9 @@ describe(const SermTraining *training)
 	    json, "continued_from", training->parent != NULL ? serm_scorer_version(training->parent) : NAN);
 	if (training->cold)
 		serm_json_number(json, "generation", 0);
-	if (training->settings.encoder)
-		return serm_json_merge(serm_json_merge(serm_encoder_json(&training->tensors),
-		                           serm_train_settings_write(&training->settings)),
-		    serm_json_end(json));
-	return serm_json_merge(training->cold ? serm_pretrain_settings_write(&training->settings)
-	                                      : serm_train_settings_write(&training->settings),
-	    serm_json_end(json));
+	if (training->teaching != NULL)
+		serm_teaching_describe(training, json);
+	return serm_json_merge(write_settings(training), serm_json_end(json));
 }
 
 static Jsonb *
@@ -188,6 +201,8 @@ count_data(const SermTraining *training)
 	serm_json_number(json, "judgments", (double) training->train.pair_count);
 	serm_json_number(json, "queries", (double) training->train.query_count);
 	serm_json_number(json, "documents", (double) training->corpus_count);
+	if (training->teaching != NULL)
+		serm_teaching_count(training, json);
 	if (training->cold)
 		serm_json_number(json, "shown_pairs", (double) training->shown.pair_count);
 	serm_json_number(json, "test_judgments", (double) training->test.pair_count);
@@ -305,14 +320,16 @@ read_data(SermTraining *training)
 	judged = training->train.pair_count;
 	serm_train_settings_sources(&training->settings, weight);
 	serm_pairs_weigh_sources(&training->train, weight);
-	if (training->train.pair_count == 0 && judged > 0)
+	if (training->train.pair_count == 0 && judged > 0 && training->settings.distill.teacher == NULL)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"source_weights\" leaves no judgment to train on"),
 		    errhint("Give the source of some judgments a weight above 0."));
 	read_corpus(training);
 	open_reference(training);
+	if (training->settings.distill.teacher != NULL)
+		serm_teaching_read(training);
 	training->cold = judged == 0 && training->test.pair_count == 0 && training->parent == NULL &&
-	                 !training->settings.encoder;
+	                 training->teaching == NULL && !training->settings.encoder;
 	if (training->cold)
 		serm_shown_read(host, row, training->settings.shown, &training->shown);
 	else if (training->settings.propensity)
@@ -389,9 +406,11 @@ compute(SermTraining *training)
 {
 	SermTrainingSet set;
 
+	if (training->teaching != NULL)
+		serm_teaching_ask(training);
 	if (training->clicks != NULL)
-		training->propensity =
-		    serm_propensity_fit(&training->host, training->clicks, &training->train, &training->examination);
+		training->propensity = serm_propensity_fit(&training->host, training->clicks,
+		    training->teaching != NULL ? &training->teaching->all : &training->train, &training->examination);
 	if (training->cold)
 		fit_cold(training);
 	else {
@@ -409,7 +428,7 @@ serm_training_run(SermTraining *training, MemoryContext context, const SermModel
 	begin(training, context, row, settings, progress, level);
 	read_data(training);
 	serm_spi_commit(level);
-	if (training->train.pair_count == 0 && !training->cold) {
+	if (training->train.pair_count == 0 && !training->cold && training->teaching == NULL) {
 		training->status = serm_fail(&training->error, SERM_ERR_NO_DATA,
 		    training->test.pair_count == 0 ? "model \"%s\" has no judgments to train on"
 		                                   : "all judged queries of model \"%s\" are in the test split",
@@ -529,12 +548,9 @@ store_and_tell(SermTraining *training, const char *procedure, int *level)
 	    promote ? 0 : errhint("Promote it with SELECT serm.promote('%s', %d).", name, version));
 }
 
-typedef void (*TrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
-    const SermTrainSettings *settings, SermProgress *progress, int *level);
-
-/* CALL procedure(model, ...), once its options are read. */
-static void
-call(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, TrainingRun run)
+void
+serm_training_call(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, SermTrainingRun run)
 {
 	char *model = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	MemoryContext context, previous;
@@ -559,9 +575,8 @@ call(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *se
 	MemoryContextDelete(context);
 }
 
-/* The options that a call may have depend on the kind of its model; an unknown one is told later. */
-static const char *
-kind_of(FunctionCallInfo fcinfo)
+const char *
+serm_training_kind(FunctionCallInfo fcinfo)
 {
 	const char *kind = serm_model_kind(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
@@ -577,9 +592,9 @@ serm_train(PG_FUNCTION_ARGS)
 	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
 	SermTrainSettings settings;
 
-	serm_train_settings_defaults(&settings, kind_of(fcinfo));
+	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_train_settings_read(options, &settings, "serm.train");
-	call(fcinfo, "serm.train", &settings, serm_training_run);
+	serm_training_call(fcinfo, "serm.train", &settings, serm_training_run);
 	PG_RETURN_VOID();
 }
 
@@ -592,9 +607,9 @@ serm_pretrain_model(PG_FUNCTION_ARGS)
 	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
 	SermTrainSettings settings;
 
-	serm_train_settings_defaults(&settings, kind_of(fcinfo));
+	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_pretrain_settings_read(options, &settings);
-	call(fcinfo, "serm.pretrain", &settings, serm_training_run_cold);
+	serm_training_call(fcinfo, "serm.pretrain", &settings, serm_training_run_cold);
 	PG_RETURN_VOID();
 }
 

@@ -7,6 +7,7 @@
 #include <ctype.h>
 
 #include "core/model/cross_encoder_stored.h"
+#include "core/train/distill.h"
 #include "core/train/loss.h"
 #include "pg/evolve/evolve.h"
 
@@ -14,6 +15,9 @@
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
 #define SHOWN 10000
+/* Measured in doc/distillation.md. */
+#define ALPHA .7
+#define UNLABELLED 20000
 /* The default model's, at the weight of many queries. */
 #define ENCODER_LOSS "ce:1, ranknet:0.3"
 #define CHECKPOINT_SECONDS 300
@@ -90,6 +94,22 @@ table_of(const SermTrainSettings *settings, int *count)
 	*count = settings->encoder ? (int) lengthof(encoder_table) : (int) lengthof(setting_table);
 	return settings->encoder ? encoder_table : setting_table;
 }
+#define DISTILL(field) offsetof(SermTrainSettings, distill.field)
+
+static const SermOption distill_table[] = {
+    {"teacher_version", SERM_OPTION_INT, DISTILL(teacher_version), 0, PG_INT32_MAX, NULL},
+    {"alpha", SERM_OPTION_REAL, DISTILL(alpha), .001, 1, NULL},
+    {"temperature", SERM_OPTION_REAL, DISTILL(temperature), .1, 100, NULL},
+    {"judged", SERM_OPTION_INT, DISTILL(judged), 0, PG_INT32_MAX, NULL},
+    {"unlabelled", SERM_OPTION_INT, DISTILL(unlabelled), 0, PG_INT32_MAX, NULL},
+    {"per_query", SERM_OPTION_INT, DISTILL(per_query), 1, PG_INT32_MAX, NULL},
+    {"unlabelled_weight", SERM_OPTION_REAL, DISTILL(unlabelled_weight), .001, 1000, NULL},
+    {"failed_share", SERM_OPTION_REAL, DISTILL(failed_share), 0, 1, NULL},
+};
+
+/* What says how a version is continued, or which other version it is compared with. */
+static const char *const not_distilled[] = {"continue", "continue_above", "parent", "new_share",
+    "history_share", "original_share", "anchor", "replay_max", "reference"};
 
 /* Of those, what a model without judgments can be told; `shown` is its own. */
 static const SermOption pretrain_table[] = {
@@ -143,7 +163,14 @@ serm_train_settings_defaults(SermTrainSettings *settings, const char *kind)
 	    .anchor = options.anchor,
 	    .replay_max = 1000000,
 	    .corpus = 1000000,
-	    .shown = SHOWN};
+	    .shown = SHOWN,
+	    .distill = {.alpha = ALPHA,
+	        .temperature = options.temperature,
+	        .judged = 1000000,
+	        .unlabelled = UNLABELLED,
+	        .per_query = 50,
+	        .unlabelled_weight = 1,
+	        .failed_share = .1}};
 	memcpy(settings->share, options.share, sizeof(settings->share));
 	if (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0)
 		encoder_defaults(settings);
@@ -247,7 +274,7 @@ serm_train_settings_need_reference(const SermTrainSettings *settings)
 	SermError error;
 	uint32 count;
 
-	if (settings->reference > 0 || settings->loss == NULL)
+	if (settings->reference > 0 || settings->loss == NULL || settings->distill.teacher != NULL)
 		return settings->reference > 0;
 	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
 	return serm_loss_require(terms, count, 0, &error) != SERM_OK;
@@ -298,6 +325,83 @@ serm_pretrain_settings_write(const SermTrainSettings *settings)
 	return serm_options_write(pretrain_table, lengthof(pretrain_table) - 1, settings);
 }
 
+/* The options of serm.train that a distillation knows, and its own; the last of the first is `promote`. */
+static SermOption *
+distill_options(const SermTrainSettings *settings, bool with_promote, int *count)
+{
+	int known;
+	const SermOption *table = table_of(settings, &known);
+	SermOption *options = palloc(mul_size(known, sizeof(SermOption)) + sizeof(distill_table));
+
+	*count = 0;
+	for (int i = 0; i < known - (with_promote ? 0 : 1); i++) {
+		bool kept = true;
+
+		for (int n = 0; n < (int) lengthof(not_distilled); n++)
+			kept &= strcmp(table[i].name, not_distilled[n]) != 0;
+		if (kept)
+			options[(*count)++] = table[i];
+	}
+	memcpy(options + *count, distill_table, sizeof(distill_table));
+	*count += lengthof(distill_table);
+	return options;
+}
+
+/* Does the loss that was asked for learn from a teacher, and from nothing else that is not there? */
+static void
+check_taught_loss(const SermTrainSettings *settings)
+{
+	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
+	SermError error = {0};
+	uint32 count;
+
+	if (settings->loss == NULL)
+		return;
+	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
+	if (serm_loss_require(terms, count, SERM_LOSS_TEACHER, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of serm.distill: %s", error.message),
+		    errhint("Leave that loss out: a distillation compares with no other version of the student."));
+	if (serm_distill_mix(terms, &count, settings->distill.alpha, true, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of serm.distill: %s", error.message),
+		    errhint("Write for example \"ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:0.3\"."));
+	if (settings->distill.temperature != 1)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("options \"loss\" and \"temperature\" of serm.distill exclude each other"),
+		    errhint("Write the temperature as a parameter: \"kl(temperature=%g)\".",
+		        settings->distill.temperature));
+}
+
+void
+serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings)
+{
+	double sources[SERM_SOURCE_COUNT];
+	int count;
+	SermOption *table = distill_options(settings, true, &count);
+
+	settings->loss = NULL;
+	serm_options_read(options, table, count, settings, "serm.distill");
+	settings->continued = "never";
+	check_loss(settings, "serm.distill");
+	check_taught_loss(settings);
+	/* An encoder has no default of its own, and core has one for the others. */
+	if (settings->loss == NULL && settings->encoder)
+		settings->loss =
+		    psprintf(ENCODER_LOSS ", kl(temperature=%g):1, margin_mse:0.3", settings->distill.temperature);
+	serm_train_settings_sources(settings, sources);
+	settings->promote_given = options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_distill_settings_write(const SermTrainSettings *settings)
+{
+	int count;
+	SermOption *table = distill_options(settings, false, &count);
+
+	return serm_options_write(table, count, settings);
+}
+
 SermTrainOptions
 serm_train_settings_core(const SermTrainSettings *settings)
 {
@@ -320,7 +424,9 @@ serm_train_settings_core(const SermTrainSettings *settings)
 	    .share = {settings->share[SERM_ORIGIN_NEW], settings->share[SERM_ORIGIN_HISTORY],
 	        settings->share[SERM_ORIGIN_ORIGINAL]},
 	    .anchor = settings->anchor,
-	    .calibrate = settings->calibrate};
+	    .calibrate = settings->calibrate,
+	    .alpha = settings->distill.alpha,
+	    .temperature = settings->distill.temperature};
 }
 
 SermEncoderTrainOptions
@@ -339,6 +445,7 @@ serm_train_settings_encoder(const SermTrainSettings *settings)
 	    .clip = settings->clip,
 	    .dropout = settings->dropout,
 	    .freeze = (uint32) settings->layers_frozen,
-	    .loss = settings->loss};
+	    .loss = settings->loss,
+	    .alpha = settings->distill.alpha};
 	return options;
 }
