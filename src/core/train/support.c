@@ -1,10 +1,10 @@
 /*
  * A word is taught as far as it occurs among the judged documents as often as
- * in the corpus; a document is supported by the mean of its words, and a word
- * by the mean of the documents that have it. The second mean is what makes this
- * say something of rare words: what they stand with is common, and a language
- * is known by its common words. So a new topic in a judged language is
- * supported, another language is not, whatever names and numbers they share.
+ * in the corpus; a document is supported by the mean of its words, each weighed
+ * by the root of the documents that have it, and a word by the mean of the documents that have it. The second
+ * mean is what makes this say something of rare words: what they stand with is common, and a language is
+ * known by its common words. So a new topic in a judged language is supported, another language is not,
+ * whatever names and numbers they share.
  */
 #include "core/train/support.h"
 
@@ -109,19 +109,27 @@ learn_taught(Support *support, const SermText *judged, size_t judged_count, Serm
 	return SERM_OK;
 }
 
-/* Mean over the distinct words of a document; it is added to each of them when `keep` says so. */
+/* Mean over the distinct words of a document, the common ones foremost; it is added to each of them when
+ * `keep` says so. */
 static SermStatus
 support_document(Support *support, SermText doc, bool keep, double *mean, SermError *error)
 {
+	const uint32_t *df = support->statistics->word_df;
 	uint32_t found[WORDS_MAX], count;
 	SermStatus status = read_document(support, doc, found, &count, error);
+	double sum = 0, weight = 0;
 
 	*mean = 1;
 	if (status != SERM_OK || count == 0)
 		return status;
-	*mean = 0;
-	for (uint32_t i = 0; i < count; i++)
-		*mean += (double) support->taught[found[i]] / count;
+	for (uint32_t i = 0; i < count; i++) {
+		/* Few judged documents have few of the rare words, whatever their language. */
+		double one = sqrt(df[found[i]]);
+
+		sum += one * (double) support->taught[found[i]];
+		weight += one;
+	}
+	*mean = sum / weight;
 	for (uint32_t i = 0; keep && i < count; i++) {
 		support->sum[found[i]] += *mean;
 		support->having[found[i]]++;
