@@ -263,6 +263,38 @@ test_scores(World *world, SermArena *arena)
 	CHECK(features.support == 1, "nor does a query without words");
 }
 
+/* A batch may hold queries of either language, and documents as they are encoded. */
+static void
+test_batch(World *world, SermArena *arena)
+{
+	SermTensorSet tensors = train(world, arena);
+	Opened opened = open_version(&tensors, arena);
+	SermBatch *batch = serm_model_batch(opened.model, arena);
+	const SermText asked[2] = {text("kacaa karab kacac"), text("wocaa woraa wocab")};
+	SermPrediction together[8], alone;
+	uint32_t different = 0;
+	SermError error = {0};
+	bool good = batch != NULL;
+
+	for (uint32_t i = 0; good && i < 8; i++) {
+		SermQuery *query = NULL;
+		SermDocument doc;
+
+		good = serm_model_parse_query(opened.model, asked[i % 2], arena, &query, &error) == SERM_OK &&
+		       serm_document_parse(world->docs[10 * i], arena, &doc, &error) == SERM_OK &&
+		       serm_batch_add(batch, query, &doc, &error) == SERM_OK;
+	}
+	CHECK(good && serm_batch_run(batch, together, &error) == SERM_OK, "a batch");
+	for (uint32_t i = 0; good && i < 8; i++) {
+		SermQuery *query = NULL;
+
+		good = serm_model_parse_query(opened.model, asked[i % 2], arena, &query, &error) == SERM_OK &&
+		       serm_model_predict(opened.model, query, world->docs[10 * i], arena, &alone, &error) == SERM_OK;
+		different += memcmp(&together[i], &alone, sizeof(alone)) != 0;
+	}
+	CHECK(good && different == 0, "gives each pair its own support, bit for bit (%u differ)", different);
+}
+
 /* Contributions sum to the score of a query that has part of the support. */
 static void
 test_explanation(World *world, SermArena *arena)
@@ -390,6 +422,7 @@ main(void)
 	make_world(&world, &arena);
 	test_words(&world, &arena);
 	test_scores(&world, &arena);
+	test_batch(&world, &arena);
 	test_explanation(&world, &arena);
 	test_versions(&world, &arena);
 	test_spelled_share(&arena);
