@@ -77,7 +77,6 @@ struct SermParsedQuery {
 	uint32_t pair_count;                    /* adjacent tokens that differ */
 	uint32_t unseen_count;                  /* terms that no document has */
 	double weight;                          /* sum of idf over the terms */
-	double support;                         /* in [0, 1], by judgments */
 	double idf_max;                         /* largest idf that the corpus allows */
 	uint32_t compound_count;
 	SermCompound compounds[SERM_QUERY_WORDS_MAX];
@@ -98,6 +97,7 @@ struct SermParsedQuery {
 	uint32_t match_size;
 	uint32_t trigram_masks;       /* 64 trigrams of the query each */
 	uint64_t powers[SERM_POWERS]; /* of the base of compounds */
+	double support;               /* in [0, 1], by judgments; here it moves nothing that loops read */
 };
 
 /*
