@@ -21,7 +21,8 @@
 
 /* Tokens of a request before it is written: a quarter of its bytes, and the frame around them. */
 #define ESTIMATE                                                                                             \
-	"((pg_catalog.octet_length(s.query) + CASE WHEN pg_catalog.octet_length(s.doc) < 16000"                  \
+	"((pg_catalog.octet_length(s.query) + coalesce(pg_catalog.cardinality(d.compared), 1) * CASE WHEN "      \
+	"pg_catalog.octet_length(s.doc) < 16000"                                                                 \
 	" THEN pg_catalog.octet_length(s.doc) ELSE 16000 END) / 4 + 500)::pg_catalog.float8"
 
 #define DUE                                                                                                  \
@@ -223,7 +224,7 @@ claim_from(Oid role, Datum servers, int limit, double tokens, int lease_ms, bool
 		};
 
 		serm_spi_execute_kept(&kept,
-		    "WITH due AS (SELECT t.id, t.not_before, t.sample, a.server FROM serm.task t"
+		    "WITH due AS (SELECT t.id, t.not_before, t.sample, t.compared, a.server FROM serm.task t"
 		    "  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
 		    "   AND a.server::pg_catalog.text = ANY ($5)"
 		    "  WHERE t.requested_by = $1 AND" DUE
