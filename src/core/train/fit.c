@@ -15,6 +15,9 @@
 #define BOOTSTRAP_STREAM UINT64_C(0x626f6f74)
 #define HEAD_STREAM UINT64_C(0x68656164)
 
+/* Of the queries a head leaves out at most one in so many. */
+#define PARTS_MIN 4
+
 /* No document is left out of a curriculum altogether. */
 #define CURRICULUM_FLOOR 1e-8
 
@@ -76,12 +79,25 @@ stream_seed(uint64_t seed, uint64_t stream, uint64_t number)
 	return serm_hash_mix(serm_hash_mix(seed ^ serm_hash_mix(stream)) + number);
 }
 
-/* Poisson(1) by query key and head, so that it depends on neither the order nor the number of queries. */
+/*
+ * Cross-validation committees (Parmanto, Munro and Doyle 1996): the queries fall into as many parts as there
+ * are heads, at least PARTS_MIN, and each head leaves one part out. Which part a query is of depends on
+ * neither the order nor the number of queries.
+ */
+static void
+leave_part_out(const SermFitProblem *problem, uint64_t seed, uint32_t heads, uint32_t head, uint8_t *counts)
+{
+	uint64_t stream = stream_seed(seed, BOOTSTRAP_STREAM, 0);
+	uint32_t parts = heads > PARTS_MIN ? heads : PARTS_MIN;
+
+	for (uint32_t list = 0; list < problem->list_count; list++)
+		counts[list] = serm_hash_mix(problem->list_key[list] ^ stream) % parts != head;
+}
+
+/* Poisson(1) by query key and head. */
 static void
 draw_bootstrap(const SermFitProblem *problem, uint64_t seed, uint32_t head, uint8_t *counts)
 {
-	uint64_t total = 0;
-
 	for (uint32_t list = 0; list < problem->list_count; list++) {
 		SermRng rng;
 		uint32_t count;
@@ -89,9 +105,23 @@ draw_bootstrap(const SermFitProblem *problem, uint64_t seed, uint32_t head, uint
 		serm_rng_seed(&rng, problem->list_key[list] ^ stream_seed(seed, BOOTSTRAP_STREAM, head));
 		count = serm_rng_poisson(&rng, 1);
 		counts[list] = (uint8_t) (count < UINT8_MAX ? count : UINT8_MAX);
-		total += counts[list];
 	}
-	/* With a handful of queries a head may draw none: it takes them all then. */
+}
+
+/* How often a head sees each list. */
+static void
+choose_lists(const SermFitProblem *problem, const SermTrainOptions *options, uint32_t head, uint8_t *counts)
+{
+	uint64_t total = 0;
+
+	/* A temperature is measured on queries that half of the heads did not see. */
+	if (options->calibrate)
+		draw_bootstrap(problem, options->seed, head, counts);
+	else
+		leave_part_out(problem, options->seed, options->heads, head, counts);
+	for (uint32_t list = 0; list < problem->list_count; list++)
+		total += counts[list];
+	/* With a handful of queries nothing may be left: it takes them all then. */
 	if (total == 0)
 		memset(counts, 1, problem->list_count);
 }
@@ -564,7 +594,7 @@ serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options, c
 	for (uint32_t h = 0; h < options->heads; h++) {
 		uint8_t *counts = fit->bootstrap + (size_t) h * problem->list_count;
 
-		draw_bootstrap(problem, options->seed, h, counts);
+		choose_lists(problem, options, h, counts);
 		fitter.heads[h].bootstrap = counts;
 	}
 	prepare(&fitter);
