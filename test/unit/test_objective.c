@@ -448,7 +448,7 @@ fit_temperature(double sharpness, uint8_t seen)
 	    .weight = weight,
 	    .list_start = start,
 	    .list_key = key};
-	SermFit fit = {.heads = {1, 2, 3, w1, b1, w2, b2, w3, b3}, .bootstrap = bootstrap};
+	SermFit fit = {.heads = {1, 2, 3, w1, b1, w2, b2, w3, b3}, .seen = bootstrap};
 	SermArena arena = unit_arena();
 	SermTemperature temperature = {0};
 	SermError error;

@@ -33,7 +33,7 @@ typedef struct Head {
 	SermReal *parameters;
 	SermReal *anchor; /* those of the parent, which stay; NULL without one */
 	SermAdamW adamw;
-	const uint8_t *bootstrap; /* [list_count] */
+	const uint8_t *seen; /* [list_count] how often it sees each list */
 } Head;
 
 typedef struct Fitter {
@@ -426,7 +426,7 @@ add_guard(const Fitter *fitter, const Piece *piece, SermReal *logits)
 
 /*
  * One step on the pieces order[0 .. pieces): `examples` of them in all, those
- * that the head's bootstrap left out included, so that every head takes the
+ * that the head leaves out included, so that every head takes the
  * same number of steps. Returns the summed loss.
  */
 static double
@@ -441,7 +441,7 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	for (uint32_t p = 0; p < pieces; p++) {
 		const Piece *piece = &fitter->pieces[order[p]];
 
-		for (uint32_t i = 0; head->bootstrap[piece->list] > 0 && i < piece->length; i++, rows++)
+		for (uint32_t i = 0; head->seen[piece->list] > 0 && i < piece->length; i++, rows++)
 			memcpy(batch->input + (size_t) rows * inputs,
 			    problem->input + (size_t) fitter->member[piece->start + i] * inputs,
 			    inputs * sizeof(SermReal));
@@ -458,9 +458,9 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	for (uint32_t p = 0; p < pieces; p++) {
 		const Piece *piece = &fitter->pieces[order[p]];
 		size_t at = (size_t) rows * grades;
-		double scale = (double) head->bootstrap[piece->list] * piece->length / examples;
+		double scale = (double) head->seen[piece->list] * piece->length / examples;
 
-		if (head->bootstrap[piece->list] == 0)
+		if (head->seen[piece->list] == 0)
 			continue;
 		load_piece(fitter, piece);
 		add_guard(fitter, piece, batch->logits + at);
@@ -478,7 +478,7 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	return loss * examples;
 }
 
-/* One epoch of one head; `loss` gets the mean over what the bootstrap kept. */
+/* One epoch of one head; `loss` gets the mean over what the head sees. */
 static SermStatus
 run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *error)
 {
@@ -497,7 +497,7 @@ run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *e
 			const Piece *piece = &fitter->pieces[fitter->order[at + pieces]];
 
 			examples += piece->length;
-			seen += (double) head->bootstrap[piece->list] * piece->length;
+			seen += (double) head->seen[piece->list] * piece->length;
 		}
 		if (!fitter->host->keep_going(fitter->host->context))
 			return serm_train_canceled(error);
@@ -588,14 +588,14 @@ serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options, c
 	SERM_ASSERT(options->heads > 0 && options->epochs > 0);
 	fitter.network = (SermNetwork){problem->input_count, problem->grade_count, options->dropout,
 	    host->gemm != NULL ? host->gemm : serm_gemm_builtin};
-	fit->bootstrap = serm_arena_array(arena, (size_t) options->heads * problem->list_count, 1);
-	if (fit->bootstrap == NULL || !allocate(&fitter, arena))
+	fit->seen = serm_arena_array(arena, (size_t) options->heads * problem->list_count, 1);
+	if (fit->seen == NULL || !allocate(&fitter, arena))
 		return serm_train_out_of_memory(error);
 	for (uint32_t h = 0; h < options->heads; h++) {
-		uint8_t *counts = fit->bootstrap + (size_t) h * problem->list_count;
+		uint8_t *counts = fit->seen + (size_t) h * problem->list_count;
 
 		choose_lists(problem, options, h, counts);
-		fitter.heads[h].bootstrap = counts;
+		fitter.heads[h].seen = counts;
 	}
 	prepare(&fitter);
 	if (problem->parent != NULL && !prepare_mixture(&fitter, arena))

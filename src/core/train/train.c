@@ -470,7 +470,7 @@ score_examples(const Trainer *trainer, float *score, SermError *error)
 			serm_heads_predict(&trainer->fit.heads, trainer->input + (size_t) i * SERM_FEATURES,
 			    trainer->guard_value[i], &prediction);
 			for (uint32_t h = 0; h < trainer->options.heads; h++)
-				if (trainer->fit.bootstrap[(size_t) h * order->list_count + list] == 0) {
+				if (trainer->fit.seen[(size_t) h * order->list_count + list] == 0) {
 					sum += prediction.head_score[h];
 					unseen++;
 				}

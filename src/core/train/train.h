@@ -1,6 +1,6 @@
 /*
  * Training of the interaction model: corpus statistics, label-free embeddings,
- * scaling, K bootstrapped heads, cut points. The result is a set of tensors
+ * scaling, K heads that each leave queries out, cut points. The result is a set of tensors
  * that serm_model_open() reads.
  */
 #ifndef SERM_CORE_TRAIN_TRAIN_H
