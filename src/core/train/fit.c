@@ -80,8 +80,8 @@ stream_seed(uint64_t seed, uint64_t stream, uint64_t number)
 }
 
 /*
- * Cross-validation committees (Parmanto, Munro and Doyle 1996): the queries fall into as many parts as there
- * are heads, at least PARTS_MIN, and each head leaves one part out. Which part a query is of depends on
+ * Cross-validation committees (Parmanto, Munro and Doyle, NIPS 1995): the queries fall into as many parts as
+ * there are heads, at least PARTS_MIN, and each head leaves one part out. Which part a query is of depends on
  * neither the order nor the number of queries.
  */
 static void
