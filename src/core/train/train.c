@@ -25,6 +25,8 @@
 /* Half the full slope of the guard at this many queries; measured in doc/training.md. */
 #define GUARD_QUERIES 50
 #define GUARD_SLOPE 0.5
+/* What the head of a list may weigh beside RankNet, where no document but a few deserves it. */
+#define HEAD_COEFFICIENT 0.1
 #define CONTINUED_EPOCHS 8
 #define CONTINUED_BATCH 128
 
@@ -54,6 +56,7 @@ typedef struct Trainer {
 	SermReal *teacher;
 	SermReal *reference;
 	SermLossMargin margin;
+	double head_coefficient; /* of the loss that looks at the head of a list */
 	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
 	uint32_t term_count;
 	SermFit fit;
@@ -104,10 +107,22 @@ resolve_options(Trainer *trainer)
 		options->epochs = examples < SMALL_EXAMPLES ? 40 : 20;
 	if (options->batch == 0)
 		options->batch = examples < SMALL_EXAMPLES ? 64 : 256;
-	if (options->pairwise < 0)
+	if (options->pairwise < 0) {
 		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
+		trainer->head_coefficient = HEAD_COEFFICIENT * fmax(0, 2 * trainer->prior[0] - 1);
+	}
 	if (options->guard < 0)
 		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
+}
+
+static void
+add_pair_loss(Trainer *trainer, const char *name, double coefficient)
+{
+	const SermLoss *loss = serm_loss_find(name);
+
+	if (coefficient > 0)
+		trainer->terms[trainer->term_count++] =
+		    (SermLossTerm){loss, coefficient, serm_loss_parameters(loss, trainer->set->grade_count)};
 }
 
 /*
@@ -135,12 +150,8 @@ choose_loss(Trainer *trainer, SermError *error)
 		return serm_loss_require(trainer->terms, trainer->term_count, given, error);
 	}
 	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {.slope = 0}};
-	if (options->pairwise > 0) {
-		const SermLoss *ranknet = serm_loss_find("ranknet");
-
-		trainer->terms[trainer->term_count++] =
-		    (SermLossTerm){ranknet, options->pairwise, serm_loss_parameters(ranknet, grades)};
-	}
+	add_pair_loss(trainer, "ranknet", options->pairwise);
+	add_pair_loss(trainer, "lambda_ndcg", trainer->head_coefficient);
 	return SERM_OK;
 }
 
@@ -530,11 +541,11 @@ prepare(Trainer *trainer, SermError *error)
 		status = serm_order_examples(trainer->set, trainer->host, trainer->arena, &trainer->order, error);
 	if (status != SERM_OK)
 		return status;
+	load_targets(trainer);
 	resolve_options(trainer);
 	status = choose_loss(trainer, error);
 	if (status != SERM_OK)
 		return status;
-	load_targets(trainer);
 	status = allocate_features(trainer, error);
 	if (status != SERM_OK)
 		return status;
