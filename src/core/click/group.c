@@ -239,16 +239,20 @@ flush_stage(SermClickGrouping *grouping, SermError *error)
 	return status;
 }
 
-/* A copy in the stage. */
-static SermClickText
-stage_text(SermClickGrouping *grouping, SermClickText text)
+/* Stage a text: a short one is in its key, another is copied where there is room. */
+static void
+stage_text(SermClickGrouping *grouping, SermClickText text, bool fits, SermClickKey *key)
 {
 	char *copy = &grouping->stage_bytes[grouping->stage_used];
 
-	if (text.length > 0)
+	*key = serm_click_key(text.bytes, text.length);
+	if (text.length <= SERM_CLICK_PREFIX)
+		key->bytes = (const char *) key->prefix;
+	else if (fits) {
 		memcpy(copy, text.bytes, text.length);
-	grouping->stage_used += text.length;
-	return (SermClickText){copy, text.length};
+		grouping->stage_used += text.length;
+		key->bytes = copy;
+	}
 }
 
 SermStatus
@@ -272,14 +276,12 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	staged->query_starts = (grouping->staged == 0 && grouping->last_query == SERM_CLICK_NONE) ||
 	                       !same_text(grouping->last_text, query);
 	if (staged->query_starts) {
-		grouping->last_text = fits ? stage_text(grouping, query) : query;
-		staged->query = serm_click_key(grouping->last_text.bytes, query.length);
+		stage_text(grouping, query, fits, &staged->query);
+		grouping->last_text = (SermClickText){staged->query.bytes, query.length};
 		staged->query_hash = grouping->last_hash = serm_click_hash(&staged->query, 0);
 		serm_click_fetch_slot(&grouping->known.query_table, staged->query_hash);
 	}
-	if (fits)
-		doc_id = stage_text(grouping, doc_id);
-	staged->doc_id = serm_click_key(doc_id.bytes, doc_id.length);
+	stage_text(grouping, doc_id, fits, &staged->doc_id);
 	staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
 	staged->position = (uint16_t) position;
 	staged->clicked = clicked;

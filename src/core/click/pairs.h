@@ -74,14 +74,49 @@ typedef struct SermClickPairs {
 	size_t chunk_left;
 } SermClickPairs;
 
+static inline uint64_t
+serm_click_word(const char *bytes)
+{
+	uint64_t word;
+
+	memcpy(&word, bytes, 8);
+	return word;
+}
+
+/*
+ * Up to eight bytes as a word, zeros behind. Two loads that overlap instead of a loop over bytes: a word that
+ * was stored byte by byte would be waited for.
+ */
+static inline uint64_t
+serm_click_short_word(const char *bytes, uint32_t length)
+{
+	uint64_t word = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	uint32_t first, last;
+
+	if (length >= 8)
+		return serm_click_word(bytes);
+	if (length >= 4) {
+		memcpy(&first, bytes, 4);
+		memcpy(&last, bytes + length - 4, 4);
+		return first | (uint64_t) last << (8 * (length - 4));
+	}
+	for (uint32_t i = 0; i < length; i++)
+		word |= (uint64_t) (unsigned char) bytes[i] << (8 * i);
+#else
+	memcpy(&word, bytes, length < 8 ? length : 8);
+#endif
+	return word;
+}
+
 /* `bytes` is not copied. */
 static inline SermClickKey
 serm_click_key(const char *bytes, uint32_t length)
 {
 	SermClickKey key = {.bytes = bytes, .length = length};
 
-	if (length > 0)
-		memcpy(key.prefix, bytes, length < SERM_CLICK_PREFIX ? length : SERM_CLICK_PREFIX);
+	for (uint32_t i = 0; i < SERM_CLICK_PREFIX / 8 && length > 8 * i; i++)
+		key.prefix[i] = serm_click_short_word(bytes + (size_t) 8 * i, length - 8 * i);
 	return key;
 }
 
