@@ -121,7 +121,7 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-mine bench-cross
+bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-distill bench-mine bench-cross
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here build/bench_features
@@ -131,11 +131,11 @@ bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
 bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
-# What labels of real judges are worth, and what is learned from them.
-.PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here
-bench-judges bench-evolve: deps-bench
+# What labels of real judges are worth, and what is learned from them; whether students agree with their teachers.
+.PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here bench-distill bench-distill-here
+bench-judges bench-evolve bench-distill: deps-bench
 	@$(MAKE) --no-print-directory $@-here
-bench-judges-here bench-evolve-here: bench-%-here: install-here
+bench-judges-here bench-evolve-here bench-distill-here: bench-%-here: install-here
 	$(CLUSTER) test/bench/$*.sh $(or $(DATA),../shared/data)
 
 build/bench_%: test/bench/%.c build/core.a

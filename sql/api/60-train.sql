@@ -20,3 +20,7 @@ COMMENT ON FUNCTION serm.evaluate(text, integer, text) IS 'how good a version is
 CREATE OR REPLACE FUNCTION serm.check_version(model text, version integer)
 RETURNS boolean STABLE STRICT PARALLEL RESTRICTED COST 10000 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_check_version';
 COMMENT ON FUNCTION serm.check_version(text, integer) IS 'whether the stored weights give, bit for bit, the scores that the model gave when it was trained; NULL when the texts it was checked on have changed';
+
+CREATE OR REPLACE PROCEDURE serm.distill(student text, teacher text, options jsonb DEFAULT '{}')
+LANGUAGE c AS 'MODULE_PATHNAME', 'serm_distill';
+COMMENT ON PROCEDURE serm.distill(text, text, jsonb) IS 'train a new version of a model on what another model says of its judged pairs and of pairs of its search log, beside its judgments';

@@ -3,11 +3,11 @@
 -- A row whose process is gone, idle, or busy with a later statement was left behind by an error. Of other roles' sessions
 -- one sees no state, but whether they are in a transaction.
 CREATE OR REPLACE VIEW serm.progress WITH (security_invoker = true) AS
-	SELECT p.pid, p.model, p.phase, p.step, p.steps, p.loss, p.per_second, p.started, p.updated
+	SELECT p.pid, p.model, p.phase, p.step, p.steps, p.loss, p.per_second, p.started, p.updated, p.seconds_left
 	FROM serm._progress AS p JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
 	WHERE coalesce(a.state = 'active' AND a.query_start <= p.started,
 		EXISTS (SELECT FROM pg_catalog.pg_locks AS l WHERE l.pid = p.pid AND l.locktype = 'virtualxid'));
-COMMENT ON VIEW serm.progress IS 'what running procedures are doing: phase, step, loss and speed';
+COMMENT ON VIEW serm.progress IS 'what running procedures are doing: phase, step, loss, speed, and the seconds left of the phase where they are known';
 
 CREATE OR REPLACE VIEW serm.stat_model WITH (security_invoker = true) AS
 	SELECT m.name AS model, m.active AS version,

@@ -295,6 +295,23 @@ CREATE TABLE serm._progress (
 	loss double precision,
 	per_second double precision,
 	started timestamptz NOT NULL,
-	updated timestamptz NOT NULL
+	updated timestamptz NOT NULL,
+	seconds_left double precision
 );
 COMMENT ON TABLE serm._progress IS 'what running procedures last reported; read it through the view serm.progress';
+
+CREATE TABLE serm._checkpoint (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	run bigint NOT NULL,
+	part integer NOT NULL CHECK (part >= 0),
+	epoch integer NOT NULL,
+	example integer NOT NULL,
+	step bigint NOT NULL,
+	loss double precision NOT NULL,
+	crc32c bigint NOT NULL,
+	data bytea NOT NULL,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, run, part)
+);
+ALTER TABLE serm._checkpoint ALTER COLUMN data SET STORAGE EXTERNAL;
+COMMENT ON TABLE serm._checkpoint IS 'where the training of a cross-encoder stands: weights and moments in parts, for a process that has to take over; not dumped';

@@ -33,7 +33,7 @@ SELECT is(state, '2D000', 'options in order come as far as the transaction') FRO
 SELECT is(state, '22023', 'an unknown loss') FROM refusal('{"loss": "ce:1,softmax:2"}');
 SELECT is(message, 'option "loss" of serm.train: unknown loss "softmax"', 'its message names it') FROM refusal('{"loss": "ce:1,softmax:2"}');
 SELECT is(hint, 'Write losses with coefficients, as in "ce:1, ranknet:0.3". Valid losses are: ce, ordinal, kl, tcm, ranknet, ranknet_adjacent, '
-	'ranknet_skip, hinge_rank, bt_wt, lambda_ndcg, dpo, mapo, margin_mse, listnet, listmle, irpo, infonce_multi.', 'its hint lists the losses')
+	'ranknet_skip, hinge_rank, bt_wt, lambda_ndcg, dpo, mapo, margin_mse, ranknet_teacher, listnet, listmle, irpo, infonce_multi.', 'its hint lists the losses')
   FROM refusal('{"loss": "ce:1,softmax:2"}');
 SELECT is(state, '22023', 'an unreadable sum: ' || loss) FROM unnest(ARRAY['', 'ce:', 'ce:0', 'ce,ce', 'ce ranknet', 'ranknet(margin=1)', 'ranknet(slope=3']) AS loss,
 	refusal(jsonb_build_object('loss', loss));
@@ -63,34 +63,34 @@ CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "loss": "c
 SELECT is(count(DISTINCT checksum), 1::bigint, 'the default loss, spelled out, gives the same bytes') FROM serm.version;
 SELECT is(config -> 'loss', '"ce:1, ranknet:1"', 'the version says what it minimised') FROM serm.version WHERE version = 2;
 SELECT format('CALL serm.train(''m'', ''{"epochs": 2, "heads": 2, "pretrain_epochs": 0, "promote": true, "loss": "%s"}'')', loss)
-  FROM unnest('{ce,ordinal,kl,tcm,ranknet,ranknet_adjacent,ranknet_skip,hinge_rank,bt_wt,lambda_ndcg,dpo,mapo,margin_mse,listnet,listmle,irpo,infonce_multi}'::text[])
+  FROM unnest('{ce,ordinal,kl,tcm,ranknet,ranknet_adjacent,ranknet_skip,hinge_rank,bt_wt,lambda_ndcg,dpo,mapo,margin_mse,ranknet_teacher,listnet,listmle,irpo,infonce_multi}'::text[])
 	AS loss
 \gexec
-SELECT is(count(*), 17::bigint, 'every loss alone gives an active version') FROM serm.deployment WHERE to_version > 2;
+SELECT is(count(*), 18::bigint, 'every loss alone gives an active version') FROM serm.deployment WHERE to_version > 2;
 SELECT ok(bool_and((metrics ->> 'finite')::boolean AND metrics ->> 'nll' IS NOT NULL AND config ->> 'final_loss' IS NOT NULL), 'of finite scores') FROM serm.version;
-SELECT is(string_agg(config ->> 'loss', ',' ORDER BY version), 'kl,dpo,margin_mse', 'those that need a reference took the active version')
+SELECT is(string_agg(config ->> 'loss', ',' ORDER BY version), 'kl,dpo,margin_mse,ranknet_teacher', 'those that need a reference took the active version')
   FROM serm.version WHERE config ->> 'reference' IS NOT NULL AND (config ->> 'reference')::int = version - 1;
 SELECT ok(bool_and(serm.check_version('m', version)), 'and serves what was trained') FROM serm.version;
 
 -- --- weights
 CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "source_weights": "human:1, agents:1"}');
-SELECT is(a.checksum, b.checksum, 'weights of 1 give the bytes of none') FROM serm.version a, serm.version b WHERE a.version = 1 AND b.version = 20;
+SELECT is(a.checksum, b.checksum, 'weights of 1 give the bytes of none') FROM serm.version a, serm.version b WHERE a.version = 1 AND b.version = 21;
 CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "source_weights": " agents : .5 "}');
-SELECT isnt(a.checksum, b.checksum, 'another weight counts') FROM serm.version a, serm.version b WHERE a.version = 1 AND b.version = 21;
+SELECT isnt(a.checksum, b.checksum, 'another weight counts') FROM serm.version a, serm.version b WHERE a.version = 1 AND b.version = 22;
 CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "source_weights": "agents:0"}');
 SELECT is((v.counts ->> 'judgments')::bigint, count(*), 'a source of weight 0 is left out')
-  FROM serm.version v, serm.judgment j WHERE v.version = 22 AND j.source = 'human' AND serm.split_of(j.query) = 'train' GROUP BY v.counts;
+  FROM serm.version v, serm.judgment j WHERE v.version = 23 AND j.source = 'human' AND serm.split_of(j.query) = 'train' GROUP BY v.counts;
 CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "class_weights": true, "rank_weights": true, "curriculum": 1, "margin_cap": 1.5}');
-SELECT ok(checksum NOT IN (SELECT checksum FROM serm.version WHERE version < 23) AND config @> '{"class_weights": true, "curriculum": 1, "margin_cap": 1.5}',
-	'the other weights count and are stored') FROM serm.version WHERE version = 23;
+SELECT ok(checksum NOT IN (SELECT checksum FROM serm.version WHERE version < 24) AND config @> '{"class_weights": true, "curriculum": 1, "margin_cap": 1.5}',
+	'the other weights count and are stored') FROM serm.version WHERE version = 24;
 
 -- --- calibration
 CALL serm.train('m', '{"epochs": 2, "heads": 4, "pretrain_epochs": 1, "calibrate": true}');
-SELECT is((config ->> 'temperature')::float8 <> 1, EXISTS (SELECT FROM serm.tensor t WHERE t.version = 24 AND t.name = 'temperature'),
-	'a temperature that helps is stored with the version') FROM serm.version WHERE version = 24;
-SELECT ok(serm.check_version('m', 24), 'and serves what was trained');
+SELECT is((config ->> 'temperature')::float8 <> 1, EXISTS (SELECT FROM serm.tensor t WHERE t.version = 25 AND t.name = 'temperature'),
+	'a temperature that helps is stored with the version') FROM serm.version WHERE version = 25;
+SELECT ok(serm.check_version('m', 25), 'and serves what was trained');
 SELECT is(count(*), 0::bigint, 'nothing else has one, unless its loss ranks only')
-  FROM serm.tensor t JOIN serm.version v USING (version) WHERE t.name = 'temperature' AND version < 24 AND coalesce(v.config ->> 'loss', 'ce') ~ '^(ce|ordinal|kl|mapo)';
+  FROM serm.tensor t JOIN serm.version v USING (version) WHERE t.name = 'temperature' AND version < 25 AND coalesce(v.config ->> 'loss', 'ce') ~ '^(ce|ordinal|kl|mapo)';
 
 -- --- propensities of judgments from clicks
 CREATE TABLE log (query text, doc_id text, shown_at timestamptz, position int, clicked bool);

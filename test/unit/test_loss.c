@@ -323,11 +323,33 @@ test_kl(void)
 	SermReal logits[3] = {0, (SermReal) log(2), 0}, teacher[3] = {.25, .5, .25}, sure[3] = {1, 0, 0},
 	         gradient[3];
 	SermLossList list = {.n = 1, .width = 3, .scores = logits, .targets = sure, .teacher = teacher};
+	const SermLoss *kl = serm_loss_find("kl");
+	SermLossParameters parameters;
 
 	CHECK_NEAR(value_of("kl", &list, gradient), 0, 1e-6, "kl of the teacher's own distribution is 0");
 	CHECK(fabs(gradient[0]) < 1e-6 && fabs(gradient[1]) < 1e-6, "and so is its gradient");
 	list.teacher = sure;
 	CHECK_NEAR(value_of("kl", &list, NULL), log(4), 1e-6, "kl of a sure teacher is the cross-entropy");
+	parameters = kl->defaults;
+	parameters.temperature = 2;
+	CHECK_NEAR(kl->function(&list, &parameters, gradient), 4 * log(2 + sqrt(2)), 1e-5,
+	    "a temperature flattens the student, and its square makes up for that");
+	list.teacher = teacher;
+	CHECK_NEAR(kl->function(&list, &parameters, gradient), 0, 1e-6, "and the teacher alike");
+	CHECK(fabs(gradient[0]) < 1e-6, "with its gradient");
+}
+
+static void
+test_ranknet_teacher(void)
+{
+	SermReal scores[3] = {1, 2, 0}, teacher[3] = {3, 1, 1}, grades[3] = {0, 3, 1}, gradient[3], twin[3];
+	SermLossList list = scored(3, scores, grades), order = scored(3, scores, teacher);
+
+	list.teacher = teacher;
+	CHECK(value_of("ranknet_teacher", &list, gradient) == value_of("ranknet", &order, twin) &&
+	          memcmp(gradient, twin, sizeof(twin)) == 0,
+	    "ranknet_teacher is ranknet on the teacher's scores");
+	CHECK(gradient[0] < 0 && gradient[1] > 0, "which lift what he puts first");
 }
 
 static void
@@ -711,6 +733,7 @@ main(void)
 	test_dpo();
 	test_mapo();
 	test_margin_mse();
+	test_ranknet_teacher();
 	test_listnet();
 	test_listmle();
 	test_irpo();

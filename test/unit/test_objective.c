@@ -275,7 +275,7 @@ test_every_loss(void)
 static void
 test_missing(void)
 {
-	static const char *const needy[] = {"kl", "dpo", "margin_mse"};
+	static const char *const needy[] = {"kl", "dpo", "margin_mse", "ranknet_teacher"};
 	World world;
 
 	make_world(&world);

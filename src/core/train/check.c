@@ -39,6 +39,10 @@ serm_train_check_options(const SermTrainOptions *options, SermError *error)
 			return serm_fail(error, SERM_ERR_INVALID, "a share must be between 0 and %d", SHARE_MAX);
 	if (!(options->anchor >= 0 && options->anchor <= 1000))
 		return serm_fail(error, SERM_ERR_INVALID, "anchor must be between 0 and 1000");
+	if (!(options->alpha > 0 && options->alpha <= 1))
+		return serm_fail(error, SERM_ERR_INVALID, "alpha must be above 0 and at most 1");
+	if (!(options->temperature >= 0.01 && options->temperature <= 1000))
+		return serm_fail(error, SERM_ERR_INVALID, "temperature must be between 0.01 and 1000");
 	if (options->loss != NULL && options->pairwise >= 0)
 		return serm_fail(
 		    error, SERM_ERR_INVALID, "pairwise is part of the default loss and goes with no other");
@@ -60,6 +64,10 @@ check_extras(const SermTrainingSet *set, size_t index, SermError *error)
 		return serm_fail(error, SERM_ERR_INVALID, "the origin of example %zu is not known", index + 1);
 	if (set->reference != NULL && !isfinite(set->reference[index]))
 		return serm_fail(error, SERM_ERR_INVALID, "the reference of example %zu is not finite", index + 1);
+	if (set->judged != NULL && set->teacher_weight != NULL &&
+	    !(set->teacher_weight[index] >= 0 && isfinite(set->teacher_weight[index])))
+		return serm_fail(error, SERM_ERR_INVALID,
+		    "the weight of example %zu for the teacher is negative or not a number", index + 1);
 	for (uint32_t y = 0; set->teacher != NULL && y < set->grade_count; y++) {
 		float p = set->teacher[index * set->grade_count + y];
 
@@ -110,6 +118,8 @@ serm_train_check_set(const SermTrainingSet *set, const SermTrainHost *host, Serm
 	if (set->parent != NULL && serm_model_grade_count(set->parent) != set->grade_count)
 		return serm_fail(error, SERM_ERR_INVALID, "the parent has %u grades where the examples have %u",
 		    serm_model_grade_count(set->parent), set->grade_count);
+	if (set->judged != NULL && set->teacher == NULL)
+		return serm_fail(error, SERM_ERR_INVALID, "examples that are not judged need a teacher");
 	if (set->example_count == 0)
 		return serm_fail(error, SERM_ERR_NO_DATA, "there are no graded examples to train on");
 	if (set->example_count >= UINT32_MAX || set->corpus_count >= UINT32_MAX)

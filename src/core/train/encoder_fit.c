@@ -60,7 +60,8 @@ serm_encoder_options_defaults(SermEncoderOptions *options)
 	    .weight_decay = .01,
 	    .warmup = .1,
 	    .clip = 1,
-	    .dropout = -1};
+	    .dropout = -1,
+	    .alpha = .5};
 }
 
 bool
@@ -101,7 +102,8 @@ check(const Fitter *fitter, SermError *error)
 	    !(options->clip >= 0) || !(options->dropout < 1) || options->freeze > fitter->config->layers)
 		return serm_fail(error, SERM_ERR_INVALID, "an option of the training is out of its range");
 	for (uint32_t i = 0; i < set->example_count; i++)
-		if (set->examples[i].query >= set->query_count || !(set->examples[i].weight > 0))
+		if (set->examples[i].query >= set->query_count ||
+		    !(set->examples[i].unjudged || set->examples[i].weight > 0))
 			return serm_fail(error, SERM_ERR_INVALID, "example %u has no query or no weight", i);
 	return SERM_OK;
 }
@@ -346,14 +348,16 @@ report_progress(const Fitter *fitter, double started, uint64_t since)
 {
 	const SermTrainHost *train = fitter->host->train;
 	const SermEncoderState *state = fitter->state;
-	uint64_t done = (uint64_t) state->epoch * fitter->set->example_count + state->example;
+	uint64_t total = fitter->set->example_count, all = total * fitter->options->epochs;
+	uint64_t done = state->epoch * total + state->example;
 	double seconds = train->clock != NULL ? train->clock(train->context) - started : 0;
+	double speed = seconds > 0 ? (double) (done - since) / seconds : 0;
 
 	if (train->progress != NULL)
 		train->progress(train->context,
-		    &(SermTrainProgress){"training", state->epoch + (state->example == fitter->set->example_count),
-		        fitter->options->epochs, state->example > 0 ? state->loss / state->example : 0,
-		        seconds > 0 ? (double) (done - since) / seconds : 0});
+		    &(SermTrainProgress){"training", state->epoch + (state->example == total),
+		        fitter->options->epochs, state->example > 0 ? state->loss / state->example : 0, speed,
+		        speed > 0 ? (double) (all - done) / speed : 0});
 }
 
 static SermStatus
@@ -419,8 +423,7 @@ serm_encoder_fit(const SermEncoderConfig *config, const SermEncoderSet *set,
 	SermStatus status = check(&fitter, error);
 
 	if (status == SERM_OK)
-		status = serm_encoder_loss_init(
-		    &fitter.loss, set, config->labels, options->loss, options->list_max, arena, error);
+		status = serm_encoder_loss_init(&fitter.loss, set, config->labels, options, arena, error);
 	if (status == SERM_OK && !allocate(&fitter, arena))
 		status = serm_train_out_of_memory(error);
 	if (status == SERM_OK)

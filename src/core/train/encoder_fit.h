@@ -18,7 +18,9 @@ typedef struct SermEncoderExample {
 	SermEncoderInput input;        /* its key is not read */
 	uint32_t query;                /* < query_count; examples of one query make a list */
 	float target[SERM_GRADES_MAX]; /* distribution over the grades, sums to 1 */
-	float weight;                  /* > 0 */
+	float weight;                  /* > 0 where it is judged */
+	float teacher_weight;          /* in a distilled set: what it counts in losses of a teacher */
+	bool unjudged;                 /* there: seen by losses of a teacher only */
 } SermEncoderExample;
 
 typedef struct SermEncoderSet {
@@ -29,6 +31,7 @@ typedef struct SermEncoderSet {
 	const float *rank;      /* as in SermTrainingSet; NULL: absent */
 	const float *teacher;   /* [example_count][grade_count] */
 	const float *reference; /* [example_count] */
+	bool distilled;         /* losses of the teacher and of judgments are mixed: core/train/distill.h */
 } SermEncoderSet;
 
 typedef struct SermEncoderOptions {
@@ -43,6 +46,7 @@ typedef struct SermEncoderOptions {
 	double dropout;       /* everywhere; < 0: what the model's config says */
 	uint32_t freeze;  /* the embeddings and the lowest layers up to this number stay as they are; 0: none */
 	const char *loss; /* for serm_loss_parse(); NULL: "ce" */
+	double alpha;     /* of a distilled set: share of the teacher's losses, default .5 */
 	uint32_t checkpoint; /* updates between two calls of `checkpoint`; 0: never called */
 } SermEncoderOptions;
 

@@ -22,6 +22,7 @@
 typedef struct Piece {
 	uint32_t start;
 	uint32_t length;
+	uint32_t judged; /* how many, at its front */
 	uint32_t list;
 } Piece;
 
@@ -59,6 +60,7 @@ typedef struct Fitter {
 	SermReal *target;
 	SermReal *piece_grade;
 	SermReal *weight;
+	SermReal *taught_weight;
 	SermReal *rank;
 	SermReal *teacher;
 	SermReal *teacher_score;
@@ -109,6 +111,7 @@ allocate(Fitter *fitter, SermArena *arena)
 	    {&fitter->target, grades},
 	    {&fitter->piece_grade, 1},
 	    {&fitter->weight, 1},
+	    {&fitter->taught_weight, 1},
 	    {&fitter->rank, 1},
 	    {&fitter->teacher, grades},
 	    {&fitter->teacher_score, 1},
@@ -199,6 +202,23 @@ prepare_mixture(Fitter *fitter, SermArena *arena)
 	    &fitter->mixture, origin, length, fitter->piece_count, fitter->options->share, arena);
 }
 
+/* Bring the judged members of a piece to its front: losses depend on no order. */
+static void
+bring_judged(const Fitter *fitter, Piece *piece)
+{
+	const uint8_t *judged = fitter->problem->judged;
+	uint32_t *member = fitter->member + piece->start;
+
+	piece->judged = judged == NULL ? piece->length : 0;
+	for (uint32_t i = 0; judged != NULL && i < piece->length; i++)
+		if (judged[member[i]]) {
+			uint32_t first = member[piece->judged];
+
+			member[piece->judged++] = member[i];
+			member[i] = first;
+		}
+}
+
 static void
 prepare(Fitter *fitter)
 {
@@ -215,7 +235,8 @@ prepare(Fitter *fitter)
 			uint32_t left = problem->list_start[list + 1] - at;
 			uint32_t length = left < SERM_LOSS_LIST_MAX ? left : SERM_LOSS_LIST_MAX;
 
-			fitter->pieces[fitter->piece_count++] = (Piece){at, length, list};
+			fitter->pieces[fitter->piece_count] = (Piece){.start = at, .length = length, .list = list};
+			bring_judged(fitter, &fitter->pieces[fitter->piece_count++]);
 			at += length;
 		}
 	for (uint32_t h = 0; h < fitter->options->heads; h++) {
@@ -231,6 +252,12 @@ prepare(Fitter *fitter)
 	fitter->epoch_examples = problem->example_count;
 }
 
+static uint32_t
+list_length(const SermFitProblem *problem, uint32_t list)
+{
+	return problem->list_start[list + 1] - problem->list_start[list];
+}
+
 /* A new order of the pieces; documents change places inside lists that are cut. */
 static void
 shuffle(Fitter *fitter, Head *head)
@@ -238,7 +265,7 @@ shuffle(Fitter *fitter, Head *head)
 	const SermFitProblem *problem = fitter->problem;
 
 	for (uint32_t list = 0; list < problem->list_count; list++) {
-		uint32_t start = problem->list_start[list], length = problem->list_start[list + 1] - start;
+		uint32_t start = problem->list_start[list], length = list_length(problem, list);
 
 		if (length <= SERM_LOSS_LIST_MAX)
 			continue;
@@ -246,6 +273,9 @@ shuffle(Fitter *fitter, Head *head)
 			fitter->member[start + i] = start + i;
 		serm_rng_shuffle(&head->rng, fitter->member + start, length);
 	}
+	for (uint32_t p = 0; p < fitter->piece_count; p++)
+		if (fitter->pieces[p].length < list_length(problem, fitter->pieces[p].list))
+			bring_judged(fitter, &fitter->pieces[p]);
 	if (problem->parent != NULL) {
 		fitter->order_count = serm_mixture_draw(&fitter->mixture, &head->rng, fitter->order);
 		fitter->epoch_examples = fitter->mixture.examples;
@@ -256,18 +286,24 @@ shuffle(Fitter *fitter, Head *head)
 	serm_rng_shuffle(&head->rng, fitter->order, fitter->piece_count);
 }
 
-/* The loaded piece as a loss of this kind of input sees it. */
+/* Does this loss learn from a teacher, in a training where others see the judged examples only? */
+static bool
+is_taught(const Fitter *fitter, const SermLossTerm *term)
+{
+	return fitter->problem->judged != NULL && (term->loss->needs & SERM_LOSS_TEACHER) != 0;
+}
+
+/* The loaded piece as this term sees it. */
 static SermLossList
-piece_list(const Fitter *fitter, SermLossInput input, const SermReal *logits, uint32_t n)
+piece_list(const Fitter *fitter, const Piece *piece, const SermLossTerm *term, const SermReal *logits)
 {
 	const SermFitProblem *problem = fitter->problem;
-	bool wide = input == SERM_LOSS_LOGITS;
-	SermLossList list = {.n = n,
+	bool wide = term->loss->input == SERM_LOSS_LOGITS, taught = is_taught(fitter, term);
+	SermLossList list = {.n = taught ? piece->length : piece->judged,
 	    .width = wide ? problem->grade_count : 1,
 	    .scores = wide ? logits : fitter->score,
 	    .targets = wide ? fitter->target : fitter->piece_grade,
-	    .weights = fitter->weight,
-	    .margin = problem->margin,
+	    .weights = taught ? fitter->taught_weight : fitter->weight,
 	    .progress = fitter->progress};
 
 	if (problem->rank != NULL)
@@ -276,38 +312,46 @@ piece_list(const Fitter *fitter, SermLossInput input, const SermReal *logits, ui
 		list.teacher = wide ? fitter->teacher : fitter->teacher_score;
 	if (problem->reference != NULL)
 		list.reference = fitter->reference;
-	if (problem->margin.score != NULL)
+	if (problem->margin.score != NULL && !taught) {
+		list.margin = problem->margin;
 		list.margin.score = fitter->margin;
+	}
 	return list;
 }
 
 /*
- * The objective of the loaded piece, whose logits start at `logits`: the sum
- * of the terms times `scale`. Writes the derivative by the logits.
+ * The objective of the loaded piece, whose logits start at `logits`: the sum of the terms, each times its
+ * documents times `share`. Writes the derivative by the logits. Judged examples make up for those that are
+ * not, so that both kinds of terms are means over what they see.
  */
 static double
-piece_loss(Fitter *fitter, uint32_t n, const SermReal *logits, double scale, SermReal *derivative)
+piece_loss(Fitter *fitter, const Piece *piece, const SermReal *logits, double share, SermReal *derivative)
 {
-	uint32_t grades = fitter->problem->grade_count;
+	const SermFitProblem *problem = fitter->problem;
+	uint32_t grades = problem->grade_count;
+	double rare = problem->judged != NULL ? (double) problem->example_count / problem->judged_count : 1;
 	double loss = 0;
 
-	memset(derivative, 0, (size_t) n * grades * sizeof(*derivative));
-	serm_loss_expect(n, grades, logits, fitter->probability, fitter->score);
-	for (uint32_t t = 0; t < fitter->problem->term_count; t++) {
-		const SermLossTerm *term = &fitter->problem->terms[t];
+	memset(derivative, 0, (size_t) piece->length * grades * sizeof(*derivative));
+	serm_loss_expect(piece->length, grades, logits, fitter->probability, fitter->score);
+	for (uint32_t t = 0; t < problem->term_count; t++) {
+		const SermLossTerm *term = &problem->terms[t];
+		bool wide = term->loss->input == SERM_LOSS_LOGITS;
+		SermReal *gradient = wide ? fitter->d_logits : fitter->d_score;
+		SermLossList list = piece_list(fitter, piece, term, logits);
+		double scale = share * list.n * (is_taught(fitter, term) ? 1 : rare);
 		SermReal factor = (SermReal) (term->coefficient * scale);
-		SermLossList list = piece_list(fitter, term->loss->input, logits, n);
 
-		if (term->loss->input == SERM_LOSS_LOGITS) {
-			loss += term->coefficient * term->loss->function(&list, &term->parameters, fitter->d_logits);
-			serm_axpy(factor, fitter->d_logits, derivative, (size_t) n * grades);
+		if (list.n == 0)
 			continue;
-		}
-		loss += term->coefficient * term->loss->function(&list, &term->parameters, fitter->d_score);
-		serm_loss_expect_back(
-		    n, grades, fitter->probability, fitter->score, factor, fitter->d_score, derivative);
+		loss += term->coefficient * scale * term->loss->function(&list, &term->parameters, gradient);
+		if (wide)
+			serm_axpy(factor, gradient, derivative, (size_t) list.n * grades);
+		else
+			serm_loss_expect_back(
+			    list.n, grades, fitter->probability, fitter->score, factor, gradient, derivative);
 	}
-	return loss * scale;
+	return loss;
 }
 
 /*
@@ -336,6 +380,8 @@ load_piece(Fitter *fitter, const Piece *piece)
 		    grades * sizeof(SermReal));
 		fitter->piece_grade[i] = fitter->grade[example];
 		fitter->weight[i] = problem->weight[example];
+		if (problem->judged != NULL)
+			fitter->taught_weight[i] = problem->teacher_weight[example];
 		if (problem->easiness != NULL && fitter->epoch < fitter->options->curriculum)
 			fitter->weight[i] *= curriculum_weight(fitter, example);
 		if (problem->rank != NULL)
@@ -428,17 +474,17 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	for (uint32_t p = 0; p < pieces; p++) {
 		const Piece *piece = &fitter->pieces[order[p]];
 		size_t at = (size_t) rows * grades;
-		double scale = (double) head->bootstrap[piece->list] * piece->length / examples;
+		double share = (double) head->bootstrap[piece->list] / examples;
 
 		if (head->bootstrap[piece->list] == 0)
 			continue;
 		load_piece(fitter, piece);
 		add_guard(fitter, piece, batch->logits + at);
-		loss += piece_loss(fitter, piece->length, batch->logits + at, scale, batch->d_logits + at);
+		loss += piece_loss(fitter, piece, batch->logits + at, share, batch->d_logits + at);
 		if (anchored) {
 			add_guard(fitter, piece, fitter->anchor.logits + at);
-			loss += anchor_piece(
-			    fitter, piece, fitter->anchor.logits + at, batch->logits + at, scale, batch->d_logits + at);
+			loss += anchor_piece(fitter, piece, fitter->anchor.logits + at, batch->logits + at,
+			    share * piece->length, batch->d_logits + at);
 		}
 		rows += piece->length;
 	}
@@ -506,7 +552,7 @@ run_epochs(Fitter *fitter, double *loss, SermError *error)
 		if (host->progress != NULL)
 			host->progress(
 			    host->context, &(SermTrainProgress){"training", epoch + 1, options->epochs, *loss,
-			                       seconds > 0 ? (epoch + 1.0) * fitter->epoch_examples / seconds : 0});
+			                       seconds > 0 ? (epoch + 1.0) * fitter->epoch_examples / seconds : 0, 0});
 	}
 	return SERM_OK;
 }

@@ -20,14 +20,17 @@ typedef struct SermFitProblem {
 	uint32_t grade_count;
 	uint32_t example_count;
 	uint32_t list_count;
-	const SermReal *input;      /* [example_count][input_count] */
-	const SermReal *guard;      /* [example_count] */
-	const SermReal *target;     /* [example_count][grade_count], each sums to 1 */
-	const SermReal *weight;     /* [example_count], mean 1 */
-	const SermReal *easiness;   /* [example_count] in [0, 1] for the curriculum, or NULL */
-	const SermReal *rank;       /* [example_count] place at which it was shown, or NULL */
-	const SermReal *teacher;    /* [example_count][grade_count], each sums to 1, or NULL */
-	const SermReal *reference;  /* [example_count] score by a frozen version, or NULL */
+	const SermReal *input;          /* [example_count][input_count] */
+	const SermReal *guard;          /* [example_count] */
+	const SermReal *target;         /* [example_count][grade_count], each sums to 1 */
+	const SermReal *weight;         /* [example_count], mean 1 over those that are judged */
+	const SermReal *easiness;       /* [example_count] in [0, 1] for the curriculum, or NULL */
+	const SermReal *rank;           /* [example_count] place at which it was shown, or NULL */
+	const SermReal *teacher;        /* [example_count][grade_count], each sums to 1, or NULL */
+	const SermReal *reference;      /* [example_count] score by a frozen version, or NULL */
+	const uint8_t *judged;          /* [example_count]: losses without a teacher see these only; NULL: all */
+	const SermReal *teacher_weight; /* [example_count] for losses of the teacher, mean 1; with `judged` */
+	uint32_t judged_count;
 	SermLossMargin margin;      /* score [example_count] */
 	const uint32_t *list_start; /* [list_count + 1] */
 	const uint64_t *list_key;   /* [list_count] seeds the bootstrap */

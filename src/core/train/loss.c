@@ -18,7 +18,7 @@
 static const SermLoss losses[] = {
     {"ce", SERM_LOSS_LOGITS, false, 0, serm_loss_ce, {.slope = 0}, NULL},
     {"ordinal", SERM_LOSS_LOGITS, false, 0, serm_loss_ordinal, {.slope = 0}, NULL},
-    {"kl", SERM_LOSS_LOGITS, false, SERM_LOSS_TEACHER, serm_loss_kl, {.slope = 0}, NULL},
+    {"kl", SERM_LOSS_LOGITS, false, SERM_LOSS_TEACHER, serm_loss_kl, {.temperature = 1}, USES("temperature")},
     {"tcm", SERM_LOSS_SCORES, false, 0, serm_loss_tcm,
         {.threshold = 0.25, .relevant = BY_GRADES, .high = BY_GRADES, .low = BY_GRADES},
         USES("threshold", "relevant", "high", "low")},
@@ -41,6 +41,8 @@ static const SermLoss losses[] = {
         USES("slope", "threshold", "preference", "likelihood")},
     {"margin_mse", SERM_LOSS_SCORES, true, SERM_LOSS_TEACHER, serm_loss_margin_mse, {.threshold = 0.25},
         NULL},
+    {"ranknet_teacher", SERM_LOSS_SCORES, true, SERM_LOSS_TEACHER, serm_loss_ranknet_teacher,
+        {.slope = 3, .threshold = 0.1}, USES("slope", "threshold")},
     {"listnet", SERM_LOSS_SCORES, true, 0, serm_loss_listnet, {.temperature = 1}, USES("temperature")},
     {"listmle", SERM_LOSS_SCORES, true, 0, serm_loss_listmle, {.threshold = 0.25, .temperature = 0.33},
         USES("threshold", "temperature", "last")},

@@ -18,6 +18,8 @@
 /* Documents of one list at most; longer ones are cut by the caller. */
 #define SERM_LOSS_LIST_MAX 512
 #define SERM_LOSS_TERMS_MAX 8
+/* Classes that a loss of logits sees at most. */
+#define SERM_LOSS_WIDTH_MAX 16
 
 typedef enum SermLossInput {
 	SERM_LOSS_LOGITS, /* width = grades: one logit per grade, targets are distributions */
@@ -58,7 +60,7 @@ typedef struct SermLossParameters {
 	double threshold;   /* two documents make a pair when their grades differ by more */
 	double margin;      /* wanted difference of scores per grade of difference */
 	double skip;        /* levels of grade that a pair may span */
-	double temperature; /* of a softmax over the list */
+	double temperature; /* of a softmax over the list, or over the grades */
 	double last;        /* what skip or temperature has become at the end of training; 0: the same */
 	double relevant;    /* the least grade that counts as relevant; by default the upper half of the grades */
 	double high;        /* relevant documents should score at least this; by default `relevant` */

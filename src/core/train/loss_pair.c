@@ -327,6 +327,17 @@ serm_loss_margin_mse(const SermLossList *list, const SermLossParameters *paramet
 	return visit_pairs(&walk, margin_pair, gradient);
 }
 
+/* RankNet on the order of a teacher: the grades are his scores, so that documents nobody judged have an
+ * order, too. */
+double
+serm_loss_ranknet_teacher(const SermLossList *list, const SermLossParameters *parameters, SermReal *gradient)
+{
+	SermLossList taught = *list;
+
+	taught.targets = list->teacher;
+	return serm_loss_ranknet(&taught, parameters, gradient);
+}
+
 /* --- MaPO, on logits */
 
 /* x / (e^x - 1) for x >= 0, and its derivative. */

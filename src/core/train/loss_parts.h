@@ -28,6 +28,7 @@ SERM_LOSS_DECLARE(lambda_ndcg);
 SERM_LOSS_DECLARE(dpo);
 SERM_LOSS_DECLARE(mapo);
 SERM_LOSS_DECLARE(margin_mse);
+SERM_LOSS_DECLARE(ranknet_teacher);
 /* loss_list.c */
 SERM_LOSS_DECLARE(listnet);
 SERM_LOSS_DECLARE(listmle);

@@ -102,26 +102,57 @@ serm_loss_ordinal(const SermLossList *list, const SermLossParameters *parameters
 	return loss;
 }
 
-/* mean of w_i KL(teacher || P): distillation, and the anchor to an earlier version. */
+/* softened[y] = softmax of ln(p) / temperature; p has no negative value and sums to 1. */
+static void
+soften(const SermReal *p, uint32_t width, double temperature, double *softened)
+{
+	double sum = 0;
+
+	for (uint32_t y = 0; y < width; y++)
+		sum += softened[y] = temperature == 1 ? p[y] : pow(p[y], 1 / temperature);
+	for (uint32_t y = 0; temperature != 1 && y < width; y++)
+		softened[y] /= sum;
+}
+
+/* KL of one document at a temperature, times its square; `gradient` [width] gets `share` of the derivative.
+ */
+static double
+kl_document(const SermReal *scores, const SermReal *teacher, uint32_t width, double temperature, double share,
+    SermReal *gradient)
+{
+	SermReal cooled[SERM_LOSS_WIDTH_MAX];
+	double wanted[SERM_LOSS_WIDTH_MAX], normaliser, loss = 0;
+
+	SERM_ASSERT(width <= SERM_LOSS_WIDTH_MAX);
+	soften(teacher, width, temperature, wanted);
+	for (uint32_t y = 0; y < width; y++)
+		cooled[y] = (SermReal) (scores[y] / temperature);
+	normaliser = serm_log_sum_exp(cooled, width);
+	for (uint32_t y = 0; y < width; y++) {
+		double log_p = cooled[y] - normaliser;
+
+		if (wanted[y] > 0)
+			loss += wanted[y] * (log(wanted[y]) - log_p);
+		gradient[y] = (SermReal) (share * temperature * (exp(log_p) - wanted[y]));
+	}
+	return temperature * temperature * loss;
+}
+
+/*
+ * mean of w_i T^2 KL(teacher || P), both softened by the temperature T (Hinton et al. 2015): distillation,
+ * and the anchor to an earlier version. The factor keeps the size of the gradient whatever T is.
+ */
 double
 serm_loss_kl(const SermLossList *list, const SermLossParameters *parameters, SermReal *gradient)
 {
 	double loss = 0;
 
-	(void) parameters;
 	for (uint32_t i = 0; i < list->n; i++) {
-		const SermReal *scores = list->scores + (size_t) i * list->width;
-		const SermReal *teacher = list->teacher + (size_t) i * list->width;
-		double normaliser = serm_log_sum_exp(scores, list->width), weight = serm_loss_weight(list, i);
+		size_t at = (size_t) i * list->width;
+		double weight = serm_loss_weight(list, i);
 
-		for (uint32_t y = 0; y < list->width; y++) {
-			double log_p = scores[y] - normaliser;
-
-			if (teacher[y] > 0)
-				loss += weight * teacher[y] * (log(teacher[y]) - log_p);
-			gradient[(size_t) i * list->width + y] =
-			    (SermReal) (weight * (exp(log_p) - teacher[y]) / list->n);
-		}
+		loss += weight * kl_document(list->scores + at, list->teacher + at, list->width,
+		                     parameters->temperature, weight / list->n, gradient + at);
 	}
 	return list->n > 0 ? loss / list->n : 0;
 }

@@ -517,7 +517,8 @@ run_epochs(Pretrainer *trainer, uint32_t epochs, uint32_t *order, SermError *err
 		if (host->progress != NULL)
 			host->progress(host->context,
 			    &(SermTrainProgress){"pretraining", epoch + 1, epochs, count > 0 ? loss / count : 0,
-			        seconds > 0 ? (epoch + 1.0) * count / seconds : 0});
+			        seconds > 0 ? (epoch + 1.0) * count / seconds : 0,
+			        seconds > 0 ? seconds / (epoch + 1.0) * (epochs - epoch - 1.0) : 0});
 	}
 	return SERM_OK;
 }

@@ -176,6 +176,24 @@ cross_fit(const Fitting *fitting, double *gain, SermError *error)
 	return status;
 }
 
+/* The best temperature, kept only if it helps across the halves, and only where there is enough to see that.
+ */
+static SermStatus
+choose(const Fitting *fitting, SermTemperature *temperature, SermError *error)
+{
+	double best = 1;
+	SermStatus status;
+
+	if (temperature->query_count < QUERIES_MIN || fitting->count < EXAMPLES_MIN)
+		return SERM_OK;
+	status = cross_fit(fitting, &temperature->gain, error);
+	if (status == SERM_OK)
+		status = minimise(fitting, 3, &best, error);
+	if (temperature->gain > 0)
+		temperature->value = (float) best;
+	return status;
+}
+
 SermStatus
 serm_temperature_fit(const SermFitProblem *problem, const SermReal *weight, const SermFit *fit,
     const SermTrainHost *host, SermArena *arena, SermTemperature *temperature, SermError *error)
@@ -184,20 +202,38 @@ serm_temperature_fit(const SermFitProblem *problem, const SermReal *weight, cons
 	size_t room = problem->example_count < EXAMPLES_MAX ? problem->example_count : EXAMPLES_MAX;
 	Held *held = serm_arena_array(arena, room, sizeof(*held));
 	Fitting fitting = {problem, weight, host, held, 0};
-	double best = 1;
 	SermStatus status;
 
 	if (held == NULL)
 		return serm_train_out_of_memory(error);
 	*temperature = (SermTemperature){.value = 1};
 	status = hold_examples(problem, fit, host, held, &fitting.count, &temperature->query_count, error);
-	if (status == SERM_OK && temperature->query_count >= QUERIES_MIN && fitting.count >= EXAMPLES_MIN) {
-		status = cross_fit(&fitting, &temperature->gain, error);
-		if (status == SERM_OK)
-			status = minimise(&fitting, 3, &best, error);
-		if (temperature->gain > 0)
-			temperature->value = (float) best;
+	if (status == SERM_OK)
+		status = choose(&fitting, temperature, error);
+	serm_arena_rewind(arena, mark);
+	return status;
+}
+
+SermStatus
+serm_temperature_fit_logits(const SermTemperatureSet *set, const SermTrainHost *host, SermArena *arena,
+    SermTemperature *temperature, SermError *error)
+{
+	SermArenaMark mark = serm_arena_mark(arena);
+	size_t count = set->count < EXAMPLES_MAX ? set->count : EXAMPLES_MAX;
+	Held *held = serm_arena_array(arena, count, sizeof(*held));
+	const SermFitProblem problem = {.grade_count = set->grade_count, .target = set->target};
+	const Fitting fitting = {&problem, set->weight, host, held, count};
+	SermStatus status;
+
+	if (held == NULL)
+		return serm_train_out_of_memory(error);
+	for (size_t i = 0; i < count; i++) {
+		held[i] = (Held){.heads = 1, .example = (uint32_t) i, .half = set->half[i]};
+		for (uint32_t y = 0; y < set->grade_count; y++)
+			held[i].logits[0][y] = set->logits[i * set->grade_count + y];
 	}
+	*temperature = (SermTemperature){.value = 1, .query_count = set->query_count};
+	status = choose(&fitting, temperature, error);
 	serm_arena_rewind(arena, mark);
 	return status;
 }

@@ -23,4 +23,21 @@ extern SermStatus serm_temperature_fit(const SermFitProblem *problem, const Serm
     const SermFit *fit, const SermTrainHost *host, SermArena *arena, SermTemperature *temperature,
     SermError *error);
 
+/*
+ * The same on logits [count][grade_count] of one network for examples of queries that it did not see.
+ * half [count]: 0 or 1, the same for all examples of a query.
+ */
+typedef struct SermTemperatureSet {
+	uint32_t grade_count;
+	uint32_t query_count;
+	size_t count;
+	const double *logits;
+	const SermReal *target;
+	const SermReal *weight;
+	const uint8_t *half;
+} SermTemperatureSet;
+
+extern SermStatus serm_temperature_fit_logits(const SermTemperatureSet *set, const SermTrainHost *host,
+    SermArena *arena, SermTemperature *temperature, SermError *error);
+
 #endif

@@ -12,6 +12,7 @@
 #include "core/model/interaction.h"
 #include "core/train/check.h"
 #include "core/train/continue.h"
+#include "core/train/distill.h"
 #include "core/train/failure.h"
 #include "core/train/fit.h"
 #include "core/train/foundation.h"
@@ -27,6 +28,8 @@
 #define GUARD_SLOPE 0.5
 #define CONTINUED_EPOCHS 8
 #define CONTINUED_BATCH 128
+/* Of Margin-MSE beside the divergence from a teacher; measured in doc/distillation.md. */
+#define TAUGHT_MARGINS 0.3
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
@@ -53,6 +56,9 @@ typedef struct Trainer {
 	SermReal *rank;        /* these as the set has them, in canonical order, or NULL */
 	SermReal *teacher;
 	SermReal *reference;
+	uint8_t *judged;          /* [example_count], or NULL: all are */
+	SermReal *teacher_weight; /* [example_count] of mean 1 */
+	uint32_t judged_count;
 	SermLossMargin margin;
 	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
 	uint32_t term_count;
@@ -77,7 +83,9 @@ serm_train_defaults(SermTrainOptions *options)
 	    .guard = -1,
 	    .propensity_clip = 0.1,
 	    .share = {1, 1, 1},
-	    .anchor = 0.3};
+	    .anchor = 0.3,
+	    .alpha = 0.5,
+	    .temperature = 1};
 }
 
 static void
@@ -110,6 +118,29 @@ resolve_options(Trainer *trainer)
 		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
 }
 
+static void
+add_term(Trainer *trainer, const char *name, double coefficient)
+{
+	const SermLoss *loss = serm_loss_find(name);
+
+	trainer->terms[trainer->term_count++] =
+	    (SermLossTerm){loss, coefficient, serm_loss_parameters(loss, trainer->set->grade_count)};
+}
+
+/* Unless the options name a loss. */
+static void
+choose_default_loss(Trainer *trainer)
+{
+	add_term(trainer, "ce", 1);
+	if (trainer->options.pairwise > 0)
+		add_term(trainer, "ranknet", trainer->options.pairwise);
+	if (trainer->set->judged == NULL)
+		return;
+	add_term(trainer, "kl", 1);
+	trainer->terms[trainer->term_count - 1].parameters.temperature = trainer->options.temperature;
+	add_term(trainer, "margin_mse", TAUGHT_MARGINS);
+}
+
 /*
  * What the heads minimise, once `pairwise` is known. Losses of scores leave the scale of the logits open, so
  * without one of logits a temperature is always looked for.
@@ -118,30 +149,25 @@ static SermStatus
 choose_loss(Trainer *trainer, SermError *error)
 {
 	SermTrainOptions *options = &trainer->options;
-	uint32_t grades = trainer->set->grade_count;
 	uint32_t given = (trainer->set->teacher != NULL ? SERM_LOSS_TEACHER : 0) |
 	                 (trainer->set->reference != NULL ? SERM_LOSS_REFERENCE : 0);
+	SermStatus status = SERM_OK;
+	bool likely = false;
 
-	if (options->loss != NULL) {
-		bool likely = false;
-		SermStatus status =
-		    serm_loss_parse(options->loss, grades, trainer->terms, &trainer->term_count, error);
-
-		if (status != SERM_OK)
-			return status;
-		for (uint32_t i = 0; i < trainer->term_count; i++)
-			likely |= trainer->terms[i].loss->input == SERM_LOSS_LOGITS;
-		options->calibrate |= !likely;
-		return serm_loss_require(trainer->terms, trainer->term_count, given, error);
-	}
-	trainer->terms[trainer->term_count++] = (SermLossTerm){serm_loss_find("ce"), 1, {.slope = 0}};
-	if (options->pairwise > 0) {
-		const SermLoss *ranknet = serm_loss_find("ranknet");
-
-		trainer->terms[trainer->term_count++] =
-		    (SermLossTerm){ranknet, options->pairwise, serm_loss_parameters(ranknet, grades)};
-	}
-	return SERM_OK;
+	if (options->loss == NULL)
+		choose_default_loss(trainer);
+	else
+		status = serm_loss_parse(
+		    options->loss, trainer->set->grade_count, trainer->terms, &trainer->term_count, error);
+	if (status == SERM_OK)
+		status = serm_loss_require(trainer->terms, trainer->term_count, given, error);
+	if (status == SERM_OK && trainer->set->judged != NULL)
+		status = serm_distill_mix(
+		    trainer->terms, &trainer->term_count, options->alpha, trainer->judged_count > 0, error);
+	for (uint32_t t = 0; t < trainer->term_count; t++)
+		likely |= trainer->terms[t].loss->input == SERM_LOSS_LOGITS;
+	options->calibrate |= !likely;
+	return status;
 }
 
 /* Everything that stays, and what is as large as the examples, before any scratch. */
@@ -171,27 +197,67 @@ allocate(Trainer *trainer, SermError *error)
 	return SERM_OK;
 }
 
-/* Targets that sum to 1 exactly, weights of mean 1, and the prior of the grades. */
+/* Which examples are judged, and what they count for the teacher. */
+static SermStatus
+load_judged(Trainer *trainer, SermError *error)
+{
+	const SermTrainingSet *set = trainer->set;
+	uint32_t n = trainer->order.example_count;
+	double total = 0;
+
+	trainer->judged_count = n;
+	if (set->judged == NULL)
+		return SERM_OK;
+	trainer->judged = serm_arena_array(trainer->arena, n, 1);
+	trainer->teacher_weight = serm_arena_array(trainer->arena, n, sizeof(SermReal));
+	if (trainer->judged == NULL || trainer->teacher_weight == NULL)
+		return serm_train_out_of_memory(error);
+	trainer->judged_count = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t at = trainer->order.example[i];
+
+		trainer->judged[i] = set->judged[at];
+		trainer->judged_count += set->judged[at];
+		trainer->teacher_weight[i] = set->teacher_weight != NULL ? set->teacher_weight[at] : 1;
+		total += trainer->teacher_weight[i];
+	}
+	if (!(total > 0))
+		return serm_fail(error, SERM_ERR_NO_DATA, "the teacher said nothing of any example");
+	for (uint32_t i = 0; i < n; i++)
+		trainer->teacher_weight[i] = (SermReal) (trainer->teacher_weight[i] / (total / n));
+	return SERM_OK;
+}
+
+/* Does the target of an example count? Without any judgment the teacher's do. */
+static bool
+has_say(const Trainer *trainer, uint32_t i)
+{
+	return trainer->judged == NULL || trainer->judged_count == 0 || trainer->judged[i];
+}
+
+/* Targets that sum to 1 exactly, weights of mean 1 over those that count, and the prior of the grades. */
 static void
 load_targets(Trainer *trainer)
 {
 	uint32_t n = trainer->order.example_count, grades = trainer->set->grade_count;
+	uint32_t counted = trainer->judged_count > 0 ? trainer->judged_count : n;
 	double total = 0;
 
 	for (uint32_t i = 0; i < n; i++)
-		total += trainer->set->examples[trainer->order.example[i]].weight;
+		if (has_say(trainer, i))
+			total += trainer->set->examples[trainer->order.example[i]].weight;
 	for (uint32_t i = 0; i < n; i++) {
 		const SermExample *example = &trainer->set->examples[trainer->order.example[i]];
-		double sum = 0;
+		double weight = has_say(trainer, i) ? example->weight : 0, sum = 0;
 
 		for (uint32_t y = 0; y < grades; y++)
 			sum += example->target[y];
-		trainer->weight[i] = (SermReal) (example->weight / (total / n));
+		trainer->weight[i] = (SermReal) (weight / (total / counted));
 		for (uint32_t y = 0; y < grades; y++) {
 			double share = example->target[y] / sum;
 
 			trainer->target[(size_t) i * grades + y] = (SermReal) share;
-			trainer->prior[y] += example->weight * share / total;
+			trainer->prior[y] += weight * share / total;
 		}
 	}
 }
@@ -422,6 +488,9 @@ fit_heads(Trainer *trainer, SermError *error)
 	    .rank = trainer->rank,
 	    .teacher = trainer->teacher,
 	    .reference = trainer->reference,
+	    .judged = trainer->judged,
+	    .teacher_weight = trainer->teacher_weight,
+	    .judged_count = trainer->judged_count,
 	    .margin = trainer->margin,
 	    .list_start = order->list_start,
 	    .list_key = order->list_key,
@@ -531,7 +600,9 @@ prepare(Trainer *trainer, SermError *error)
 	if (status != SERM_OK)
 		return status;
 	resolve_options(trainer);
-	status = choose_loss(trainer, error);
+	status = load_judged(trainer, error);
+	if (status == SERM_OK)
+		status = choose_loss(trainer, error);
 	if (status != SERM_OK)
 		return status;
 	load_targets(trainer);

@@ -37,6 +37,13 @@ typedef struct SermTrainingSet {
 	const float *propensity; /* [example_count] in (0, 1]: chance that it was examined */
 	const float *teacher;    /* [example_count][grade_count]: a teacher's probabilities, each sums to 1 */
 	const float *reference;  /* [example_count]: scores of a frozen version */
+	/*
+	 * Distillation: with `judged` the losses of a teacher see all examples, the others those that are judged.
+	 * The target of one that is not judged is not read but where nothing is; NULL: all are judged.
+	 */
+	const uint8_t *judged;       /* [example_count] 0 or 1; needs `teacher` */
+	const float *teacher_weight; /* [example_count] >= 0, what an example counts in losses of the teacher: 0
+	                                where he said nothing; NULL: all alike; only with `judged` */
 	/* Continued training: the opened version to begin with, NULL for training from scratch. `corpus` is not
 	 * read then. */
 	const SermModel *parent;
@@ -63,14 +70,18 @@ typedef struct SermTrainOptions {
 	double share[SERM_ORIGIN_COUNT]; /* continued: what a batch has of each origin, default 1 : 1 : 1 */
 	double anchor;  /* continued: coefficient of KL(parent, P) on what is not new, default .3 */
 	bool calibrate; /* fit a temperature on held-out queries; always with a loss of scores alone */
+	/* With `judged`: */
+	double alpha;       /* share of the losses of a teacher, those of judgments have the rest; default .5 */
+	double temperature; /* of the teacher's grades in the default loss, default 1 */
 } SermTrainOptions;
 
 typedef struct SermTrainProgress {
 	const char *phase; /* "statistics", "pretraining", "features", "training" */
 	uint32_t step;     /* epochs done in this phase */
 	uint32_t steps;
-	double loss;       /* mean of the last epoch; 0 where there is none */
-	double per_second; /* documents or pairs per second in this phase */
+	double loss;         /* mean of the last epoch; 0 where there is none */
+	double per_second;   /* documents or pairs per second in this phase */
+	double seconds_left; /* of this phase, at its mean speed; 0: not known */
 } SermTrainProgress;
 
 typedef struct SermTrainHost {

@@ -37,7 +37,7 @@ weigh_classes(const SermWeighting *weighting, SermReal *product)
 	double count[SERM_GRADES_MAX] = {0};
 
 	for (uint32_t i = 0; i < n; i++)
-		for (uint32_t y = 0; y < grades; y++)
+		for (uint32_t y = 0; weighting->weight[i] > 0 && y < grades; y++)
 			count[y] += weighting->target[(size_t) i * grades + y];
 	for (uint32_t i = 0; i < n; i++) {
 		double factor = 0;
@@ -99,21 +99,25 @@ weigh_list_ranks(
 	}
 }
 
-/* Factors become weights of mean 1; factors that are all equal leave the weights as they are. */
+/* Factors become weights of mean 1 over what weighs anything; factors that are all equal leave the weights as
+ * they are. */
 static void
 apply_factors(const SermReal *weight, uint32_t n, SermReal *product)
 {
 	double total = 0;
 	bool differ = false;
+	uint32_t counted = 0;
 
 	for (uint32_t i = 0; i < n; i++)
 		differ |= product[i] != product[0];
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
 		total += product[i] = differ ? weight[i] * product[i] : weight[i];
+		counted += weight[i] > 0;
+	}
 	if (!differ)
 		return;
 	for (uint32_t i = 0; i < n; i++)
-		product[i] = (SermReal) (product[i] / (total / n));
+		product[i] = (SermReal) (product[i] / (total / counted));
 }
 
 SermStatus

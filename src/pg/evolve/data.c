@@ -55,7 +55,7 @@ pg_attribute_noreturn() out_of_memory(void)
 {
 	ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
 	    errmsg("training data does not fit in %d MB", serm_train_memory_mb),
-	    errhint("Raise serm.train_memory, or lower the option \"corpus\"."));
+	    errhint("Raise serm.train_memory, or lower the options \"corpus\" and \"unlabelled\"."));
 }
 
 static void *
@@ -413,6 +413,46 @@ serm_shown_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 		serm_read_rows(sql, params, lengthof(params), read_pair, &reader);
 	}
+	finish_reader(&reader);
+}
+
+/* Distinct pairs of the log, of train queries, without those that were judged: by document or by its text. */
+static char *
+unlabelled_query(const SermModelRow *row, int32 seed, int32 per_query)
+{
+	return psprintf(
+	    "SELECT p.query, p.doc_id, d.doc::text, 0::real, NULL::real[], 'human', 1::real, 0 FROM"
+	    " (SELECT r.query, r.doc_id FROM (SELECT q.query, q.doc_id,"
+	    " pg_catalog.hashtextextended(q.query, %d) AS place,"
+	    " pg_catalog.row_number() OVER (PARTITION BY q.query"
+	    "  ORDER BY pg_catalog.hashtextextended(q.doc_id, %d), q.doc_id) AS number"
+	    " FROM (SELECT DISTINCT l.query::text COLLATE \"C\" AS query, l.doc_id::text COLLATE \"C\" AS doc_id"
+	    "  FROM %s l WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL) q"
+	    " WHERE serm.split_of(q.query, $3) = 'train' AND NOT EXISTS (SELECT FROM serm.judgment j"
+	    "  WHERE j.model = $2 AND pg_catalog.md5(j.query) = pg_catalog.md5(q.query) AND j.query = q.query"
+	    "  AND j.doc_id = q.doc_id)) r"
+	    " WHERE r.number <= %d ORDER BY r.place, r.query, r.number LIMIT $1) p"
+	    " JOIN %s d ON d.doc_id::text COLLATE \"C\" = p.doc_id WHERE d.doc IS NOT NULL"
+	    " AND NOT EXISTS (SELECT FROM serm.judgment j WHERE j.model = $2"
+	    "  AND pg_catalog.md5(j.query) = pg_catalog.md5(p.query) AND j.query = p.query"
+	    "  AND j.doc_id IS NULL AND j.doc = d.doc::text)"
+	    " ORDER BY p.query, d.doc::text COLLATE \"C\", p.doc_id",
+	    seed, seed, serm_source_name(row->log, SERM_SOURCE_LOG, row->name), per_query,
+	    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
+}
+
+void
+serm_unlabelled_read(SermHost *host, const SermModelRow *row, int32 seed, int32 count, int32 per_query,
+    SermPairSet *unlabelled)
+{
+	SermParam params[] = {
+	    SERM_INT4(count), SERM_TEXT(row->name), SERM_FLOAT4((float4) row->options.test_share)};
+	PairReader reader;
+
+	start_reader(&reader, host, row, unlabelled, NULL);
+	reader.all = true;
+	if (OidIsValid(row->log) && OidIsValid(row->documents) && count > 0)
+		serm_read_rows(unlabelled_query(row, seed, per_query), params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
 }
 

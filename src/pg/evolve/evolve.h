@@ -10,6 +10,7 @@
 #include "core/model/model.h"
 #include "core/stats/auroc.h"
 #include "core/stats/significance.h"
+#include "core/train/encoder_train.h"
 #include "core/train/train.h"
 #include "lib/stringinfo.h"
 #include "pg/store/store.h"
@@ -129,6 +130,13 @@ extern void serm_shown_read(SermHost *host, const SermModelRow *row, int32 count
 extern void serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSet *probe);
 /* Keep the pairs that people graded, unless that leaves none; returns whether it did. */
 extern bool serm_pairs_keep_gold(SermPairSet *set);
+/*
+ * Pairs of the search log that nobody has judged and that no test query asks for, with the text of their
+ * document: queries in the order of a hash by `seed`, each with `per_query` documents at most, `count` pairs
+ * in all. Empty without a log or without documents.
+ */
+extern void serm_unlabelled_read(SermHost *host, const SermModelRow *row, int32 seed, int32 count,
+    int32 per_query, SermPairSet *unlabelled);
 /* Multiply weights by those of the sources, weight [SERM_SOURCE_COUNT]; 0 leaves the pairs out. */
 extern void serm_pairs_weigh_sources(SermPairSet *set, const double *weight);
 
@@ -191,6 +199,19 @@ extern Jsonb *serm_evaluation_json(SermHost *host, const SermEvaluation *evaluat
 
 /* --- train_options.c: what serm.train can be told */
 
+/* What serm.distill can be told besides. */
+typedef struct SermDistillSettings {
+	char *teacher;            /* NULL: nobody teaches */
+	int32 teacher_version;    /* 0: the active one */
+	double alpha;             /* share of the teacher's losses */
+	double temperature;       /* of `kl` in the default loss */
+	int32 judged;             /* judged pairs that the teacher is asked for, at most */
+	int32 unlabelled;         /* the same of the log */
+	int32 per_query;          /* of the log, documents of one query */
+	double unlabelled_weight; /* what one of them counts, a judged pair being 1 */
+	double failed_share;      /* of the pairs, that may stay without an answer */
+} SermDistillSettings;
+
 typedef struct SermTrainSettings {
 	int32 seed;
 	int32 heads;
@@ -222,20 +243,54 @@ typedef struct SermTrainSettings {
 	int32 shown;        /* pairs of the log at most, for generation 0 */
 	bool promote;       /* whatever the gate would say */
 	bool promote_given; /* without: only a first version is promoted */
+	bool encoder;       /* of a cross-encoder, which has options of its own */
+	int32 list;         /* documents of a query computed together at most */
+	double warmup;
+	double clip;
+	int32 layers_frozen;
+	int32 max_length; /* tokens; 0: what the model takes */
+	int32 checkpoint; /* seconds between two states that are kept; 0: each one, -1: none */
+	SermDistillSettings distill;
 } SermTrainSettings;
 
-extern void serm_train_settings_defaults(SermTrainSettings *settings);
+/* By the kind of the model. */
+extern void serm_train_settings_defaults(SermTrainSettings *settings, const char *kind);
 extern void serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what);
 extern Jsonb *serm_train_settings_write(const SermTrainSettings *settings);
 /* The same for serm.pretrain, which knows fewer of them. */
 extern void serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings);
 extern Jsonb *serm_pretrain_settings_write(const SermTrainSettings *settings);
+/* The same for serm.distill, which knows more of them and does not continue versions. */
+extern void serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings);
+extern Jsonb *serm_distill_settings_write(const SermTrainSettings *settings);
 /* For core; points into `settings`. */
 extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
+/* The same for an encoder. */
+extern SermEncoderTrainOptions serm_train_settings_encoder(const SermTrainSettings *settings);
 /* weight [SERM_SOURCE_COUNT] of the judgments by their source; 0 leaves them out. */
 extern void serm_train_settings_sources(const SermTrainSettings *settings, double *weight);
 /* Whether the version `reference` has to be scored: its number was given, or a loss cannot do without. */
 extern bool serm_train_settings_need_reference(const SermTrainSettings *settings);
+
+/* --- checkpoint.c: states of a long training, for a process that may have to take over */
+
+typedef struct SermCheckpoint {
+	SermHost *host;
+	const char *model;
+	int32 seconds; /* between two of them; 0: after each update */
+	int *level;    /* of serm_spi_begin */
+	double last;   /* when one was written, or the training began */
+	uint64 run;    /* of the training; 0 before it is known */
+} SermCheckpoint;
+
+/*
+ * The callbacks of a SermEncoderKeeper, whose context is a SermCheckpoint: they commit, and leave an error in
+ * the host.
+ */
+extern bool serm_checkpoint_restore(void *checkpoint, uint64_t run, SermEncoderState *state);
+extern bool serm_checkpoint_keep(void *checkpoint, uint64_t run, const SermEncoderState *state);
+/* Remove what was kept of a run that has ended, and what nobody came back for. Inside SPI. */
+extern void serm_checkpoint_forget(const SermCheckpoint *checkpoint);
 
 /* --- train.c */
 
@@ -252,6 +307,7 @@ typedef struct SermTraining {
 	bool cold;                         /* generation 0: no judgment takes part */
 	SermScorer *reference;             /* NULL when nothing needs one */
 	SermScorer *parent;                /* NULL: trained from scratch */
+	struct SermTeaching *teaching;     /* NULL: nobody teaches */
 	const struct SermClickLog *clicks; /* NULL when nobody asks for propensities */
 	const float *propensity;           /* of `train`, or NULL */
 	Jsonb *examination;                /* by position, with propensities */
@@ -260,6 +316,11 @@ typedef struct SermTraining {
 	size_t corpus_count;
 	bool test_is_gold;
 	TimestampTz created; /* of the model's row: another one may get its name meanwhile */
+	int begin;           /* an encoder: the version whose weights it begins with */
+	SermTensorSet begin_tensors;
+	MemoryContext begin_context; /* holds them */
+	SermCheckpoint checkpoint;
+	uint32 told; /* the epoch that was told last */
 	const char *gemm_name;
 	SermTensorSet tensors;
 	SermTrainReport report;
@@ -270,6 +331,14 @@ typedef struct SermTraining {
 	Jsonb *counts;
 } SermTraining;
 
+/* What core asks of the process while it trains: interrupts, progress, a clock. */
+extern SermTrainHost serm_training_host(SermTraining *training);
+/*
+ * Train on this set, whatever it was read from: the result is in `tensors` and `report`, a failure in status
+ * and error. Needs row, settings, host, progress and level; for an encoder serm_encoder_training_open() as
+ * well. No transaction is needed, and those that run for progress are committed.
+ */
+extern void serm_training_fit(SermTraining *training, const SermTrainingSet *set);
 /* The new model, still in memory, on the test split and on the probe; `config` gets checksums added. */
 extern void serm_training_measure(SermTraining *training, const Jsonb *config);
 /*
@@ -290,6 +359,52 @@ extern TimestampTz serm_model_created(const char *model, bool lock);
 /* Store what was trained as a candidate; returns its number. The caller commits. Error 42704 when the model
  * was dropped meanwhile. */
 extern int serm_training_store(SermTraining *training, int parent);
+
+/* CALL procedure(model, ...), once its options are read: run, store, promote as the settings say. */
+typedef void (*SermTrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
+    const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* The options that a call may have depend on the kind of its model; an unknown one is told later. */
+extern const char *serm_training_kind(FunctionCallInfo fcinfo);
+extern void serm_training_call(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, SermTrainingRun run);
+
+/* --- distill.c: a teacher and what it says */
+
+typedef struct SermTeaching {
+	const SermModelRow *row; /* of the teacher */
+	int version;             /* 0: it has none */
+	SermScorer *scorer;
+	SermPairSet unlabelled;
+	SermPairSet all;    /* judged pairs, then the others that the teacher has graded */
+	float *probability; /* [all] over the student's grades */
+	float *weight;      /* [all]: 0 where the teacher was not asked or did not answer */
+	uint8 *judged;      /* [all] */
+	size_t asked;
+	size_t failed;
+} SermTeaching;
+
+/*
+ * Open the teacher that the settings name and read the pairs that it is to grade. Inside SPI, once the judged
+ * ones are read. Errors: 22023 the student itself, or a version that learned from it; those of
+ * serm_scorer_open().
+ */
+extern void serm_teaching_read(SermTraining *training);
+/* Have the teacher grade them. Commits. No snapshot, transaction id or lock is held meanwhile. */
+extern void serm_teaching_ask(SermTraining *training);
+/* For `config` and `counts` of the version. */
+extern void serm_teaching_describe(const SermTraining *training, StringInfo json);
+extern void serm_teaching_count(const SermTraining *training, StringInfo json);
+/* --- encoder.c: what is different about a cross-encoder */
+
+/*
+ * Find and read the version that this training begins with: the one that is named or to be continued, else
+ * the newest that no judgment took part in. Inside SPI. Errors: 55000 there is none, 42704 not the one that
+ * is named, 53200.
+ */
+extern void serm_encoder_training_open(SermTraining *training);
+extern void serm_encoder_training_fit(SermTraining *training, const SermTrainingSet *set);
+/* What the tensors are: architecture, sizes, tokenizer. */
+extern Jsonb *serm_encoder_json(const SermTensorSet *tensors);
 
 /* --- propensity.c */
 

@@ -71,7 +71,7 @@ serm_predict_model(
 			SermPrediction prediction;
 
 			CHECK_FOR_INTERRUPTS();
-			serm_check(
+			serm_host_check(host,
 			    serm_model_predict(model, parsed, set->pairs[pair].doc.utf8, &scratch, &prediction, &error),
 			    &error);
 			keep(predictions, pair, &prediction);

@@ -29,18 +29,19 @@ serm_progress_report(SermProgress *progress, int *level, const SermTrainProgress
 	SermParam params[] = {SERM_INT4(MyProcPid), SERM_TEXT(progress->model), SERM_TEXT(report->phase),
 	    SERM_INT4((int32) report->step), SERM_INT4((int32) report->steps), SERM_FLOAT8(report->loss),
 	    SERM_FLOAT8(report->per_second), SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(progress->started)),
-	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(now))};
+	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(now)), SERM_FLOAT8(report->seconds_left)};
 
 	if (strcmp(progress->phase, report->phase) == 0 &&
 	    !TimestampDifferenceExceeds(progress->written, now, SERM_PROGRESS_MS))
 		return;
 	serm_spi_execute(
 	    "INSERT INTO serm._progress AS p"
-	    " (pid, model, phase, step, steps, loss, per_second, started, updated)"
-	    " VALUES ($1, $2, $3, $4, $5, nullif($6, 0), nullif($7, 0), $8, $9)"
+	    " (pid, model, phase, step, steps, loss, per_second, started, updated, seconds_left)"
+	    " VALUES ($1, $2, $3, $4, $5, nullif($6, 0), nullif($7, 0), $8, $9, nullif($10, 0))"
 	    " ON CONFLICT (pid) DO UPDATE SET model = excluded.model, phase = excluded.phase,"
 	    " step = excluded.step, steps = excluded.steps, loss = excluded.loss,"
-	    " per_second = excluded.per_second, started = excluded.started, updated = excluded.updated",
+	    " per_second = excluded.per_second, started = excluded.started, updated = excluded.updated,"
+	    " seconds_left = excluded.seconds_left",
 	    SPI_OK_INSERT, false, params, lengthof(params));
 	serm_spi_commit(level);
 	progress->written = now;

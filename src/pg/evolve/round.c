@@ -326,8 +326,9 @@ serm_evolve(PG_FUNCTION_ARGS)
 	if (given == NULL)
 		given = serm_json_end(serm_json_begin());
 	/* A bad option is told before anything is locked or changed. */
-	serm_round_settings_read(given, &checked);
 	round = palloc0(sizeof(SermRound));
+	round->row = serm_model_read(model);
+	serm_round_settings_read(given, round->row->kind, &checked);
 	round->context = AllocSetContextCreate(context, "serm round phase", ALLOCSET_DEFAULT_SIZES);
 	round->level = serm_spi_begin(true);
 	MemoryContextSwitchTo(context);

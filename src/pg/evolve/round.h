@@ -41,7 +41,7 @@ typedef struct SermRound {
 
 /* --- round_options.c */
 
-extern void serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings);
+extern void serm_round_settings_read(const Jsonb *options, const char *kind, SermRoundSettings *settings);
 /*
  * The options of a call that goes on with a round in `phase`, laid over those that the round stored, key by
  * key; what phases that are over have used stays as it is.

@@ -35,7 +35,7 @@ static const SermOption gate_table[] = {
 };
 
 static void
-defaults(SermRoundSettings *settings)
+defaults(SermRoundSettings *settings, const char *kind)
 {
 	SermGateOptions gate;
 
@@ -45,7 +45,7 @@ defaults(SermRoundSettings *settings)
 	settings->gold = GOLD;
 	settings->seed = -1;
 	settings->explore = -1;
-	serm_train_settings_defaults(&settings->train);
+	serm_train_settings_defaults(&settings->train, kind);
 	settings->gate =
 	    (SermGateSettings){gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
 }
@@ -65,12 +65,12 @@ fix_time(const char *text)
 }
 
 void
-serm_round_settings_read(const Jsonb *options, SermRoundSettings *settings)
+serm_round_settings_read(const Jsonb *options, const char *kind, SermRoundSettings *settings)
 {
 	Jsonb *own = serm_json_merge(serm_json_end(serm_json_begin()), options);
 	Jsonb *train, *gate;
 
-	defaults(settings);
+	defaults(settings, kind);
 	settings->mine = serm_json_take_object(&own, "mine", WHAT);
 	train = serm_json_take_object(&own, "train", WHAT);
 	gate = serm_json_take_object(&own, "gate", WHAT);

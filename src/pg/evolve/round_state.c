@@ -33,7 +33,7 @@ read_settings(SermRound *round, const Jsonb *options)
 {
 	MemoryContext previous = MemoryContextSwitchTo(MemoryContextGetParent(round->context));
 
-	serm_round_settings_read(options, &round->settings);
+	serm_round_settings_read(options, round->row->kind, &round->settings);
 	MemoryContextSwitchTo(previous);
 }
 

@@ -38,6 +38,7 @@ serm_schedule(PG_FUNCTION_ARGS)
 	char *cron = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	Jsonb *options = PG_ARGISNULL(2) ? serm_json_end(serm_json_begin()) : PG_GETARG_JSONB_P(2);
 	SermRoundSettings checked;
+	SermModelRow *row;
 	StringInfoData command;
 	int64 job;
 	int level;
@@ -47,8 +48,9 @@ serm_schedule(PG_FUNCTION_ARGS)
 		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a schedule needs a cron expression"),
 		    errhint("For example '0 3 * * 0': every Sunday at 3."));
 	require_cron();
-	model = serm_model_read(model)->name;
-	serm_round_settings_read(options, &checked);
+	row = serm_model_read(model);
+	model = row->name;
+	serm_round_settings_read(options, row->kind, &checked);
 	initStringInfo(&command);
 	appendStringInfo(&command, "CALL serm.evolve(%s", quote_literal_cstr(model));
 	if (JB_ROOT_COUNT(options) > 0)

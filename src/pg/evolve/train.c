@@ -11,20 +11,23 @@
 #include <math.h>
 
 #include "access/xact.h"
+#include "core/model/cross_encoder_stored.h"
 #include "pg/evolve/evolve.h"
 #include "pg/store/blas.h"
 #include "utils/json.h"
 
-/* How many pairs prove that training and serving agree. */
+/* How many pairs prove that training and serving agree; an encoder takes milliseconds for each. */
 #define PROBE_PAIRS 1000
+#define ENCODER_PROBE_PAIRS 100
 
 /* --- callbacks of core: nothing may leave them by longjmp */
 
 static void
-tell(const SermTraining *training, const SermTrainProgress *report)
+tell(SermTraining *training, const SermTrainProgress *report)
 {
-	if (report->step == 0 || report->steps <= 1)
+	if (report->step == 0 || report->steps <= 1 || report->step == training->told)
 		return;
+	training->told = report->step;
 	ereport(NOTICE, errmsg("%s: %s, epoch %u of %u, loss %.4f", training->row->name, report->phase,
 	                    report->step, report->steps, report->loss));
 }
@@ -55,7 +58,7 @@ report_progress(void *context, const SermTrainProgress *report)
 static SermTrainingSet
 training_set(SermTraining *training)
 {
-	const SermPairSet *pairs = &training->train;
+	const SermPairSet *pairs = training->teaching != NULL ? &training->teaching->all : &training->train;
 	SermText *queries = serm_arena_array(&training->host.arena, Max(pairs->query_count, 1), sizeof(SermText));
 	SermExample *examples =
 	    serm_arena_array(&training->host.arena, Max(pairs->pair_count, 1), sizeof(SermExample));
@@ -79,6 +82,11 @@ training_set(SermTraining *training)
 		memcpy(examples[i].target, pair->target, sizeof(pair->target));
 	}
 	set.propensity = training->propensity;
+	if (training->teaching != NULL) {
+		set.teacher = training->teaching->probability;
+		set.teacher_weight = training->teaching->weight;
+		set.judged = training->teaching->judged;
+	}
 	if (training->parent != NULL) {
 		uint8 *origin = serm_arena_alloc(&training->host.arena, Max(pairs->pair_count, 1));
 
@@ -142,6 +150,18 @@ open_reference(SermTraining *training)
 	    serm_scorer_open(row->name, training->settings.reference, SERM_SEE_WRITES, training->host.context);
 }
 
+/* The options as they were used. */
+static Jsonb *
+write_settings(const SermTraining *training)
+{
+	Jsonb *written = training->cold               ? serm_pretrain_settings_write(&training->settings)
+	                 : training->teaching != NULL ? serm_distill_settings_write(&training->settings)
+	                                              : serm_train_settings_write(&training->settings);
+
+	return training->settings.encoder ? serm_json_merge(serm_encoder_json(&training->tensors), written)
+	                                  : written;
+}
+
 /* What a version says about its making. */
 static Jsonb *
 describe(const SermTraining *training)
@@ -152,6 +172,8 @@ describe(const SermTraining *training)
 	serm_json_text(json, "labels", training->row->options.labels);
 	serm_json_number(json, "epochs", training->report.epochs);
 	serm_json_text(json, "gemm", training->gemm_name);
+	if (training->settings.encoder)
+		serm_json_number(json, "begun_with", training->begin);
 	serm_json_number(json, "seconds", training->report.seconds);
 	serm_json_number(json, "final_loss", training->report.loss);
 	serm_json_number(json, "temperature", training->report.temperature);
@@ -164,9 +186,9 @@ describe(const SermTraining *training)
 	    json, "continued_from", training->parent != NULL ? serm_scorer_version(training->parent) : NAN);
 	if (training->cold)
 		serm_json_number(json, "generation", 0);
-	return serm_json_merge(training->cold ? serm_pretrain_settings_write(&training->settings)
-	                                      : serm_train_settings_write(&training->settings),
-	    serm_json_end(json));
+	if (training->teaching != NULL)
+		serm_teaching_describe(training, json);
+	return serm_json_merge(write_settings(training), serm_json_end(json));
 }
 
 static Jsonb *
@@ -179,6 +201,8 @@ count_data(const SermTraining *training)
 	serm_json_number(json, "judgments", (double) training->train.pair_count);
 	serm_json_number(json, "queries", (double) training->train.query_count);
 	serm_json_number(json, "documents", (double) training->corpus_count);
+	if (training->teaching != NULL)
+		serm_teaching_count(training, json);
 	if (training->cold)
 		serm_json_number(json, "shown_pairs", (double) training->shown.pair_count);
 	serm_json_number(json, "test_judgments", (double) training->test.pair_count);
@@ -235,6 +259,7 @@ serm_training_measure(SermTraining *training, const Jsonb *config)
 
 	serm_check(
 	    serm_model_open(training->row->kind, &training->tensors, &host->arena, &model, &error), &error);
+	serm_model_set_host(model, serm_host_keep_going, host);
 	serm_predict_model(host, model, &training->test, &test);
 	serm_evaluate(host, &test, &evaluation);
 	training->metrics = serm_evaluation_json(host, &evaluation, training->test_is_gold);
@@ -263,10 +288,13 @@ read_corpus(SermTraining *training)
 {
 	SermHost *host = &training->host;
 
+	bool encoder = training->settings.encoder;
+
 	training->test_is_gold = serm_pairs_keep_gold(&training->test);
-	serm_probe_read(host, training->row, PROBE_PAIRS, &training->probe);
-	/* A version that continues has the words and embeddings of its parent. */
-	if (training->parent == NULL)
+	serm_probe_read(host, training->row, encoder ? ENCODER_PROBE_PAIRS : PROBE_PAIRS, &training->probe);
+	/* A version that continues has the words and embeddings of its parent, an encoder those it begins with.
+	 */
+	if (training->parent == NULL && !encoder)
 		serm_corpus_read(
 		    host, training->row, training->settings.corpus, &training->corpus, &training->corpus_count);
 }
@@ -283,19 +311,25 @@ read_data(SermTraining *training)
 
 	training->created = serm_model_created(row->name, false);
 	training->read_at = GetCurrentTransactionStartTimestamp();
-	serm_training_open_parent(training);
+	if (training->settings.encoder)
+		serm_encoder_training_open(training);
+	else
+		serm_training_open_parent(training);
 	window = serm_training_window(training);
 	serm_pairs_read_window(host, row, agreed, &window, &training->train, &training->test);
 	judged = training->train.pair_count;
 	serm_train_settings_sources(&training->settings, weight);
 	serm_pairs_weigh_sources(&training->train, weight);
-	if (training->train.pair_count == 0 && judged > 0)
+	if (training->train.pair_count == 0 && judged > 0 && training->settings.distill.teacher == NULL)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"source_weights\" leaves no judgment to train on"),
 		    errhint("Give the source of some judgments a weight above 0."));
 	read_corpus(training);
 	open_reference(training);
-	training->cold = judged == 0 && training->test.pair_count == 0 && training->parent == NULL;
+	if (training->settings.distill.teacher != NULL)
+		serm_teaching_read(training);
+	training->cold = judged == 0 && training->test.pair_count == 0 && training->parent == NULL &&
+	                 training->teaching == NULL && !training->settings.encoder;
 	if (training->cold)
 		serm_shown_read(host, row, training->settings.shown, &training->shown);
 	else if (training->settings.propensity)
@@ -319,40 +353,70 @@ static void
 begin(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level)
 {
-	if (strcmp(row->kind, "interaction") != 0)
+	if (strcmp(row->kind, "interaction") != 0 && strcmp(row->kind, SERM_KIND_CROSS_ENCODER) != 0)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		    errmsg("models of kind \"%s\" cannot be trained here", row->kind));
 	*training = (SermTraining){.row = row, .settings = *settings, .progress = progress, .level = level};
 	serm_host_init(&training->host, context, (Size) serm_train_memory_mb * 1024 * 1024);
 }
 
-/* Everything is read, and the transaction has ended. */
-static void
-compute(SermTraining *training)
+SermTrainHost
+serm_training_host(SermTraining *training)
 {
-	SermTrainHost host = {.keep_going = serm_host_keep_going,
+	return (SermTrainHost){.keep_going = serm_host_keep_going,
 	    .progress = report_progress,
 	    .clock = serm_progress_clock,
 	    .context = training};
+}
+
+void
+serm_training_fit(SermTraining *training, const SermTrainingSet *set)
+{
+	SermTrainHost host = serm_training_host(training);
 	SermTrainOptions options = serm_train_settings_core(&training->settings);
 
-	host.gemm = serm_blas_gemm(&training->gemm_name);
-	if (training->clicks != NULL)
-		training->propensity =
-		    serm_propensity_fit(&training->host, training->clicks, &training->train, &training->examination);
-	if (training->cold) {
-		SermColdSet set = cold_set(training);
-
-		training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
-		    &training->report, &training->error);
-	} else {
-		SermTrainingSet set = training_set(training);
-
-		training->status = serm_train_interaction(&set, &options, &host, &training->host.arena,
+	if (training->settings.encoder)
+		serm_encoder_training_fit(training, set);
+	else {
+		host.gemm = serm_blas_gemm(&training->gemm_name);
+		training->status = serm_train_interaction(set, &options, &host, &training->host.arena,
 		    &training->tensors, &training->report, &training->error);
 	}
 	if (training->host.pending != NULL)
 		serm_host_check(&training->host, training->status, &training->error);
+}
+
+static void
+fit_cold(SermTraining *training)
+{
+	SermTrainHost host = serm_training_host(training);
+	SermTrainOptions options = serm_train_settings_core(&training->settings);
+	SermColdSet set = cold_set(training);
+
+	host.gemm = serm_blas_gemm(&training->gemm_name);
+	training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
+	    &training->report, &training->error);
+	if (training->host.pending != NULL)
+		serm_host_check(&training->host, training->status, &training->error);
+}
+
+/* Everything is read, and the transaction has ended. */
+static void
+compute(SermTraining *training)
+{
+	SermTrainingSet set;
+
+	if (training->teaching != NULL)
+		serm_teaching_ask(training);
+	if (training->clicks != NULL)
+		training->propensity = serm_propensity_fit(&training->host, training->clicks,
+		    training->teaching != NULL ? &training->teaching->all : &training->train, &training->examination);
+	if (training->cold)
+		fit_cold(training);
+	else {
+		set = training_set(training);
+		serm_training_fit(training, &set);
+	}
 	if (training->status == SERM_OK)
 		serm_training_measure(training, describe(training));
 }
@@ -364,7 +428,7 @@ serm_training_run(SermTraining *training, MemoryContext context, const SermModel
 	begin(training, context, row, settings, progress, level);
 	read_data(training);
 	serm_spi_commit(level);
-	if (training->train.pair_count == 0 && !training->cold) {
+	if (training->train.pair_count == 0 && !training->cold && training->teaching == NULL) {
 		training->status = serm_fail(&training->error, SERM_ERR_NO_DATA,
 		    training->test.pair_count == 0 ? "model \"%s\" has no judgments to train on"
 		                                   : "all judged queries of model \"%s\" are in the test split",
@@ -415,6 +479,10 @@ serm_training_store(SermTraining *training, int parent)
 		    errmsg("model \"%s\" was dropped while it was trained", training->row->name));
 	if (training->parent != NULL)
 		parent = serm_scorer_version(training->parent);
+	if (training->begin != 0)
+		parent = training->begin;
+	if (training->checkpoint.run != 0)
+		serm_checkpoint_forget(&training->checkpoint);
 	return serm_version_store(training->row->name, parent, training->settings.seed, &training->tensors,
 	    training->config, training->metrics, training->counts);
 }
@@ -480,12 +548,9 @@ store_and_tell(SermTraining *training, const char *procedure, int *level)
 	    promote ? 0 : errhint("Promote it with SELECT serm.promote('%s', %d).", name, version));
 }
 
-typedef void (*TrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
-    const SermTrainSettings *settings, SermProgress *progress, int *level);
-
-/* CALL procedure(model, ...), once its options are read. */
-static void
-call(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, TrainingRun run)
+void
+serm_training_call(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, SermTrainingRun run)
 {
 	char *model = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	MemoryContext context, previous;
@@ -510,6 +575,14 @@ call(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *se
 	MemoryContextDelete(context);
 }
 
+const char *
+serm_training_kind(FunctionCallInfo fcinfo)
+{
+	const char *kind = serm_model_kind(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	return kind != NULL ? kind : "interaction";
+}
+
 SERM_FUNCTION(serm_train);
 
 /* CALL serm.train(model text, options jsonb). */
@@ -519,9 +592,9 @@ serm_train(PG_FUNCTION_ARGS)
 	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
 	SermTrainSettings settings;
 
-	serm_train_settings_defaults(&settings);
+	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_train_settings_read(options, &settings, "serm.train");
-	call(fcinfo, "serm.train", &settings, serm_training_run);
+	serm_training_call(fcinfo, "serm.train", &settings, serm_training_run);
 	PG_RETURN_VOID();
 }
 
@@ -534,9 +607,9 @@ serm_pretrain_model(PG_FUNCTION_ARGS)
 	Jsonb *options = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
 	SermTrainSettings settings;
 
-	serm_train_settings_defaults(&settings);
+	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_pretrain_settings_read(options, &settings);
-	call(fcinfo, "serm.pretrain", &settings, serm_training_run_cold);
+	serm_training_call(fcinfo, "serm.pretrain", &settings, serm_training_run_cold);
 	PG_RETURN_VOID();
 }
 

@@ -6,6 +6,8 @@
 
 #include <ctype.h>
 
+#include "core/model/cross_encoder_stored.h"
+#include "core/train/distill.h"
 #include "core/train/loss.h"
 #include "pg/evolve/evolve.h"
 
@@ -13,6 +15,12 @@
 #define EPOCHS_MAX 1000
 #define BATCH_MAX 4096
 #define SHOWN 10000
+/* Measured in doc/distillation.md. */
+#define ALPHA .7
+#define UNLABELLED 20000
+/* The default model's, at the weight of many queries. */
+#define ENCODER_LOSS "ce:1, ranknet:0.3"
+#define CHECKPOINT_SECONDS 300
 
 static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
@@ -49,6 +57,60 @@ static const SermOption setting_table[] = {
     {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
 };
 
+/* What an encoder can be told. */
+static const SermOption encoder_table[] = {
+    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
+    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 1, BATCH_MAX, NULL},
+    {"list", SERM_OPTION_INT, offsetof(SermTrainSettings, list), 1, SERM_LOSS_LIST_MAX, NULL},
+    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 0, 1, NULL},
+    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
+    {"warmup", SERM_OPTION_REAL, offsetof(SermTrainSettings, warmup), 0, 1, NULL},
+    {"clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, clip), 0, 1e6, NULL},
+    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), -1, .9, NULL},
+    {"layers_frozen", SERM_OPTION_INT, offsetof(SermTrainSettings, layers_frozen), 0, SERM_ENCODER_LAYERS_MAX,
+        NULL},
+    {"max_length", SERM_OPTION_INT, offsetof(SermTrainSettings, max_length), 0, SERM_TOKENS_MAX, NULL},
+    {"loss", SERM_OPTION_TEXT, offsetof(SermTrainSettings, loss), 0, 0, NULL},
+    {"source_weights", SERM_OPTION_TEXT, offsetof(SermTrainSettings, source_weights), 0, 0, NULL},
+    {"class_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, class_weights), 0, 1, NULL},
+    {"rank_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, rank_weights), 0, 1, NULL},
+    {"propensity", SERM_OPTION_BOOL, offsetof(SermTrainSettings, propensity), 0, 1, NULL},
+    {"propensity_clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, propensity_clip), .001, 1, NULL},
+    {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
+    {"continue", SERM_OPTION_TEXT, offsetof(SermTrainSettings, continued), 0, 0, "auto, always, never"},
+    {"continue_above", SERM_OPTION_INT, offsetof(SermTrainSettings, continue_above), 1, PG_INT32_MAX, NULL},
+    {"parent", SERM_OPTION_INT, offsetof(SermTrainSettings, parent), 0, PG_INT32_MAX, NULL},
+    {"replay_max", SERM_OPTION_INT, offsetof(SermTrainSettings, replay_max), 1, PG_INT32_MAX, NULL},
+    {"reference", SERM_OPTION_INT, offsetof(SermTrainSettings, reference), 0, PG_INT32_MAX, NULL},
+    {"checkpoint", SERM_OPTION_INT, offsetof(SermTrainSettings, checkpoint), -1, PG_INT32_MAX, NULL},
+    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+};
+
+/* The options of serm.train for a kind of model; the last one is never stored. */
+static const SermOption *
+table_of(const SermTrainSettings *settings, int *count)
+{
+	*count = settings->encoder ? (int) lengthof(encoder_table) : (int) lengthof(setting_table);
+	return settings->encoder ? encoder_table : setting_table;
+}
+#define DISTILL(field) offsetof(SermTrainSettings, distill.field)
+
+static const SermOption distill_table[] = {
+    {"teacher_version", SERM_OPTION_INT, DISTILL(teacher_version), 0, PG_INT32_MAX, NULL},
+    {"alpha", SERM_OPTION_REAL, DISTILL(alpha), .001, 1, NULL},
+    {"temperature", SERM_OPTION_REAL, DISTILL(temperature), .1, 100, NULL},
+    {"judged", SERM_OPTION_INT, DISTILL(judged), 0, PG_INT32_MAX, NULL},
+    {"unlabelled", SERM_OPTION_INT, DISTILL(unlabelled), 0, PG_INT32_MAX, NULL},
+    {"per_query", SERM_OPTION_INT, DISTILL(per_query), 1, PG_INT32_MAX, NULL},
+    {"unlabelled_weight", SERM_OPTION_REAL, DISTILL(unlabelled_weight), .001, 1000, NULL},
+    {"failed_share", SERM_OPTION_REAL, DISTILL(failed_share), 0, 1, NULL},
+};
+
+/* What says how a version is continued, or which other version it is compared with. */
+static const char *const not_distilled[] = {"continue", "continue_above", "parent", "new_share",
+    "history_share", "original_share", "anchor", "replay_max", "reference"};
+
 /* Of those, what a model without judgments can be told; `shown` is its own. */
 static const SermOption pretrain_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
@@ -59,8 +121,28 @@ static const SermOption pretrain_table[] = {
     {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
 };
 
+static void
+encoder_defaults(SermTrainSettings *settings)
+{
+	SermEncoderOptions options;
+
+	serm_encoder_options_defaults(&options);
+	/* 0 of epochs and learning_rate: by the version it begins with. */
+	settings->encoder = true;
+	settings->epochs = 0;
+	settings->batch = (int32) options.batch;
+	settings->list = (int32) options.list_max;
+	settings->learning_rate = 0;
+	settings->weight_decay = options.weight_decay;
+	settings->warmup = options.warmup;
+	settings->clip = options.clip;
+	settings->dropout = options.dropout;
+	settings->loss = ENCODER_LOSS;
+	settings->checkpoint = CHECKPOINT_SECONDS;
+}
+
 void
-serm_train_settings_defaults(SermTrainSettings *settings)
+serm_train_settings_defaults(SermTrainSettings *settings, const char *kind)
 {
 	SermTrainOptions options;
 
@@ -81,8 +163,17 @@ serm_train_settings_defaults(SermTrainSettings *settings)
 	    .anchor = options.anchor,
 	    .replay_max = 1000000,
 	    .corpus = 1000000,
-	    .shown = SHOWN};
+	    .shown = SHOWN,
+	    .distill = {.alpha = ALPHA,
+	        .temperature = options.temperature,
+	        .judged = 1000000,
+	        .unlabelled = UNLABELLED,
+	        .per_query = 50,
+	        .unlabelled_weight = 1,
+	        .failed_share = .1}};
 	memcpy(settings->share, options.share, sizeof(settings->share));
+	if (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0)
+		encoder_defaults(settings);
 }
 
 /* --- texts that stand for more than one value */
@@ -114,7 +205,7 @@ check_loss(const SermTrainSettings *settings, const char *what)
 		    errmsg("option \"loss\" of %s: %s", what, error.message),
 		    errhint("Write losses with coefficients, as in \"ce:1, ranknet:0.3\". Valid losses are: %s.",
 		        loss_names()));
-	if (settings->pairwise >= 0)
+	if (settings->pairwise >= 0 && !settings->encoder)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("options \"loss\" and \"pairwise\" of %s exclude each other", what),
 		    errhint("\"pairwise\" is the coefficient of ranknet in the default loss:"
@@ -183,7 +274,7 @@ serm_train_settings_need_reference(const SermTrainSettings *settings)
 	SermError error;
 	uint32 count;
 
-	if (settings->reference > 0 || settings->loss == NULL)
+	if (settings->reference > 0 || settings->loss == NULL || settings->distill.teacher != NULL)
 		return settings->reference > 0;
 	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
 	return serm_loss_require(terms, count, 0, &error) != SERM_OK;
@@ -193,10 +284,14 @@ void
 serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, const char *what)
 {
 	double sources[SERM_SOURCE_COUNT];
+	int count;
+	const SermOption *table = table_of(settings, &count);
 
-	serm_options_read(options, setting_table, lengthof(setting_table), settings, what);
-	check_loss(settings, what);
+	serm_options_read(options, table, count, settings, what);
 	/* JSON null: the default. */
+	if (settings->loss == NULL && settings->encoder)
+		settings->loss = ENCODER_LOSS;
+	check_loss(settings, what);
 	if (settings->continued == NULL)
 		settings->continued = "auto";
 	if (settings->parent > 0 && strcmp(settings->continued, "never") == 0)
@@ -211,7 +306,10 @@ serm_train_settings_read(const Jsonb *options, SermTrainSettings *settings, cons
 Jsonb *
 serm_train_settings_write(const SermTrainSettings *settings)
 {
-	return serm_options_write(setting_table, lengthof(setting_table) - 1, settings);
+	int count;
+	const SermOption *table = table_of(settings, &count);
+
+	return serm_options_write(table, count - 1, settings);
 }
 
 void
@@ -225,6 +323,83 @@ Jsonb *
 serm_pretrain_settings_write(const SermTrainSettings *settings)
 {
 	return serm_options_write(pretrain_table, lengthof(pretrain_table) - 1, settings);
+}
+
+/* The options of serm.train that a distillation knows, and its own; the last of the first is `promote`. */
+static SermOption *
+distill_options(const SermTrainSettings *settings, bool with_promote, int *count)
+{
+	int known;
+	const SermOption *table = table_of(settings, &known);
+	SermOption *options = palloc(mul_size(known, sizeof(SermOption)) + sizeof(distill_table));
+
+	*count = 0;
+	for (int i = 0; i < known - (with_promote ? 0 : 1); i++) {
+		bool kept = true;
+
+		for (int n = 0; n < (int) lengthof(not_distilled); n++)
+			kept &= strcmp(table[i].name, not_distilled[n]) != 0;
+		if (kept)
+			options[(*count)++] = table[i];
+	}
+	memcpy(options + *count, distill_table, sizeof(distill_table));
+	*count += lengthof(distill_table);
+	return options;
+}
+
+/* Does the loss that was asked for learn from a teacher, and from nothing else that is not there? */
+static void
+check_taught_loss(const SermTrainSettings *settings)
+{
+	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
+	SermError error = {0};
+	uint32 count;
+
+	if (settings->loss == NULL)
+		return;
+	serm_check(serm_loss_parse(settings->loss, SERM_GRADES_MAX, terms, &count, &error), &error);
+	if (serm_loss_require(terms, count, SERM_LOSS_TEACHER, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of serm.distill: %s", error.message),
+		    errhint("Leave that loss out: a distillation compares with no other version of the student."));
+	if (serm_distill_mix(terms, &count, settings->distill.alpha, true, &error) != SERM_OK)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"loss\" of serm.distill: %s", error.message),
+		    errhint("Write for example \"ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:0.3\"."));
+	if (settings->distill.temperature != 1)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("options \"loss\" and \"temperature\" of serm.distill exclude each other"),
+		    errhint("Write the temperature as a parameter: \"kl(temperature=%g)\".",
+		        settings->distill.temperature));
+}
+
+void
+serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings)
+{
+	double sources[SERM_SOURCE_COUNT];
+	int count;
+	SermOption *table = distill_options(settings, true, &count);
+
+	settings->loss = NULL;
+	serm_options_read(options, table, count, settings, "serm.distill");
+	settings->continued = "never";
+	check_loss(settings, "serm.distill");
+	check_taught_loss(settings);
+	/* An encoder has no default of its own, and core has one for the others. */
+	if (settings->loss == NULL && settings->encoder)
+		settings->loss =
+		    psprintf(ENCODER_LOSS ", kl(temperature=%g):1, margin_mse:0.3", settings->distill.temperature);
+	serm_train_settings_sources(settings, sources);
+	settings->promote_given = options != NULL && serm_json_has(options, "promote");
+}
+
+Jsonb *
+serm_distill_settings_write(const SermTrainSettings *settings)
+{
+	int count;
+	SermOption *table = distill_options(settings, false, &count);
+
+	return serm_options_write(table, count, settings);
 }
 
 SermTrainOptions
@@ -249,5 +424,28 @@ serm_train_settings_core(const SermTrainSettings *settings)
 	    .share = {settings->share[SERM_ORIGIN_NEW], settings->share[SERM_ORIGIN_HISTORY],
 	        settings->share[SERM_ORIGIN_ORIGINAL]},
 	    .anchor = settings->anchor,
-	    .calibrate = settings->calibrate};
+	    .calibrate = settings->calibrate,
+	    .alpha = settings->distill.alpha,
+	    .temperature = settings->distill.temperature};
+}
+
+SermEncoderTrainOptions
+serm_train_settings_encoder(const SermTrainSettings *settings)
+{
+	SermEncoderTrainOptions options = {
+	    .weights = serm_train_settings_core(settings), .tokens_max = (uint32) settings->max_length};
+
+	options.fit = (SermEncoderOptions){.seed = (uint64) settings->seed,
+	    .epochs = (uint32) settings->epochs,
+	    .batch = (uint32) settings->batch,
+	    .list_max = (uint32) settings->list,
+	    .learning_rate = settings->learning_rate,
+	    .weight_decay = settings->weight_decay,
+	    .warmup = settings->warmup,
+	    .clip = settings->clip,
+	    .dropout = settings->dropout,
+	    .freeze = (uint32) settings->layers_frozen,
+	    .loss = settings->loss,
+	    .alpha = settings->distill.alpha};
+	return options;
 }

@@ -115,6 +115,8 @@ extern uint64 serm_weights_checksum(const SermTensorSet *sorted);
  * `context`; inside serm_reading_begin(). Errors: XX001 with model, version and tensor.
  */
 extern SermImage serm_weights_read(const SermImageKey *key, MemoryContext context);
+/* The same as tensors, those of a cross-encoder as they were stored. */
+extern SermTensorSet serm_weights_stored(const SermImageKey *key, MemoryContext context);
 
 /* --- cache_file.c: image <-> file */
 

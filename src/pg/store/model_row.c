@@ -169,3 +169,24 @@ serm_model_read(const char *name)
 	serm_reading_end(reading);
 	return row;
 }
+
+char *
+serm_model_kind(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext, inside;
+	char *kind = NULL;
+	SermReading reading;
+	Datum key;
+
+	if (name == NULL)
+		return serm_model_read(NULL)->kind;
+	reading = serm_reading_begin(SERM_SEE_WRITES);
+	key = CStringGetTextDatum(name);
+	if (serm_plan_select(&model_plan, &key) > 0) {
+		inside = MemoryContextSwitchTo(caller);
+		kind = serm_spi_string(0, 2);
+		MemoryContextSwitchTo(inside);
+	}
+	serm_reading_end(reading);
+	return kind;
+}

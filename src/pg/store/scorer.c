@@ -291,6 +291,19 @@ open_version(SermScorer *scorer, const char *model, int version, SermSight sight
 	serm_reading_end(reading);
 }
 
+SermTensorSet
+serm_version_tensors(const SermModelRow *row, int version, MemoryContext context)
+{
+	SermReading reading = serm_reading_begin(SERM_SEE_WRITES);
+	SermTensorSet tensors;
+	SermImageKey key;
+
+	serm_image_key(&key, row->name, version, read_checksum(row, version));
+	tensors = serm_weights_stored(&key, context);
+	serm_reading_end(reading);
+	return tensors;
+}
+
 static SermArenaMark
 start_arena(SermArena *arena, MemoryContext context)
 {
@@ -372,6 +385,8 @@ prepare_query(SermScorer *scorer, SermText text)
 	if (status != SERM_OK)
 		scorer->query = NULL;
 	serm_check(status, &error);
+	/* Counted by the tests: work that must not be done for every row. */
+	elog(DEBUG3, "serm parsed a query of %zu bytes", text.length);
 }
 
 static void

@@ -48,6 +48,9 @@ typedef struct SermModelRow {
  */
 extern SermModelRow *serm_model_read(const char *name);
 
+/* The kind of a model, palloc'd; NULL for an unknown one. */
+extern char *serm_model_kind(const char *name);
+
 /* --- versions (writers; call inside serm_spi_begin) */
 
 /* Store tensors as a new candidate; returns its number. Takes a row lock on the model; parent 0 is none.
@@ -109,6 +112,12 @@ extern void serm_scorer_predict_bytes(
  */
 extern void serm_scorer_explain(
     SermScorer *scorer, SermText query, SermDocBytes doc, SermExplanation *explanation);
+
+/*
+ * The tensors of a version as they were stored, in `context`: what training of a cross-encoder begins with.
+ * Sees what this transaction has written. Errors: 42704 no such version; XX001 damaged weights.
+ */
+extern SermTensorSet serm_version_tensors(const SermModelRow *row, int version, MemoryContext context);
 
 /* The opened version itself, as long as the scorer is open: for training and merging. */
 extern const SermModel *serm_scorer_model(const SermScorer *scorer);

@@ -309,11 +309,10 @@ prepare_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryConte
 	return image;
 }
 
-SermImage
-serm_weights_read(const SermImageKey *key, MemoryContext context)
+/* The rows of a version as an image, the weights of a cross-encoder as they are stored. */
+static SermImage
+read_stored(const SermImageKey *key, MemoryContext context)
 {
-	SermImage stored;
-	SermTensorSet tensors;
 	Layout layout = read_layout(key);
 	SPITupleTable *rows = SPI_tuptable;
 	const Size start = serm_image_data_start(layout.count);
@@ -332,11 +331,30 @@ serm_weights_read(const SermImageKey *key, MemoryContext context)
 	for (uint64 i = 0; i < layout.part_count; i++)
 		read_chunk(key, &layout, &layout.parts[i], image + start);
 	serm_image_seal(image, length, key, layout.count);
-	stored = (SermImage){image, length, false};
-	tensors = serm_image_tensors(&stored);
+	return (SermImage){image, length, false};
+}
+
+SermImage
+serm_weights_read(const SermImageKey *key, MemoryContext context)
+{
+	MemoryContext build = AllocSetContextCreate(context, "serm stored image", ALLOCSET_SMALL_SIZES);
+	SermImage stored = read_stored(key, build);
+	SermTensorSet tensors = serm_image_tensors(&stored);
+
 	if (!serm_cross_encoder_stored(&tensors))
 		return stored;
 	stored = prepare_image(key, &tensors, context);
-	pfree(block);
+	MemoryContextDelete(build);
 	return stored;
+}
+
+SermTensorSet
+serm_weights_stored(const SermImageKey *key, MemoryContext context)
+{
+	SermImage stored = read_stored(key, context);
+	MemoryContext previous = MemoryContextSwitchTo(context);
+	SermTensorSet tensors = serm_image_tensors(&stored);
+
+	MemoryContextSwitchTo(previous);
+	return tensors;
 }
