@@ -279,7 +279,7 @@ def scale(session, rows):
 
     session.run("""INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'big', query, doc_id, hashtext(doc_id) & 3
         FROM (SELECT DISTINCT query, doc_id FROM (SELECT * FROM big_log LIMIT 20000) AS l) AS j;
-        CALL serm.train('big', '{"epochs": 3}');
+        CALL serm.train('big', '{"epochs": 2, "pretrain_epochs": 0, "corpus": 5000}');
         CREATE TABLE big_pair AS SELECT DISTINCT query, doc_id FROM big_log""")
     score = min(session.time("SELECT sum(serm.score(query, doc, 'big')) FROM (SELECT p.query, d.doc FROM big_pair AS p JOIN big_doc AS d "
                              "USING (doc_id) ORDER BY p.query COLLATE \"C\") AS s") for _ in range(2))
