@@ -34,8 +34,9 @@
 uint64
 serm_queue_fill(const char *model, const List *agents, int limit)
 {
-	ArrayType *names, *paths;
+	ArrayType *names, *paths, *docs;
 	Datum *name_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	Datum *doc_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
 	Datum *path_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
 	ListCell *cell;
 	bool null;
@@ -45,9 +46,11 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 
 		name_values[foreach_current_index(cell)] = CStringGetTextDatum(agent->name);
 		path_values[foreach_current_index(cell)] = Int32GetDatum(agent->paths);
+		doc_values[foreach_current_index(cell)] = Int32GetDatum(agent->docs);
 	}
 	names = construct_array(name_values, list_length(agents), TEXTOID, -1, false, TYPALIGN_INT);
 	paths = construct_array(path_values, list_length(agents), INT4OID, 4, true, TYPALIGN_INT);
+	docs = construct_array(doc_values, list_length(agents), INT4OID, 4, true, TYPALIGN_INT);
 	{
 		SermParam params[] = {
 		    SERM_TEXT(model),
@@ -55,6 +58,7 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(paths)),
 		    SERM_INT4(limit),
 		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(docs)),
 		};
 
 		serm_spi_execute(
@@ -62,9 +66,11 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    "  ORDER BY s.priority DESC, s.id LIMIT $4 FOR UPDATE SKIP LOCKED),"
 		    " taken AS (UPDATE serm.sample s SET state = 'annotating' FROM chosen c WHERE s.id = c.id "
 		    "RETURNING s.id),"
-		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by)"
-		    "  SELECT $1, t.id, a.name, p.path, $5 FROM taken t, ROWS FROM (pg_catalog.unnest($2), "
-		    "pg_catalog.unnest($3)) AS a(name, paths),"
+		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by, compared)"
+		    "  SELECT $1, t.id, a.name, p.path, $5, CASE WHEN a.docs > 1 THEN serm._compared(t.id, p.path, "
+		    "a.docs) END"
+		    "   FROM taken t, ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), "
+		    "pg_catalog.unnest($6)) AS a(name, paths, docs),"
 		    "   pg_catalog.generate_series(1, a.paths) AS p(path)"
 		    "  WHERE NOT EXISTS (SELECT FROM serm.vote v WHERE v.sample = t.id AND v.agent = a.name AND "
 		    "v.path = p.path)"
@@ -122,10 +128,13 @@ uint64
 serm_queue_extend(int64 sample, const char *model, const List *agents, int extra)
 {
 	Datum *names = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	Datum *docs = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
 	ListCell *cell;
 
-	foreach (cell, agents)
+	foreach (cell, agents) {
 		names[foreach_current_index(cell)] = CStringGetTextDatum(((const SermAgent *) lfirst(cell))->name);
+		docs[foreach_current_index(cell)] = Int32GetDatum(((const SermAgent *) lfirst(cell))->docs);
+	}
 	{
 		SermParam params[] = {
 		    SERM_INT8(sample),
@@ -134,11 +143,15 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 		                                 names, list_length(agents), TEXTOID, -1, false, TYPALIGN_INT))),
 		    SERM_INT4(extra),
 		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+		    SERM_DATUM(INT4ARRAYOID,
+		        PointerGetDatum(construct_array(docs, list_length(agents), INT4OID, 4, true, TYPALIGN_INT))),
 		};
 
 		serm_spi_execute(
-		    "INSERT INTO serm.task (model, sample, agent, path, requested_by, extra)"
-		    " SELECT $2, $1, a.name, l.last + p.path, $5, true FROM pg_catalog.unnest($3) AS a(name),"
+		    "INSERT INTO serm.task (model, sample, agent, path, requested_by, extra, compared)"
+		    " SELECT $2, $1, a.name, l.last + p.path, $5, true,"
+		    "  CASE WHEN a.docs > 1 THEN serm._compared($1, l.last + p.path, a.docs) END"
+		    " FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($6)) AS a(name, docs),"
 		    "  LATERAL (SELECT pg_catalog.max(v.path) AS last FROM serm.vote v"
 		    "   WHERE v.sample = $1 AND v.agent = a.name) AS l,"
 		    "  pg_catalog.generate_series(1, $4) AS p(path)"
@@ -148,6 +161,24 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 		    SPI_OK_INSERT, false, params, lengthof(params));
 	}
 	return SPI_processed;
+}
+
+static int64 *
+read_compared(uint64 row, int *count)
+{
+	bool null;
+	Datum array = serm_spi_value(row, 12, &null);
+	Datum *elements;
+	int64 *ids;
+
+	*count = 0;
+	if (null)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, 8, true, TYPALIGN_DOUBLE, &elements, NULL, count);
+	ids = palloc(mul_size((Size) *count, sizeof(int64)));
+	for (int i = 0; i < *count; i++)
+		ids[i] = DatumGetInt64(elements[i]);
+	return ids;
 }
 
 static SermTask *
@@ -169,6 +200,7 @@ read_task(uint64 i, int64 token, bool limited)
 	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
 	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
 	task->limited = limited;
+	task->compared = read_compared(i, &task->compared_count);
 	return task;
 }
 
@@ -185,7 +217,7 @@ read_task(uint64 i, int64 token, bool limited)
 /* Columns as read_task() wants them. */
 #define TASK_COLUMNS                                                                                         \
 	" t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, s.query, s.doc, s.round, " ESTIMATE     \
-	", z.not_before"
+	", t.compared, z.not_before"
 
 static Datum
 array_of(Datum *names, int count)
@@ -265,7 +297,7 @@ claim_after(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mar
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		int64 id = DatumGetInt64(serm_spi_value(i, 1, &null));
-		TimestampTz not_before = DatumGetTimestampTz(serm_spi_value(i, 12, &null));
+		TimestampTz not_before = DatumGetTimestampTz(serm_spi_value(i, 13, &null));
 
 		if (not_before > mark->not_before || (not_before == mark->not_before && id > mark->id)) {
 			mark->not_before = not_before;

@@ -51,7 +51,23 @@ set_number(Column *column, int i, int number)
 	column->values[i] = Int32GetDatum(number);
 }
 
-enum { ID, TOKEN, GRADE, ERROR_TEXT, RATIONALE, TOKENS, LATENCY, PROMPT, REPLY, COST, KEY, CACHED, COLUMNS };
+enum {
+	ID,
+	TOKEN,
+	GRADE,
+	ERROR_TEXT,
+	RATIONALE,
+	TOKENS,
+	LATENCY,
+	PROMPT,
+	REPLY,
+	COST,
+	KEY,
+	CACHED,
+	PLACES,
+	CANARY,
+	COLUMNS
+};
 
 /* A task without a token is one that the session holds under a row lock: a judge's. */
 static void
@@ -63,7 +79,7 @@ set_vote(Column *columns, int i, const SermAnswer *answer)
 	columns[TOKEN].values[i] = Int64GetDatum(answer->task->token);
 	columns[TOKEN].nulls[i] = answer->task->token == 0;
 	set_number(&columns[GRADE], i, vote->grade);
-	set_text(&columns[ERROR_TEXT], i, vote->grade < 0 ? vote->error : NULL);
+	set_text(&columns[ERROR_TEXT], i, vote->grade < 0 && vote->places == NULL ? vote->error : NULL);
 	set_text(&columns[RATIONALE], i, vote->rationale);
 	set_number(&columns[TOKENS], i, vote->tokens);
 	set_number(&columns[LATENCY], i, vote->latency_ms);
@@ -77,6 +93,9 @@ set_vote(Column *columns, int i, const SermAnswer *answer)
 	columns[KEY].nulls[i] = vote->key == NULL;
 	columns[KEY].values[i] = PointerGetDatum(vote->key);
 	columns[CACHED].values[i] = BoolGetDatum(vote->cached);
+	set_text(&columns[PLACES], i, vote->places);
+	columns[CANARY].nulls[i] = vote->canary < 0;
+	columns[CANARY].values[i] = BoolGetDatum(vote->canary > 0);
 }
 
 static int
@@ -91,7 +110,7 @@ void
 serm_queue_finish(SermAnswer *answers, int count)
 {
 	static const Oid types[COLUMNS] = {INT8OID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID,
-	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID};
+	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
 	static SermKept kept;
 	Column columns[COLUMNS];
 	SermParam params[COLUMNS];
@@ -108,16 +127,18 @@ serm_queue_finish(SermAnswer *answers, int count)
 	    "WITH given AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"
 	    "   pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"
 	    "   pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-	    "   pg_catalog.unnest($11), pg_catalog.unnest($12)) AS g(id, token, grade, error, rationale, tokens,"
-	    "   latency_ms, prompt, reply, cost, key, cached)),"
+	    "   pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14))"
+	    "   AS g(id, token, grade, error, rationale, tokens,"
+	    "   latency_ms, prompt, reply, cost, key, cached, places, canary)),"
 	    " gone AS (DELETE FROM serm.task t USING given g"
 	    "  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"
-	    "  RETURNING t.sample, t.agent, t.path, t.extra, g.*),"
+	    "  RETURNING t.sample, t.agent, t.path, t.extra, t.compared, g.*),"
 	    " stored AS (INSERT INTO serm.vote"
 	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "
-	    "cached, extra)"
+	    "cached, extra, compared, places, canary)"
 	    "  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"
-	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra FROM gone g"
+	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra,"
+	    "   g.compared, g.places::pg_catalog.int2[], g.canary FROM gone g"
 	    "  ON CONFLICT DO NOTHING)"
 	    " SELECT g.id FROM gone g",
 	    SPI_OK_SELECT, params, COLUMNS);
@@ -208,7 +229,8 @@ copy_known(SermVoteRow *vote, uint64 row)
 {
 	bool null;
 
-	vote->grade = DatumGetInt16(serm_spi_value(row, 2, &null));
+	vote->places = serm_spi_string(row, 5);
+	vote->grade = vote->places != NULL ? SERM_VOTE_NONE : DatumGetInt16(serm_spi_value(row, 2, &null));
 	vote->rationale = serm_spi_string(row, 3);
 	vote->prompt = DatumGetInt32(serm_spi_value(row, 4, &null));
 	vote->tokens = 0;
@@ -228,9 +250,10 @@ serm_queue_find_votes(SermVoteRow **votes, int count)
 		keys.values[i] = PointerGetDatum(votes[i]->key);
 	params[0] = column_param(&keys, count);
 	serm_spi_execute_kept(&kept,
-	    "SELECT k.n, o.grade, o.rationale, o.prompt FROM pg_catalog.unnest($1) WITH ORDINALITY AS k(key, n),"
-	    " LATERAL (SELECT v.grade, v.rationale, v.prompt FROM serm.vote v"
-	    "  WHERE v.key = k.key AND v.grade IS NOT NULL ORDER BY v.at LIMIT 1) AS o",
+	    "SELECT k.n, o.grade, o.rationale, o.prompt, o.places::pg_catalog.text"
+	    " FROM pg_catalog.unnest($1) WITH ORDINALITY AS k(key, n),"
+	    " LATERAL (SELECT v.grade, v.rationale, v.prompt, v.places FROM serm.vote v"
+	    "  WHERE v.key = k.key AND v.error IS NULL ORDER BY v.at LIMIT 1) AS o",
 	    SPI_OK_SELECT, params, 1);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		copy_known(votes[DatumGetInt64(serm_spi_value(i, 1, &null)) - 1], i);
@@ -244,14 +267,12 @@ serm_finish(PG_FUNCTION_ARGS)
 {
 	SermTask task = {
 	    .id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0), .token = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)};
-	SermVoteRow vote = {.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2),
-	    .error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3)),
-	    .tokens = -1,
-	    .cost = NAN,
-	    .latency_ms = -1};
+	SermVoteRow vote = SERM_NO_VOTE;
 	SermAnswer answer = {&task, &vote, false};
 	int level = serm_spi_begin(false);
 
+	vote.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2);
+	vote.error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3));
 	serm_queue_finish(&answer, 1);
 	serm_spi_end(level);
 	PG_RETURN_BOOL(answer.stored);

@@ -7,6 +7,7 @@
 
 #include "utils/array.h"
 
+#include "core/model/cross_encoder_stored.h"
 #include "pg/store/internal.h"
 
 /* How many models a hint names. */
@@ -27,8 +28,13 @@ const SermOption serm_model_option_table[] = {
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
     {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
     {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
+    {"precision", SERM_OPTION_TEXT, FIELD(precision), 0, 0, "f32, bf16, int8"},
+    {"long_documents", SERM_OPTION_TEXT, FIELD(long_documents), 0, 0, "truncate, chunk_max, chunk_first"},
+    {"chunk_count", SERM_OPTION_INT, FIELD(chunk_count), 1, 1000, NULL},
+    {"chunk_overlap", SERM_OPTION_INT, FIELD(chunk_overlap), 0, 1000, NULL},
 };
-const int serm_model_option_count = lengthof(serm_model_option_table);
+/* At the end of the table. */
+#define CROSS_ENCODER_OPTIONS 4
 
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
                               "m.documents::pg_catalog.oid, m.active, m.options "
@@ -37,8 +43,28 @@ static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalo
 static SermPlan names_plan = {
     "SELECT m.name FROM serm.model AS m ORDER BY m.name LIMIT $1", 1, {INT8OID}, NULL};
 
+int
+serm_model_option_count(const char *kind)
+{
+	return lengthof(serm_model_option_table) -
+	       (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? 0 : CROSS_ENCODER_OPTIONS);
+}
+
 void
-serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
+serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defaults)
+{
+	if (options->rule == NULL)
+		options->rule = defaults->rule;
+	if (options->labels == NULL)
+		options->labels = defaults->labels;
+	if (options->precision == NULL)
+		options->precision = defaults->precision;
+	if (options->long_documents == NULL)
+		options->long_documents = defaults->long_documents;
+}
+
+void
+serm_model_options_read(const char *kind, const Jsonb *given, const char *what, SermModelOptions *options)
 {
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
@@ -50,15 +76,15 @@ serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *
 	    .evidence = NULL,
 	    .budget = NAN,
 	    .budget_round = NAN,
-	    .budget_day = NAN};
+	    .budget_day = NAN,
+	    .precision = "f32",
+	    .long_documents = "truncate",
+	    .chunk_count = 4,
+	    .chunk_overlap = 32};
 
 	*options = defaults;
-	serm_options_read(given, serm_model_option_table, serm_model_option_count, options, what);
-	/* JSON null means the default. */
-	if (options->rule == NULL)
-		options->rule = defaults.rule;
-	if (options->labels == NULL)
-		options->labels = defaults.labels;
+	serm_options_read(given, serm_model_option_table, serm_model_option_count(kind), options, what);
+	serm_model_options_keep(options, &defaults);
 }
 
 /* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().
@@ -136,7 +162,8 @@ read_row(void)
 	row->documents = null ? InvalidOid : DatumGetObjectId(value);
 	value = serm_spi_value(0, 6, &null);
 	row->active = null ? 0 : DatumGetInt32(value);
-	serm_model_options_read(DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
+	serm_model_options_read(
+	    row->kind, DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
 	return row;
 }
 
