@@ -262,8 +262,8 @@ serm_agent_read(const SermModelRow *model, const char *name)
 	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(model->name), SERM_TEXT(name)};
 
-	serm_spi_execute_kept(&kept, AGENT_COLUMNS " WHERE a.model = $1 AND a.name = $2", SPI_OK_SELECT, params,
-	    lengthof(params));
+	serm_spi_execute_kept(
+	    &kept, AGENT_COLUMNS " WHERE a.model = $1 AND a.name = $2", SPI_OK_SELECT, params, lengthof(params));
 	return SPI_processed == 0 ? NULL : read_agent(0, model->options.min_reliability);
 }
 
