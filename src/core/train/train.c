@@ -18,6 +18,7 @@
 #include "core/train/foundation.h"
 #include "core/train/order.h"
 #include "core/train/scaling.h"
+#include "core/train/support.h"
 #include "core/train/temperature.h"
 #include "core/train/weights.h"
 
@@ -49,6 +50,7 @@ typedef struct Trainer {
 	uint8_t *origin;       /* [example_count] SermOrigin when continued */
 	SermReal *input;       /* [example_count][SERM_FEATURES] */
 	SermReal *guard_value; /* [example_count] */
+	SermReal *share;       /* [example_count] what the heads' logits count by when they serve */
 	SermReal *target;      /* [example_count][grade_count] */
 	SermReal *weight;      /* [example_count] of the judgments */
 	SermReal *product;     /* [example_count] weight times what the options ask for */
@@ -75,7 +77,7 @@ void
 serm_train_defaults(SermTrainOptions *options)
 {
 	*options = (SermTrainOptions){.heads = 4,
-	    .pretrain_epochs = 10,
+	    .pretrain_epochs = SERM_PRETRAIN_EPOCHS_AUTO,
 	    .learning_rate = 0.002,
 	    .weight_decay = 1e-5,
 	    .dropout = 0.1,
@@ -188,11 +190,12 @@ allocate(Trainer *trainer, SermError *error)
 	}
 	trainer->input = serm_arena_array(arena, n * SERM_FEATURES, size);
 	trainer->guard_value = serm_arena_array(arena, n, size);
+	trainer->share = serm_arena_array(arena, n, size);
 	trainer->target = serm_arena_array(arena, n * grades, size);
 	trainer->weight = serm_arena_array(arena, n, size);
 	if (trainer->scale_mean == NULL || trainer->scale_inverse == NULL || trainer->cuts == NULL ||
 	    trainer->guard == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
-	    trainer->target == NULL || trainer->weight == NULL)
+	    trainer->share == NULL || trainer->target == NULL || trainer->weight == NULL)
 		return serm_train_out_of_memory(error);
 	return SERM_OK;
 }
@@ -262,6 +265,17 @@ load_targets(Trainer *trainer)
 	}
 }
 
+/* The documents of the examples in canonical order; NULL when the arena refuses. */
+static SermText *
+judged_documents(const Trainer *trainer)
+{
+	SermText *docs = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(*docs));
+
+	for (uint32_t i = 0; docs != NULL && i < trainer->order.example_count; i++)
+		docs[i] = trainer->set->examples[trainer->order.example[i]].doc;
+	return docs;
+}
+
 /* Words are counted in the corpus and embeddings learned from it; without one, the examples' own documents.
  */
 static SermStatus
@@ -271,17 +285,46 @@ lay_foundation(Trainer *trainer, SermError *error)
 	size_t count = trainer->set->corpus_count;
 
 	if (count == 0) {
-		SermText *own = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(*own));
-
-		if (own == NULL)
+		docs = judged_documents(trainer);
+		if (docs == NULL)
 			return serm_train_out_of_memory(error);
-		for (uint32_t i = 0; i < trainer->order.example_count; i++)
-			own[i] = trainer->set->examples[trainer->order.example[i]].doc;
-		docs = own;
 		count = trainer->order.example_count;
 	}
 	return serm_foundation_lay(docs, count, trainer->options.seed, trainer->options.pretrain_epochs,
 	    trainer->host, trainer->arena, &trainer->base, error);
+}
+
+/*
+ * What the judgments say something of. A continued version keeps what its parent was taught; one that was
+ * trained before this was known stays without it.
+ */
+static SermStatus
+learn_support(Trainer *trainer, SermError *error)
+{
+	SermStatistics *statistics = &trainer->base.statistics;
+	const uint8_t *known = trainer->continued ? trainer->parent.statistics.word_support : NULL;
+	uint8_t *support = serm_arena_array(trainer->arena, statistics->word_count, 1);
+	SermArenaMark mark = serm_arena_mark(trainer->arena);
+	SermText *docs, *judged;
+	size_t count;
+	SermStatus status;
+
+	if (trainer->continued && known == NULL)
+		return SERM_OK;
+	docs = judged_documents(trainer);
+	if (support == NULL || docs == NULL)
+		return serm_train_out_of_memory(error);
+	status = serm_order_documents(
+	    docs, trainer->order.example_count, trainer->host, trainer->arena, &judged, &count, error);
+	if (status == SERM_OK)
+		status = serm_support_learn(statistics, judged, count, known != NULL ? judged : trainer->base.corpus,
+		    known != NULL ? count : trainer->base.corpus_count, trainer->host, trainer->arena, support,
+		    error);
+	serm_arena_rewind(trainer->arena, mark);
+	for (uint32_t w = 0; status == SERM_OK && known != NULL && w < statistics->word_count; w++)
+		support[w] = support[w] > known[w] ? support[w] : known[w];
+	statistics->word_support = support;
+	return status;
 }
 
 /* Room for the features: of all examples where their scale is to be found, else of the longest list. */
@@ -374,6 +417,7 @@ scale_list(Trainer *trainer, uint32_t list)
 		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, features,
 		    trainer->input + (size_t) i * SERM_FEATURES);
 		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, features);
+		trainer->share[i] = features->support;
 		if (trainer->s0 != NULL)
 			trainer->s0[i] = serm_interaction_s0(trainer->guard, features);
 	}
@@ -536,8 +580,8 @@ score_examples(const Trainer *trainer, float *score, SermError *error)
 
 			if (i % 1024 == 0 && !trainer->host->keep_going(trainer->host->context))
 				return serm_train_canceled(error);
-			serm_heads_predict(&trainer->fit.heads, trainer->input + (size_t) i * SERM_FEATURES,
-			    trainer->guard_value[i], &prediction);
+			serm_heads_predict_rows(&trainer->fit.heads, 1, trainer->input + (size_t) i * SERM_FEATURES,
+			    &trainer->guard_value[i], &trainer->share[i], &prediction);
 			for (uint32_t h = 0; h < trainer->options.heads; h++)
 				if (trainer->fit.bootstrap[(size_t) h * order->list_count + list] == 0) {
 					sum += prediction.head_score[h];
@@ -609,7 +653,8 @@ prepare(Trainer *trainer, SermError *error)
 	status = allocate_features(trainer, error);
 	if (status != SERM_OK)
 		return status;
-	return trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
+	status = trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
+	return status == SERM_OK ? learn_support(trainer, error) : status;
 }
 
 SermStatus

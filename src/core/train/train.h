@@ -50,11 +50,14 @@ typedef struct SermTrainingSet {
 	const uint8_t *origin; /* [example_count] SermOrigin; NULL: all are new */
 } SermTrainingSet;
 
+/* Pre-training so long that a small corpus makes the steps of a large one: 10 to 30 epochs. */
+#define SERM_PRETRAIN_EPOCHS_AUTO UINT32_MAX
+
 typedef struct SermTrainOptions {
 	uint64_t seed;
 	uint32_t heads;           /* K, default 4 */
 	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples; 8 when continued */
-	uint32_t pretrain_epochs; /* default 10 */
+	uint32_t pretrain_epochs; /* default SERM_PRETRAIN_EPOCHS_AUTO */
 	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples; 128 continued */
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */

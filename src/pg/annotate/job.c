@@ -286,14 +286,8 @@ typedef struct Draft {
 	SermPromptInput input;
 } Draft;
 
-static bool
-is_pair(const SermShown *shown, const SermTask *task)
-{
-	/* Examples keep the beginning of a document. */
-	return strcmp(shown->query, task->query) == 0 && strncmp(shown->doc, task->doc, strlen(shown->doc)) == 0;
-}
-
-/* The examples of the prompt, and in the place of one that is the pair in question another of its grade. */
+/* The examples of the prompt; in the place of one that has the query in question, and so may be its pair,
+ * comes another of its grade. */
 static void
 choose_examples(const SermTask *task, const Setup *setup, SermPromptInput *input)
 {
@@ -306,13 +300,13 @@ choose_examples(const SermTask *task, const Setup *setup, SermPromptInput *input
 
 		if (shown->spare || (int) input->example_count >= setup->example_count)
 			continue;
-		if (is_pair(shown, task)) {
+		if (strcmp(shown->query, task->query) == 0) {
 			const SermShown *instead = NULL;
 
 			foreach (other, setup->prompt->examples) {
 				const SermShown *spare = lfirst(other);
 
-				if (spare->spare && spare->grade == shown->grade && !is_pair(spare, task))
+				if (spare->spare && spare->grade == shown->grade && strcmp(spare->query, task->query) != 0)
 					instead = spare;
 			}
 			if (instead == NULL)

@@ -22,8 +22,9 @@
 #define MARK_MS 5000
 
 /* Tokens of a request before it is written: a quarter of its bytes, and the frame around them. */
-#define ESTIMATE                                                                                             \
-	"((pg_catalog.octet_length(s.query) + CASE WHEN pg_catalog.octet_length(s.doc) < 16000"                  \
+#define ESTIMATE(task)                                                                                       \
+	"((pg_catalog.octet_length(s.query) + coalesce(pg_catalog.cardinality(" task                             \
+	".compared), 1) * CASE WHEN pg_catalog.octet_length(s.doc) < 16000"                                      \
 	" THEN pg_catalog.octet_length(s.doc) ELSE 16000 END) / 4 + 500)::pg_catalog.float8"
 
 #define DUE                                                                                                  \
@@ -209,15 +210,15 @@ read_task(uint64 i, int64 token, bool limited)
 	"  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
 
 #define DUE_TASKS                                                                                            \
-	"WITH due AS (SELECT t.id, t.not_before, t.sample, a.server FROM serm.task t"                            \
+	"WITH due AS (SELECT t.id, t.not_before, t.sample, t.compared, a.server FROM serm.task t"                \
 	"  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"                                          \
 	"   AND a.server::pg_catalog.text = ANY ($5)"                                                            \
 	"  WHERE t.requested_by = $1 AND" DUE
 
 /* Columns as read_task() wants them. */
 #define TASK_COLUMNS                                                                                         \
-	" t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, s.query, s.doc, s.round, " ESTIMATE     \
-	", t.compared, z.not_before"
+	" t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, s.query, s.doc, s.round, " ESTIMATE(    \
+	    "t") ", t.compared, z.not_before"
 
 static Datum
 array_of(Datum *names, int count)
@@ -264,11 +265,12 @@ claim_within(Oid role, Datum servers, int limit, double tokens, int lease_ms)
 	serm_spi_execute_kept(&kept,
 	    DUE_TASKS "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
 	              " sized AS (SELECT d.id, d.server, d.not_before,"
-	              "   pg_catalog.sum(" ESTIMATE ") OVER (ORDER BY d.not_before, d.id"
-	              "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
-	              "  FROM due d JOIN serm.sample s ON s.id = d.sample)" CLAIMED
-	              " FROM sized z, serm.sample s WHERE t.id = z.id AND s.id = t.sample"
-	              "  AND (z.before IS NULL OR z.before < $6) RETURNING" TASK_COLUMNS,
+	              "   pg_catalog.sum(" ESTIMATE(
+	                  "d") ") OVER (ORDER BY d.not_before, d.id"
+	                       "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+	                       "  FROM due d JOIN serm.sample s ON s.id = d.sample)" CLAIMED
+	                       " FROM sized z, serm.sample s WHERE t.id = z.id AND s.id = t.sample"
+	                       "  AND (z.before IS NULL OR z.before < $6) RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	return read_tasks(token, true);
 }

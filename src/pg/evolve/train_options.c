@@ -26,7 +26,7 @@ static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
     {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
     {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), -1, EPOCHS_MAX, NULL},
     {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, BATCH_MAX, NULL},
     {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 1, NULL},
     {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
@@ -114,7 +114,7 @@ static const char *const not_distilled[] = {"continue", "continue_above", "paren
 /* Of those, what a model without judgments can be told; `shown` is its own. */
 static const SermOption pretrain_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), -1, EPOCHS_MAX, NULL},
     {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
     {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
     {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
