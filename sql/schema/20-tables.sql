@@ -110,7 +110,7 @@ CREATE TABLE serm.sample (
 	created timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX sample_pair ON serm.sample (model, round, md5(query), md5(doc_id));
-CREATE INDEX sample_open ON serm.sample (model, state) WHERE state IN ('waiting', 'annotating', 'disputed');
+CREATE INDEX sample_open ON serm.sample (model, state, id) WHERE state IN ('waiting', 'annotating', 'disputed');
 COMMENT ON TABLE serm.sample IS 'a mined pair: the agents that chose it, their signals and reason, and what became of it; round 0 is outside of any round';
 
 CREATE TABLE serm.agent (
@@ -181,7 +181,8 @@ CREATE TABLE serm.task (
 	requested_by oid NOT NULL CHECK (pg_has_role(requested_by, 'USAGE')),
 	UNIQUE (sample, agent, path),
 	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
-);
+	-- A claim updates every row once and no column of an index: half a page is kept for that.
+) WITH (fillfactor = 50);
 -- Tasks are claimed in the order of this index: a claim reads what it takes, however many wait.
 CREATE INDEX task_due ON serm.task (requested_by, not_before, id);
 CREATE INDEX task_reserved ON serm.task (model) WHERE reserved IS NOT NULL;
