@@ -6,6 +6,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
+#include "foreign/foreign.h"
 #include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
@@ -78,6 +79,23 @@ resolve_evidence(const char *evidence)
 	    get_namespace_name(get_func_namespace(function)), get_func_name(function));
 }
 
+/* A remote model needs its server; others have none, which the table of options sees to. */
+static void
+check_server(const char *kind, const SermModelOptions *options)
+{
+	if (strcmp(kind, SERM_KIND_REMOTE) != 0)
+		return;
+	if (options->server == NULL)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("a model of kind \"remote\" needs the option \"server\""),
+		    errhint("Name a server of the wrapper serm_agent: options => '{\"server\": \"judge_a\"}'."));
+	if (GetForeignServerByName(options->server, true) == NULL)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("server \"%s\" does not exist", options->server),
+		    errhint("CREATE SERVER %s FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint '...', model '...')",
+		        quote_identifier(options->server)));
+}
+
 static SermParam
 regclass_param(Oid relation)
 {
@@ -97,12 +115,13 @@ serm_model_create(const SermNewModel *new)
 	check_grades(DatumGetArrayTypeP(new->grades));
 	if (options.evidence != NULL)
 		options.evidence = resolve_evidence(options.evidence);
+	check_server(new->kind, &options);
 	if (OidIsValid(new->log))
 		(void) serm_source_name(new->log, SERM_SOURCE_LOG, new->name);
 	if (OidIsValid(new->documents))
 		(void) serm_source_name(new->documents, SERM_SOURCE_DOCUMENTS, new->name);
 	/* With their defaults written out: a later change of a default must not move the test split. */
-	written = serm_options_write(serm_model_option_table, serm_model_option_count, &options);
+	written = serm_options_write(serm_model_option_table, serm_model_options_of(new->kind), &options);
 
 	level = serm_spi_begin(false);
 	serm_spi_execute("INSERT INTO serm.model (name, kind, grades, log, documents, options) "
@@ -131,11 +150,13 @@ serm_create_model(PG_FUNCTION_ARGS)
 	    .log = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3),
 	    .documents = PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4)};
 
-	serm_model_options_read(PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), "serm.create_model", &new.options);
 	check_name(new.name);
-	if (!serm_model_kind_known(new.kind))
+	if (!serm_model_kind_known(new.kind) && strcmp(new.kind, SERM_KIND_REMOTE) != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		    errmsg("unknown kind of model \"%s\"", new.kind), errhint("Valid kinds are: interaction."));
+		    errmsg("unknown kind of model \"%s\"", new.kind),
+		    errhint("Valid kinds are: interaction, remote."));
+	serm_model_options_read(
+	    PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), new.kind, "serm.create_model", &new.options);
 	serm_model_create(&new);
 	PG_RETURN_VOID();
 }
@@ -181,7 +202,8 @@ serm_alter_model(PG_FUNCTION_ARGS)
 	Oid documents = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
 	SermModelRow *row = serm_model_read(name);
 	SermModelOptions options;
-	Jsonb *written = serm_options_write(serm_model_option_table, serm_model_option_count, &row->options);
+	int count = serm_model_options_of(row->kind);
+	Jsonb *written = serm_options_write(serm_model_option_table, count, &row->options);
 	int level;
 
 	if (OidIsValid(log))
@@ -193,11 +215,12 @@ serm_alter_model(PG_FUNCTION_ARGS)
 		written =
 		    DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(written), PG_GETARG_DATUM(1)));
 	}
-	serm_model_options_read(written, "serm.alter_model", &options);
+	serm_model_options_read(written, row->kind, "serm.alter_model", &options);
+	check_server(row->kind, &options);
 	if (options.evidence != NULL &&
 	    (row->options.evidence == NULL || strcmp(options.evidence, row->options.evidence) != 0))
 		options.evidence = resolve_evidence(options.evidence);
-	written = serm_options_write(serm_model_option_table, serm_model_option_count, &options);
+	written = serm_options_write(serm_model_option_table, count, &options);
 
 	level = serm_spi_begin(false);
 	check_split(row->name, row->options.test_share, options.test_share);

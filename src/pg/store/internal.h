@@ -77,8 +77,11 @@ extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
 /* --- model_row.c */
 
 extern const SermOption serm_model_option_table[];
+/* Of any kind, and of one kind: those that only remote models have come last. */
 extern const int serm_model_option_count;
-extern void serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options);
+extern int serm_model_options_of(const char *kind);
+extern void serm_model_options_read(
+    const Jsonb *given, const char *kind, const char *what, SermModelOptions *options);
 /* As serm_model_read(), inside serm_reading_begin(); the row is allocated in `context`. */
 extern SermModelRow *serm_model_find(const char *name, MemoryContext context);
 /* Raise 42704 with a hint that lists the models there are. */

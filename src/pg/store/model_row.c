@@ -27,8 +27,19 @@ const SermOption serm_model_option_table[] = {
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
     {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
     {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
+    /* Of remote models only. */
+    {"server", SERM_OPTION_TEXT, FIELD(server), 0, 0, NULL},
+    {"model", SERM_OPTION_TEXT, FIELD(model), 0, 0, NULL},
+    {"prompt", SERM_OPTION_TEXT, FIELD(prompt), 0, 0, NULL},
 };
-const int serm_model_option_count = lengthof(serm_model_option_table);
+#define REMOTE_OPTIONS 3
+const int serm_model_option_count = lengthof(serm_model_option_table) - REMOTE_OPTIONS;
+
+int
+serm_model_options_of(const char *kind)
+{
+	return serm_model_option_count + (strcmp(kind, SERM_KIND_REMOTE) == 0 ? REMOTE_OPTIONS : 0);
+}
 
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
                               "m.documents::pg_catalog.oid, m.active, m.options "
@@ -38,7 +49,7 @@ static SermPlan names_plan = {
     "SELECT m.name FROM serm.model AS m ORDER BY m.name LIMIT $1", 1, {INT8OID}, NULL};
 
 void
-serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *options)
+serm_model_options_read(const Jsonb *given, const char *kind, const char *what, SermModelOptions *options)
 {
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
@@ -53,7 +64,7 @@ serm_model_options_read(const Jsonb *given, const char *what, SermModelOptions *
 	    .budget_day = NAN};
 
 	*options = defaults;
-	serm_options_read(given, serm_model_option_table, serm_model_option_count, options, what);
+	serm_options_read(given, serm_model_option_table, serm_model_options_of(kind), options, what);
 	/* JSON null means the default. */
 	if (options->rule == NULL)
 		options->rule = defaults.rule;
@@ -136,7 +147,8 @@ read_row(void)
 	row->documents = null ? InvalidOid : DatumGetObjectId(value);
 	value = serm_spi_value(0, 6, &null);
 	row->active = null ? 0 : DatumGetInt32(value);
-	serm_model_options_read(DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
+	serm_model_options_read(
+	    DatumGetJsonbP(serm_spi_value(0, 7, &null)), row->kind, "serm.model", &row->options);
 	return row;
 }
 

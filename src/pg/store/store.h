@@ -27,7 +27,14 @@ typedef struct SermModelOptions {
 	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
+	/* Of kind remote: */
+	char *server; /* a foreign server of the wrapper serm_agent */
+	char *model;  /* the model's name in requests; NULL: that of the server's options */
+	char *prompt; /* instructions in place of the built-in ones, or NULL */
 } SermModelOptions;
+
+/* A model behind an endpoint: it has no versions and scores in no statement; it teaches. */
+#define SERM_KIND_REMOTE "remote"
 
 typedef struct SermModelRow {
 	char name[NAMEDATALEN];
