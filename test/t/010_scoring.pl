@@ -42,6 +42,15 @@ my $two = $primary->safe_psql('postgres', bits_of(2));
 isnt($one, $two, 'two versions score differently');
 is($primary->safe_psql('postgres', $bits), $one, 'the active version scores');
 
+# --- a query is parsed once, however many rows it scores
+my ($rows, $notes);
+$primary->psql('postgres', q{SET client_min_messages = debug3;
+SELECT count(serm.score(query, doc, 'shop')) FROM (SELECT * FROM goods ORDER BY query OFFSET 0) AS sorted;
+SELECT count(s) FROM (SELECT serm.score_batch(query, doc, 'shop') OVER (PARTITION BY query) AS s FROM goods) AS scored},
+	stdout => \$rows, stderr => \$notes);
+is($rows, "900\n900", 'each row has a score');
+is(scalar(() = $notes =~ /serm parsed a query/g), 60, 'thirty queries are parsed once for each statement');
+
 # The names of the files that hold weights.
 sub cache_files
 {
