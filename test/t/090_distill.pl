@@ -32,7 +32,7 @@ sub ask
 
 my $node = PostgreSQL::Test::Cluster->new('distill');
 $node->init;
-$node->append_conf('postgresql.conf', "log_statement = none\nfsync = off\nserm.annotate_concurrency = 8\nshared_preload_libraries = 'serm'\n");
+$node->append_conf('postgresql.conf', "log_statement = none\nfsync = off\nrestart_after_crash = on\nserm.annotate_concurrency = 8\nshared_preload_libraries = 'serm'\n");
 $node->start;
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub fails { my ($out, $err) = ('', ''); $node->psql('postgres', "\\set VERBOSITY verbose\n$_[0]", stdout => \$out, stderr => \$err); return $err; }
@@ -173,6 +173,7 @@ remote('slow', 'lpslow');
 $session->query_until(qr/go/, qq{\\echo go\nCALL serm.distill('student', 'slow', '{$short, "unlabelled": 100}');\n});
 $node->poll_query_until('postgres', q{SELECT count(*) > 20 FROM serm._answer WHERE model = 'slow'});
 kill 'KILL', $pid;
+eval { $session->quit; };
 for (1 .. 100) { last if $node->psql('postgres', 'SELECT 1') == 0; usleep(100_000); }
 $node->poll_query_until('postgres', 'SELECT true');
 $known = sql(q{SELECT count(*) FROM serm._answer WHERE model = 'slow'});
