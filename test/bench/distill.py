@@ -121,7 +121,7 @@ def tell(teacher, lists, values, draws):
 
 def main():
     root, names = sys.argv[1], [a for a in sys.argv[2:] if "=" not in a]
-    variants = {"distilled": {}, "without judgments": {"judged": "none"}}
+    variants = {"distilled": {}, "distilled, no judgments": {"judged": "none"}}
     given = [a.split("=", 1) for a in sys.argv[2:] if "=" in a]
     if given:
         variants = {k: json.loads(v) for k, v in given}

@@ -162,6 +162,7 @@ my $session = $node->background_psql('postgres', on_error_stop => 0);
 my $pid = $session->query_safe('SELECT pg_backend_pid()');
 $session->query_until(qr/go/, qq{\\echo go\nCALL serm.distill('student', 'sleeper', '{$short, "unlabelled": 40}');\n});
 for (1 .. 200) { last if ask('/stats', 'lpsleep') > 0; usleep(50_000); }
+is(sql("SELECT phase, step, steps FROM serm.progress WHERE pid = $pid"), 'teaching|0|40', 'its progress is seen');
 is(sql("SELECT backend_xid IS NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid"), 't', 'no snapshot or transaction id is held meanwhile');
 is(sql("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype NOT IN ('virtualxid')"), 0, 'and no lock');
 $started = time;

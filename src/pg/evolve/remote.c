@@ -579,6 +579,7 @@ serm_remote_ask(SermRemote *remote, SermTraining *training, const SermPairSet *a
 		if (chosen[i])
 			remote->questions[remote->pending++] = (Question){.pair = i};
 	remote->total = remote->pending;
+	tell(remote);
 	while (remote->pending > 0) {
 		MemoryContext previous = MemoryContextSwitchTo(remote->wave);
 		int count = open_wave(remote, requests, most, training->level);
