@@ -373,6 +373,8 @@ serm_distill(PG_FUNCTION_ARGS)
 	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_distill_settings_read(options, &settings);
 	settings.distill.teacher = name_argument(fcinfo, 1, "teacher");
+	if (settings.encoder)
+		(void) serm_training_make_first(fcinfo, "serm.distill", &settings);
 	serm_training_call(fcinfo, "serm.distill", &settings, serm_training_run);
 	PG_RETURN_VOID();
 }

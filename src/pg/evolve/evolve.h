@@ -10,7 +10,7 @@
 #include "core/model/model.h"
 #include "core/stats/auroc.h"
 #include "core/stats/significance.h"
-#include "core/train/encoder_train.h"
+#include "core/train/encoder_pretrain.h"
 #include "core/train/train.h"
 #include "lib/stringinfo.h"
 #include "pg/store/store.h"
@@ -249,6 +249,7 @@ typedef struct SermTrainSettings {
 	double clip;
 	int32 layers_frozen;
 	int32 max_length; /* tokens; 0: what the model takes */
+	double mask;      /* share of the tokens to guess in pre-training */
 	int32 checkpoint; /* seconds between two states that are kept; 0: each one, -1: none */
 	SermDistillSettings distill;
 } SermTrainSettings;
@@ -267,6 +268,7 @@ extern Jsonb *serm_distill_settings_write(const SermTrainSettings *settings);
 extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
 /* The same for an encoder. */
 extern SermEncoderTrainOptions serm_train_settings_encoder(const SermTrainSettings *settings);
+extern SermEncoderPretrainOptions serm_pretrain_settings_encoder(const SermTrainSettings *settings);
 /* weight [SERM_SOURCE_COUNT] of the judgments by their source; 0 leaves them out. */
 extern void serm_train_settings_sources(const SermTrainSettings *settings, double *weight);
 /* Whether the version `reference` has to be scored: its number was given, or a loss cannot do without. */
@@ -363,6 +365,9 @@ extern int serm_training_store(SermTraining *training, int parent);
 /* CALL procedure(model, ...), once its options are read: run, store, promote as the settings say. */
 typedef void (*SermTrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* Make an encoder that is not there yet; returns whether there are judgments to go on with. */
+extern bool serm_training_make_first(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings);
 /* The options that a call may have depend on the kind of its model; an unknown one is told later. */
 extern const char *serm_training_kind(FunctionCallInfo fcinfo);
 extern void serm_training_call(
@@ -421,6 +426,10 @@ extern void serm_teaching_count(const SermTraining *training, StringInfo json);
  */
 extern void serm_encoder_training_open(SermTraining *training);
 extern void serm_encoder_training_fit(SermTraining *training, const SermTrainingSet *set);
+/* Make an encoder of the model's shape from its documents: vocabulary, weights, pre-training. */
+extern void serm_encoder_training_make(SermTraining *training);
+/* Is this a model whose encoder is to be made here, and has not been yet? Inside SPI. */
+extern bool serm_encoder_unmade(const SermModelRow *row);
 /* What the tensors are: architecture, sizes, tokenizer. */
 extern Jsonb *serm_encoder_json(const SermTensorSet *tensors);
 

@@ -323,7 +323,7 @@ read_options(const Jsonb *given, ImportOptions *options)
 	table[serm_model_option_count] = (SermOption){
 	    "max_length", SERM_OPTION_INT, offsetof(ImportOptions, max_length), 8, SERM_TOKENS_MAX, NULL};
 	plain.max_length = 0;
-	serm_model_options_read(NULL, SERM_KIND_CROSS_ENCODER, "serm.import_model", &plain.model);
+	serm_model_options_read(NULL, NULL, "serm.import_model", &plain.model);
 	defaults = &plain.model;
 	*options = plain;
 	serm_options_read(given, table, serm_model_option_count + 1, options, "serm.import_model");

@@ -76,12 +76,14 @@ extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
 
 /* --- model_row.c */
 
+/* The options of every model. */
 extern const SermOption serm_model_option_table[];
-/* Of any kind, and of one kind: those that only remote models have come last. */
 extern const int serm_model_option_count;
-extern int serm_model_options_of(const char *kind);
+/* `kind` decides which options there are; NULL: those of every model. */
 extern void serm_model_options_read(
     const Jsonb *given, const char *kind, const char *what, SermModelOptions *options);
+/* With what was given and what was not. */
+extern Jsonb *serm_model_options_write(const SermModelOptions *options);
 /* As serm_model_read(), inside serm_reading_begin(); the row is allocated in `context`. */
 extern SermModelRow *serm_model_find(const char *name, MemoryContext context);
 /* Raise 42704 with a hint that lists the models there are. */

@@ -5,7 +5,10 @@
 
 #include <math.h>
 
+#include "core/model/cross_encoder_stored.h"
+#include "core/text/wordpiece_learn.h"
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 
 #include "pg/store/internal.h"
 
@@ -27,18 +30,39 @@ const SermOption serm_model_option_table[] = {
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
     {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
     {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
-    /* Of remote models only. */
+};
+const int serm_model_option_count = lengthof(serm_model_option_table);
+
+/* What cross-encoders that are made here have besides: their shape. */
+static const SermOption encoder_rows[] = {
+    {"layers", SERM_OPTION_INT, FIELD(encoder.layers), 1, SERM_ENCODER_LAYERS_MAX, NULL},
+    {"hidden", SERM_OPTION_INT, FIELD(encoder.hidden), 8, SERM_ENCODER_HIDDEN_MAX, NULL},
+    {"heads", SERM_OPTION_INT, FIELD(encoder.heads), 1, SERM_ENCODER_HEADS_MAX, NULL},
+    {"intermediate", SERM_OPTION_INT, FIELD(encoder.intermediate), 8, SERM_ENCODER_INTERMEDIATE_MAX, NULL},
+    {"vocab", SERM_OPTION_INT, FIELD(encoder.vocab), SERM_WORDPIECE_VOCAB_MIN, 200000, NULL},
+    {"max_length", SERM_OPTION_INT, FIELD(encoder.max_length), 8, SERM_ENCODER_POSITIONS_MAX, NULL},
+};
+
+/* What remote models have. */
+static const SermOption remote_rows[] = {
     {"server", SERM_OPTION_TEXT, FIELD(server), 0, 0, NULL},
     {"model", SERM_OPTION_TEXT, FIELD(model), 0, 0, NULL},
     {"prompt", SERM_OPTION_TEXT, FIELD(prompt), 0, 0, NULL},
 };
-#define REMOTE_OPTIONS 3
-const int serm_model_option_count = lengthof(serm_model_option_table) - REMOTE_OPTIONS;
 
-int
-serm_model_options_of(const char *kind)
+/* The options of a kind; NULL: those of every model. */
+static const SermOption *
+table_of(const char *kind, int *count)
 {
-	return serm_model_option_count + (strcmp(kind, SERM_KIND_REMOTE) == 0 ? REMOTE_OPTIONS : 0);
+	bool encoder = kind != NULL && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
+	bool remote = kind != NULL && strcmp(kind, SERM_KIND_REMOTE) == 0;
+	int more = encoder ? lengthof(encoder_rows) : remote ? lengthof(remote_rows) : 0;
+	SermOption *table = palloc(sizeof(serm_model_option_table) + sizeof(encoder_rows) + sizeof(remote_rows));
+
+	memcpy(table, serm_model_option_table, sizeof(serm_model_option_table));
+	memcpy(table + serm_model_option_count, encoder ? encoder_rows : remote_rows, more * sizeof(SermOption));
+	*count = serm_model_option_count + more;
+	return table;
 }
 
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
@@ -51,6 +75,8 @@ static SermPlan names_plan = {
 void
 serm_model_options_read(const Jsonb *given, const char *kind, const char *what, SermModelOptions *options)
 {
+	const SermOption *table;
+	int count;
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
@@ -64,12 +90,25 @@ serm_model_options_read(const Jsonb *given, const char *kind, const char *what, 
 	    .budget_day = NAN};
 
 	*options = defaults;
-	serm_options_read(given, serm_model_option_table, serm_model_options_of(kind), options, what);
+	table = table_of(kind, &count);
+	serm_options_read(given, table, count, options, what);
 	/* JSON null means the default. */
 	if (options->rule == NULL)
 		options->rule = defaults.rule;
 	if (options->labels == NULL)
 		options->labels = defaults.labels;
+}
+
+Jsonb *
+serm_model_options_write(const SermModelOptions *options)
+{
+	int count;
+	const SermOption *table = table_of(options->encoder.layers != 0 ? SERM_KIND_CROSS_ENCODER
+	                                   : options->server != NULL    ? SERM_KIND_REMOTE
+	                                                                : NULL,
+	    &count);
+
+	return serm_options_write(table, count, options);
 }
 
 /* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().

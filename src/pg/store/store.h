@@ -13,6 +13,16 @@
 
 #include "core/model/model.h"
 
+/* The shape of an encoder that is to be made here. */
+typedef struct SermEncoderShape {
+	int32 layers; /* 0: it is not made here */
+	int32 hidden;
+	int32 heads;
+	int32 intermediate;
+	int32 vocab;      /* pieces at most */
+	int32 max_length; /* tokens of an input */
+} SermEncoderShape;
+
 /* Options of a model (serm.model.options), each with its default. One table in store/model_row.c. */
 typedef struct SermModelOptions {
 	double test_share; /* share of queries kept for testing, 0 to .5, default .2 */
@@ -27,6 +37,7 @@ typedef struct SermModelOptions {
 	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
+	SermEncoderShape encoder; /* of a cross-encoder */
 	/* Of kind remote: */
 	char *server; /* a foreign server of the wrapper serm_agent */
 	char *model;  /* the model's name in requests; NULL: that of the server's options */
