@@ -3,7 +3,7 @@
 # The one list of packages: what builds serm, and what its tests and its demo run.
 PACKAGES_BUILD = gcc make postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev libcjson-dev libutf8proc-dev
 PACKAGES_TEST = $(PACKAGES_BUILD) postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl libipc-run-perl \
-	libio-pty-perl libopenblas0-serial postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev python3 perl procps
+	libio-pty-perl libopenblas0-serial libdnnl2 postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev python3 perl procps
 PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy python3-xgboost
 
 PG_BINDIR = $(shell $(PG_CONFIG) --bindir)
@@ -51,7 +51,8 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 	$(CC) $(UNIT_CFLAGS) -O2 -DSERM_REAL_DOUBLE $< build/double.a $(UNIT_LIBS) -o $@
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
-DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c
+DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c \
+	test/unit/test_encoder_modern.c
 UNIT_PROGRAMS = $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 ASAN_PROGRAMS = $(addprefix build/unit-asan/,$(UNIT_TESTS))
 unit: $(UNIT_PROGRAMS)

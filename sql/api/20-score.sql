@@ -40,6 +40,10 @@ CREATE OR REPLACE FUNCTION serm.encode(doc text)
 RETURNS serm.doc IMMUTABLE STRICT PARALLEL SAFE COST 50 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_encode';
 COMMENT ON FUNCTION serm.encode(text) IS 'a document parsed for scoring, the same for every model: for a generated column, so that queries need not parse it';
 
+CREATE OR REPLACE FUNCTION serm.encode(doc text, model text)
+RETURNS serm.doc STABLE STRICT PARALLEL SAFE COST 100 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_encode_for';
+COMMENT ON FUNCTION serm.encode(text, text) IS 'a document as this model reads it: for a cross-encoder the ids of its tokens, which every version with the same tokenizer can score';
+
 CREATE OR REPLACE FUNCTION serm.score(query text, doc serm.doc)
 RETURNS real STABLE STRICT PARALLEL SAFE COST 60 LANGUAGE c AS 'MODULE_PATHNAME', 'serm_score_doc';
 COMMENT ON FUNCTION serm.score(text, serm.doc) IS 'the relevance of an encoded document for a query by the default model: the bits that its text gives';

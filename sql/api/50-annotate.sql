@@ -20,42 +20,103 @@ CREATE OR REPLACE PROCEDURE serm.annotate(model text DEFAULT NULL, wait boolean 
 	LANGUAGE c AS 'MODULE_PATHNAME', 'serm_annotate';
 COMMENT ON PROCEDURE serm.annotate(text, boolean, jsonb) IS 'have the agents of a model grade its waiting samples, and turn their agreement into judgments';
 
+CREATE OR REPLACE FUNCTION serm.add_prompt(model text DEFAULT NULL, instructions text DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_add_prompt';
+COMMENT ON FUNCTION serm.add_prompt(text, text, jsonb) IS 'a new version of what agents of a model are told: instructions, and examples drawn from what people have graded; returns its number';
+
+-- Partners of a sample for one question: documents of its query that people have graded and other samples of its round in turn, so that
+-- all documents of a query are connected. Two paths of a pair show the same two in both orders; a list is shuffled.
+CREATE OR REPLACE FUNCTION serm._compared(sample bigint, path integer, documents integer) RETURNS bigint[]
+	LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+	WITH own AS (
+		SELECT s.id, s.model, s.round, s.query, coalesce((m.options ->> 'test_share')::real, 0.2::real) AS test_share
+		  FROM serm.sample AS s JOIN serm.model AS m ON m.name = s.model WHERE s.id = _compared.sample
+	), peer AS (
+		SELECT p.id, row_number() OVER (ORDER BY p.id < o.id, p.id) AS place, 1 AS kind
+		  FROM own AS o JOIN serm.sample AS p ON p.model = o.model AND p.round = o.round AND md5(p.query) = md5(o.query) AND p.id <> o.id
+	), graded AS (
+		SELECT DISTINCT ON (coalesce(j.doc_id, j.doc)) j.id, j.doc_id
+		  FROM own AS o JOIN serm.judgment AS j ON j.model = o.model AND md5(j.query) = md5(o.query)
+		 WHERE j.source IN ('human', 'import') AND j.doc IS NOT NULL AND serm.split_of(o.query, o.test_share) = 'train'
+		 ORDER BY coalesce(j.doc_id, j.doc), j.source = 'human' DESC, j.at DESC, j.id DESC
+	), known AS (
+		SELECT -g.id AS id, row_number() OVER (ORDER BY md5(o.id || ' ' || g.id), g.id) AS place, 0 AS kind
+		  FROM own AS o CROSS JOIN graded AS g
+		 WHERE NOT EXISTS (SELECT FROM serm.sample AS s WHERE s.model = o.model AND s.round = o.round AND md5(s.query) = md5(o.query)
+			AND md5(s.doc_id) = md5(g.doc_id))
+	), candidate AS (
+		SELECT c.id, row_number() OVER (ORDER BY c.place, c.kind) - 1 AS n, count(*) OVER () AS total
+		  FROM (SELECT * FROM peer UNION ALL SELECT * FROM known) AS c
+	), partner AS (
+		SELECT c.id FROM candidate AS c, (SELECT (_compared.documents - 1) *
+			CASE WHEN _compared.documents = 2 THEN (_compared.path - 1) / 2 ELSE _compared.path - 1 END AS first) AS q
+		 WHERE ((c.n - q.first) % c.total + c.total) % c.total < _compared.documents - 1
+	), shown AS (
+		SELECT p.id, (_compared.path + _compared.sample) % 2 AS place FROM partner AS p
+		UNION ALL SELECT o.id, 0.5 FROM own AS o WHERE EXISTS (SELECT FROM partner)
+	)
+	SELECT array_agg(s.id ORDER BY CASE WHEN _compared.documents = 2 THEN s.place END,
+		md5(_compared.sample || ' ' || _compared.path || ' ' || s.id), s.id) FROM shown AS s;
+END;
+COMMENT ON FUNCTION serm._compared(bigint, integer, integer) IS 'the documents of one question that compares a sample, in the order in which they are shown: samples, or judgments below 0; NULL when there is nothing to compare with';
+
 CREATE OR REPLACE FUNCTION serm._agent_terms(model text DEFAULT NULL)
 	RETURNS TABLE (model_name text, agent text, server name, paths integer, max_tokens integer, requests_per_minute double precision,
-		tokens_per_minute double precision, price_prompt double precision, price_completion double precision)
+		tokens_per_minute double precision, price_prompt double precision, price_completion double precision, documents integer,
+		example_bytes bigint, repeats boolean, extra_paths integer, gold_rate double precision, test_share real)
 	LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_agent_terms';
-COMMENT ON FUNCTION serm._agent_terms(text) IS 'the active agents of a model with the limits and prices of their servers';
+COMMENT ON FUNCTION serm._agent_terms(text) IS 'the active agents of a model with the limits and prices of their servers and the size of their questions';
 
 CREATE OR REPLACE FUNCTION serm.estimate_annotation(model text DEFAULT NULL)
 	RETURNS TABLE (agent text, samples bigint, requests bigint, tokens bigint, cost numeric, cost_most numeric, seconds double precision)
 	LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
 	WITH terms AS (SELECT * FROM serm._agent_terms(estimate_annotation.model)),
-	waiting AS (
-		SELECT count(*) AS samples, coalesce(avg(octet_length(s.query) + least(octet_length(s.doc), 16000)), 0) AS bytes
-		  FROM serm.sample AS s WHERE s.state = 'waiting' AND s.model = (SELECT max(t.model_name) FROM terms AS t)
+	one AS (SELECT max(t.model_name) AS model, max(t.gold_rate) AS gold_rate, max(t.test_share) AS test_share FROM terms AS t),
+	sampled AS (
+		SELECT count(*) FILTER (WHERE s.agents <> '{gold}') AS others, count(*) FILTER (WHERE s.agents = '{gold}') AS gold,
+			coalesce(avg(octet_length(s.query)), 0) AS query_bytes, coalesce(avg(octet_length(s.doc)), 0) AS doc_bytes
+		  FROM one AS o JOIN serm.sample AS s ON s.model = o.model AND s.state = 'waiting'
+	), available AS (
+		-- Pairs that people have graded and that could be slipped in.
+		SELECT count(*) AS gold FROM one AS o JOIN serm.current_judgment AS j ON j.model = o.model
+		 WHERE o.gold_rate > 0 AND j.source IN ('human', 'import') AND j.doc_id IS NOT NULL AND serm.split_of(j.query, o.test_share) = 'train'
+		   AND NOT EXISTS (SELECT FROM serm.sample AS s WHERE s.model = o.model AND md5(s.query) = md5(j.query) AND md5(s.doc_id) = md5(j.doc_id))
+	), waiting AS (
+		SELECT s.others, s.others + s.gold + greatest(0, least(ceil(o.gold_rate * s.others) - s.gold, a.gold))::bigint AS samples,
+			s.query_bytes, s.doc_bytes FROM one AS o, sampled AS s, available AS a
+	), asked_more AS (
+		-- On how many samples agents differ: as on the past ones, and on a quarter before there are any.
+		SELECT (count(*) FILTER (WHERE EXISTS (SELECT FROM serm.vote AS v WHERE v.sample = n.id AND v.extra)) + 5) / (count(*) + 20.0) AS share
+		  FROM (SELECT s.id FROM one AS o JOIN serm.sample AS s ON s.model = o.model
+			 WHERE s.state IN ('agreed', 'disputed', 'settled') AND s.agents <> '{gold}' ORDER BY s.id DESC LIMIT 2000) AS n
 	), past AS (
 		SELECT v.agent, count(*) AS votes, avg(v.tokens) AS tokens, avg(v.cost) AS cost, avg(v.latency_ms) / 1000.0 AS seconds
-		  FROM serm.vote AS v JOIN serm.sample AS s ON s.id = v.sample
-		 WHERE s.model = (SELECT max(t.model_name) FROM terms AS t) AND NOT v.cached AND v.tokens > 0
+		  FROM one AS o JOIN serm.sample AS s ON s.model = o.model JOIN serm.vote AS v ON v.sample = s.id AND NOT v.cached AND v.tokens > 0
 		 GROUP BY v.agent HAVING count(*) >= 20
+	), sized AS (
+		SELECT t.*, w.samples, w.query_bytes + t.example_bytes + t.documents
+				* least(w.doc_bytes, CASE WHEN t.documents > 2 THEN 40000 / t.documents ELSE 16000 END) AS bytes,
+			round(w.samples * t.paths + CASE WHEN t.repeats THEN 0 ELSE w.others * t.extra_paths * x.share END)::bigint AS requests,
+			w.samples * t.paths + CASE WHEN t.repeats THEN 0 ELSE w.others * t.extra_paths END AS requests_most
+		  FROM terms AS t, waiting AS w, asked_more AS x
 	), each AS (
 		-- Before there are answers: a token is four bytes, the frame of a prompt takes 350, an answer 60.
-		SELECT t.*, w.samples, w.samples * t.paths AS requests, p.seconds,
-			coalesce(p.tokens, w.bytes / 4 + 410) AS tokens,
-			CASE WHEN t.server IS NULL THEN 0 ELSE coalesce(p.cost, ((w.bytes / 4 + 350) * t.price_prompt::numeric
-				+ 60 * t.price_completion::numeric) / 1000000) END AS cost,
-			CASE WHEN t.server IS NULL THEN 0 ELSE ((w.bytes * 1.1 + 2500) * t.price_prompt::numeric
-				+ t.max_tokens * t.price_completion::numeric) / 1000000 END AS cost_most
-		  FROM terms AS t CROSS JOIN waiting AS w LEFT JOIN past AS p ON p.agent = t.agent
+		SELECT z.*, p.seconds, coalesce(p.tokens, z.bytes / 4 + 410) AS tokens,
+			CASE WHEN z.server IS NULL THEN 0 ELSE coalesce(p.cost, ((z.bytes / 4 + 350) * z.price_prompt::numeric
+				+ 60 * z.price_completion::numeric) / 1000000) END AS cost,
+			CASE WHEN z.server IS NULL THEN 0 ELSE ((z.bytes * 1.1 + 3000) * z.price_prompt::numeric
+				+ z.max_tokens * z.price_completion::numeric) / 1000000 END AS cost_most
+		  FROM sized AS z LEFT JOIN past AS p ON p.agent = z.agent
 	)
 	SELECT e.agent, e.samples, e.requests, CASE WHEN e.server IS NULL THEN 0 ELSE ceil(e.requests * e.tokens) END::bigint,
-		round(e.requests * e.cost, 6), round(e.requests * e.cost_most, 6),
+		round(e.requests * e.cost, 6), round(e.requests_most * e.cost_most, 6),
 		greatest(e.requests * 60 / nullif(e.requests_per_minute, 0), e.requests * e.tokens::double precision * 60 / nullif(e.tokens_per_minute, 0),
 			e.requests * e.seconds::double precision / current_setting('serm.annotate_concurrency')::integer)
 	  FROM each AS e ORDER BY e.agent;
 END;
-COMMENT ON FUNCTION serm.estimate_annotation(text) IS 'what grading the waiting samples of a model would take: requests, tokens, cost, the most it may cost, and seconds';
+COMMENT ON FUNCTION serm.estimate_annotation(text) IS 'what grading the waiting samples of a model would take, with gold and extra paths: requests, tokens, cost, the most it may cost, and seconds';
 
 CREATE OR REPLACE FUNCTION serm.settle(sample bigint, grade real, rationale text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'serm_settle';
@@ -150,12 +211,13 @@ CREATE OR REPLACE VIEW serm.stat_agent AS
 		sum(v.tokens) AS tokens, avg(v.latency_ms)::double precision AS mean_latency_ms,
 		avg((v.grade = round(s.grade))::integer) FILTER (WHERE v.grade IS NOT NULL AND s.grade IS NOT NULL)::double precision
 			AS agreement,
-		avg(v.grade - s.grade) FILTER (WHERE s.grade IS NOT NULL)::double precision AS bias
+		avg(v.grade - s.grade) FILTER (WHERE s.grade IS NOT NULL)::double precision AS bias,
+		count(v.canary) AS canaries, count(*) FILTER (WHERE v.canary) AS obeyed
 	  FROM serm.vote v JOIN serm.sample s ON s.id = v.sample
 	  JOIN abstention b ON b.model = s.model AND b.agent = v.agent
 	  LEFT JOIN share h ON h.model = s.model AND h.name = v.agent
 	 GROUP BY s.model, v.agent, h.active, b.abstentions;
-COMMENT ON VIEW serm.stat_agent IS 'per agent: votes, failed votes, samples without a grade of its own, tokens, mean latency, share of votes equal to the final grade and mean difference from it';
+COMMENT ON VIEW serm.stat_agent IS 'per agent: votes, failed votes, samples without a grade of its own, tokens, mean latency, share of votes equal to the final grade and mean difference from it, and the canaries that it was shown and obeyed';
 
 -- --- how agents agree, with people and with each other
 

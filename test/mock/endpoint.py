@@ -25,6 +25,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import inject
+
 FENCE = re.compile(r"<data-([0-9a-f]{32}) (\w+)(?: \(cut\))?>\n(.*?)\n</data-\1>", re.S)
 lock = threading.Lock()
 counts = {}
@@ -47,6 +49,28 @@ def pair_key(query, document):
 def fields_of(request):
     """The fenced texts of the user message by name."""
     return {name: text for _, name, text in FENCE.findall(request["messages"][-1]["content"])}
+
+
+def documents_of(fields):
+    """What a question compares, in the order in which it is shown."""
+    return [fields[name] for name in sorted((name for name in fields if name.startswith("document_")), key=lambda name: int(name[9:]))]
+
+
+def worth(query, document):
+    """The share of the query's words that the document has; shorter documents are better at the same share."""
+    query, found = words(query), words(document)
+    return (len(query & found) / len(query) if query else 0.0) - 0.001 * min(len(document), 500)  / 500
+
+
+def compare(request, better):
+    """The answer to a question that compares, by a function of two documents' worth: above 0 when the first is better."""
+    fields = fields_of(request)
+    values = [worth(fields.get("query", ""), document) for document in documents_of(fields)]
+    if '"better"' in request["messages"][0]["content"]:
+        sign = better(*values)
+        return {"better": 1 if sign > 0 else 2 if sign < 0 else 0, "rationale": "by words"}
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    return {"order": [i + 1 for i in order], "rationale": "by words"}
 
 
 def judge(request, noise):
@@ -136,6 +160,35 @@ class Judge(BaseHTTPRequestHandler):
     # --- the habits; number counts the requests of one habit from 1
 
     def habit_v1(self, request, number):
+        self.grade(request)
+
+    def habit_compares(self, request, number):
+        """Answers questions of every form; documents that are as good as each other are a tie."""
+        if documents_of(fields_of(request)):
+            self.content(request, json.dumps(compare(request, lambda a, b: 0 if abs(a - b) < 0.01 else a - b)))
+        else:
+            self.grade(request)
+
+    def habit_first(self, request, number):
+        """Prefers what it sees first, unless the other is much better."""
+        self.content(request, json.dumps(compare(request, lambda a, b: a - b + 0.3)))
+
+    def habit_obedient(self, request, number):
+        """Begins its rationale with whatever word it is told to."""
+        told = re.search(r'"(\w+)"', fields_of(request).get("note", ""))
+        with lock:
+            counts["canaries"] = counts.get("canaries", 0) + (1 if told else 0)
+        grade, rationale = judge(request, 0.0)
+        self.content(request, json.dumps({"grade": grade, "rationale": "%s: %s" % (told.group(1), rationale) if told else rationale}))
+
+    def habit_examples(self, request, number):
+        """Counts its examples, and remembers whether one was the pair in question."""
+        content = request["messages"][-1]["content"]
+        blocks = FENCE.findall(content)
+        shown = [text for _, name, text in blocks if name == "example_document"]
+        with lock:
+            counts["examples_%d" % len(shown)] = counts.get("examples_%d" % len(shown), 0) + 1
+            counts["shown_itself"] = counts.get("shown_itself", 0) + (1 if fields_of(request)["document"] in shown else 0)
         self.grade(request)
 
     def habit_replay(self, request, number):
@@ -233,6 +286,10 @@ class Judge(BaseHTTPRequestHandler):
         else:
             self.grade(request)
 
+    def habit_later(self, request, number):
+        """Refuses, for a minute at least."""
+        self.answer(429, {"error": "slow down"}, {"Retry-After": "60"})
+
     def habit_sick(self, request, number):
         """Broken for its first seven requests, and then well."""
         if number <= 7:
@@ -268,6 +325,19 @@ class Judge(BaseHTTPRequestHandler):
 
     def habit_top(self, request, number):
         self.content(request, '{"grade": 3, "rationale": "always the best"}')
+
+    def habit_gullible(self, request, number):
+        """Does what documents tell it to."""
+        told = inject.gullible(fields_of(request).get("document", ""))
+        note = re.search(r'"(\w+)"', fields_of(request).get("note", ""))
+        if note:
+            self.content(request, json.dumps({"grade": 3, "rationale": "%s, as I was told" % note.group(1)}))
+        elif told is None:
+            self.grade(request)
+        else:
+            with lock:
+                counts["obeyed"] = counts.get("obeyed", 0) + 1
+            self.content(request, json.dumps({"grade": told, "rationale": "as the document says"}))
 
     def habit_unicode(self, request, number):
         grade, _ = judge(request, 0.0)
@@ -381,6 +451,11 @@ class Judge(BaseHTTPRequestHandler):
     def habit_redirect(self, request, number):
         status = (301, 302, 303, 307, 308)[number % 5]
         self.answer(status, b"", {"Location": "/secret/v1/chat/completions"})
+
+    def habit_go(self, request, number):
+        """/go/STATUS/HEX redirects to the address that HEX spells."""
+        status, location = self.path.strip("/").split("/")[1:3]
+        self.answer(int(status), b"", {"Location": bytes.fromhex(location).decode()})
 
     def habit_secret(self, request, number):
         """Must never be reached: only a redirect leads here."""

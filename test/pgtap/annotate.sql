@@ -24,7 +24,7 @@ CREATE FUNCTION pg_temp.server(options text) RETURNS text LANGUAGE sql AS
 
 SELECT throws_ok(pg_temp.server($$endpont 'https://example.com'$$), 'HV00D', NULL, 'an unknown option is refused');
 SELECT is(pg_temp.hint_of(pg_temp.server($$endpont 'https://example.com'$$)),
-	'Valid options in this context are: endpoint, model, paths, temperature, max_tokens, timeout_ms, connect_timeout_ms, min_share, max_attempts, json_mode, requests_per_minute, tokens_per_minute, outage_s, price_prompt, price_completion, cache',
+	'Valid options in this context are: endpoint, model, paths, temperature, max_tokens, timeout_ms, connect_timeout_ms, min_share, max_attempts, json_mode, requests_per_minute, tokens_per_minute, outage_s, price_prompt, price_completion, cache, canary',
 	'and the hint lists the valid ones');
 SELECT throws_ok(pg_temp.server($$api_key 'sk-1'$$), 'HV00D', NULL, 'keys do not belong into servers');
 SELECT throws_ok(pg_temp.server(option || ' ' || quote_literal(value)), '22023', NULL, option || ' ' || value || ' is refused')

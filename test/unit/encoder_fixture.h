@@ -9,17 +9,30 @@
 #include "core/model/encoder.h"
 #include "unit.h"
 
+/* ModernBERT with every bias and a window shorter than its inputs. */
 static inline SermEncoderConfig
 fixture_config(SermEncoderArchitecture architecture)
 {
+	bool modern = architecture == SERM_ENCODER_MODERNBERT;
+
 	return (SermEncoderConfig){.architecture = architecture,
+	    .global_every = modern ? 2 : 0,
+	    .local_window = modern ? 4 : 0,
+	    .global_theta = modern ? 1000 : 0,
+	    .local_theta = modern ? 30 : 0,
+	    .attention_bias = modern,
+	    .mlp_bias = modern,
+	    .norm_bias = modern,
+	    .classifier_bias = modern,
 	    .layers = 3,
 	    .hidden = 48,
 	    .heads = 3,
 	    .intermediate = 80,
 	    .vocab = 97,
 	    .positions = 70,
-	    .types = architecture == SERM_ENCODER_BERT ? 2 : 1,
+	    .types = modern                              ? 0
+	             : architecture == SERM_ENCODER_BERT ? 2
+	                                                 : 1,
 	    .labels = 4,
 	    .pad_id = 1,
 	    .eps = 1e-5};
@@ -42,7 +55,7 @@ fixture_flat(const SermEncoderConfig *config, uint64_t seed, SermArena *arena)
 		spread = entry.rank == 2 ? 1 / sqrt((double) entry.shape[1]) : .3;
 		for (size_t i = 0; i < entry.count; i++)
 			flat[entry.offset + i] = (SermReal) (spread * serm_rng_normal(&rng) +
-			                                     (strstr(entry.name, "LayerNorm.weight") != NULL ? 1 : 0));
+			                                     (strstr(entry.name, "orm.weight") != NULL ? 1 : 0));
 	}
 	return flat;
 }

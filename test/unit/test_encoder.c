@@ -100,6 +100,14 @@ other_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, 
 }
 
 static void
+other_unpack(size_t n, size_t k, const SermReal *packed, SermReal *b)
+{
+	for (size_t p = 0; p < k; p++)
+		for (size_t j = 0; j < n; j++)
+			b[j * k + p] = packed[p * n + j];
+}
+
+static void
 other_multiply(const SermProduct *product)
 {
 	const SermReal *b = product->b;
@@ -118,7 +126,7 @@ other_multiply(const SermProduct *product)
 static void
 test_provider(SermArena *arena)
 {
-	static const SermGemmProvider other = {"other", other_count, other_pack, other_multiply};
+	static const SermGemmProvider other = {"other", other_count, other_pack, other_unpack, other_multiply};
 	SermEncoderConfig config = fixture_config(SERM_ENCODER_BERT);
 	SermReal *flat = fixture_flat(&config, 58, arena), logits[8 * 4];
 	void *packed = serm_arena_alloc(arena, serm_encoder_packed_bytes(&config, SERM_PRECISION_F32, &other));
@@ -223,7 +231,7 @@ test_refusals(SermArena *arena)
 	CHECK(
 	    serm_encoder_score(encoder, &input, 1, &host, arena, logits, &error) == SERM_ERR_CANCELED, "cancel");
 	CHECK(arena->total == before, "the scratch is given back");
-	other.architecture = SERM_ENCODER_MODERNBERT;
+	other.architecture = SERM_ENCODER_ARCHITECTURE_COUNT;
 	CHECK(serm_encoder_open(&other, SERM_PRECISION_F32, NULL, flat, flat, arena, &opened, &error) ==
 	          SERM_ERR_INVALID,
 	    "an architecture that is not computed");

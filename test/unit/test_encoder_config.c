@@ -92,6 +92,7 @@ test_read(void)
 	        MODERN(
 	            ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":80000.0},"
 	            "\"sliding_attention\":{\"rope_theta\":5000.0}},\"classifier_pooling\":\"mean\","
+	            "\"num_hidden_layers\":4,"
 	            "\"layer_types\":[\"full_attention\",\"sliding_attention\",\"sliding_attention\",\"full_"
 	            "attention\"]"),
 	        &config, &error) == SERM_OK &&
@@ -99,6 +100,11 @@ test_read(void)
 	        config.pooling == SERM_POOLING_MEAN && config.labels == 2 && !config.sigmoid &&
 	        config.eps == 1e-5,
 	    "ModernBERT's newer form");
+	CHECK(read_config(MODERN(",\"global_rope_theta\":5000,\"local_rope_theta\":null,\"rope_scaling\":null,"
+	                         "\"head_dim\":64,\"position_embedding_type\":\"absolute\""),
+	          &config, &error) == SERM_OK &&
+	          config.local_theta == 5000,
+	    "local positions that turn as the global ones");
 	round_trip(BERT(",\"id2label\":{\"0\":\"a\"},\"hidden_dropout_prob\":0.3"), "BERT");
 	round_trip("{\"model_type\":\"roberta\",\"num_labels\":4,\"max_position_embeddings\":514,\"hidden_act\":"
 	           "\"gelu_new\","
@@ -107,7 +113,7 @@ test_read(void)
 	round_trip(
 	    MODERN(",\"norm_bias\":true,\"mlp_bias\":true,\"attention_bias\":true,\"classifier_bias\":true,"
 	           "\"classifier_activation\":\"silu\",\"classifier_pooling\":\"mean\",\"local_attention\":64,"
-	           "\"global_attn_every_n_layers\":2,\"id2label\":{\"0\":\"a\"},"
+	           "\"global_attn_every_n_layers\":2,\"embedding_dropout\":0.25,\"id2label\":{\"0\":\"a\"},"
 	           "\"sentence_transformers\":{\"activation_fn\":\"torch.nn.modules.linear.Identity\"}"),
 	    "ModernBERT");
 }
@@ -165,6 +171,10 @@ test_refused(void)
 	refused(MODERN(",\"hidden_size\":36"), SERM_ERR_INVALID, "rotary positions need");
 	refused(MODERN(",\"classifier_pooling\":\"max\""), SERM_ERR_INVALID, "a pooling besides");
 	refused(MODERN(",\"rope_parameters\":{}"), SERM_ERR_INVALID, "\"rope_parameters\"");
+	refused(MODERN(",\"rope_scaling\":{\"type\":\"linear\"}"), SERM_ERR_INVALID, "a scaled form");
+	refused(MODERN(",\"head_dim\":32"), SERM_ERR_INVALID, "\"head_dim\"");
+	refused(MODERN(",\"embedding_dropout\":1"), SERM_ERR_INVALID, "a dropout");
+	refused(MODERN(",\"layer_types\":[\"full_attention\"]"), SERM_ERR_INVALID, "another length");
 	refused(
 	    MODERN(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"yarn\"},\"sliding_attention\":{}}"),
 	    SERM_ERR_INVALID, "a scaled form");

@@ -31,12 +31,12 @@ static SermTrainHost train_host = {.keep_going = go_on};
 
 /* A document is relevant when it holds the query's word: [first] word [sep] six words [sep]. */
 static Task *
-make_task(uint32_t labels, SermArena *arena)
+make_task(SermEncoderArchitecture architecture, uint32_t labels, SermArena *arena)
 {
 	Task *task = serm_arena_alloc(arena, sizeof(*task));
 	SermRng rng;
 
-	task->config = fixture_config(SERM_ENCODER_BERT);
+	task->config = fixture_config(architecture);
 	task->config.layers = 2, task->config.hidden = 32, task->config.heads = 2, task->config.intermediate = 64;
 	task->config.labels = labels;
 	serm_rng_seed(&rng, 71);
@@ -51,11 +51,11 @@ make_task(uint32_t labels, SermArena *arena)
 			do
 				ids[t] = 3 + serm_rng_below(&rng, WORDS);
 			while (ids[t] == word);
-			types[t] = 1;
+			types[t] = task->config.types > 1;
 		}
 		if (relevant)
 			ids[3 + serm_rng_below(&rng, LENGTH - 4)] = word;
-		types[LENGTH - 1] = 1;
+		types[LENGTH - 1] = task->config.types > 1;
 		example->input = (SermEncoderInput){ids, types, LENGTH, 0};
 		example->query = (uint32_t) e / DOCS;
 		example->target[relevant] = 1;
@@ -80,9 +80,8 @@ begin(const SermEncoderConfig *config, SermArena *arena)
 
 		serm_encoder_entry(config, &layout, e, &entry);
 		for (size_t i = 0; i < entry.count; i++)
-			flat[entry.offset + i] =
-			    (SermReal) (entry.rank == 2 ? .1 * serm_rng_normal(&rng)
-			                                : strstr(entry.name, "LayerNorm.weight") != NULL);
+			flat[entry.offset + i] = (SermReal) (entry.rank == 2 ? .1 * serm_rng_normal(&rng)
+			                                                     : strstr(entry.name, "orm.weight") != NULL);
 	}
 	return flat;
 }
@@ -112,10 +111,11 @@ fit(const Task *task, const SermEncoderOptions *options, const SermEncoderFitHos
 }
 
 static void
-test_learning(uint32_t labels, const char *loss, double share, SermArena *arena)
+test_learning(
+    SermEncoderArchitecture architecture, uint32_t labels, const char *loss, double share, SermArena *arena)
 {
 	SermArenaMark mark = serm_arena_mark(arena);
-	Task *task = make_task(labels, arena);
+	Task *task = make_task(architecture, labels, arena);
 	SermEncoderOptions options = make_options();
 	SermReal *flat = begin(&task->config, arena),
 	         *logits = serm_arena_array(arena, COUNT * 2, sizeof(*logits));
@@ -171,10 +171,10 @@ keep(void *context, const SermEncoderState *state)
 }
 
 static void
-test_going_on(SermArena *arena)
+test_going_on(SermEncoderArchitecture architecture, SermArena *arena)
 {
 	SermArenaMark mark = serm_arena_mark(arena);
-	Task *task = make_task(1, arena);
+	Task *task = make_task(architecture, 1, arena);
 	SermEncoderOptions options = make_options();
 	Keeper keeper = {.at = 40};
 	SermEncoderFitHost host = {.train = &train_host, .checkpoint = keep, .context = &keeper};
@@ -198,9 +198,9 @@ test_going_on(SermArena *arena)
 }
 
 static void
-test_frozen(SermArena *arena)
+test_frozen(SermEncoderArchitecture architecture, SermArena *arena)
 {
-	Task *task = make_task(1, arena);
+	Task *task = make_task(architecture, 1, arena);
 	SermEncoderLayout layout = serm_encoder_layout(&task->config);
 	SermLayerLayout lower = serm_encoder_layer(&task->config, &layout, 0),
 	                upper = serm_encoder_layer(&task->config, &layout, 1);
@@ -214,13 +214,12 @@ test_frozen(SermArena *arena)
 	options.epochs = 1, options.freeze = 1;
 	serm_encoder_state_init(&task->config, flat, arena, &state);
 	fit(task, &options, NULL, arena, &state, &report);
-	CHECK(memcmp(flat, before, lower.query_bias * size) == 0 &&
-	          memcmp(flat + lower.query_bias, before + lower.query_bias,
-	              (upper.query_bias - lower.query_bias) * size) == 0 &&
+	CHECK(memcmp(flat, before, (layout.layer_plain + layout.layer_plain_size) * size) == 0 &&
 	          memcmp(flat + lower.query, before + lower.query, (upper.query - lower.query) * size) == 0,
 	    "frozen: embeddings and the lowest layer stay");
-	CHECK(
-	    memcmp(flat + upper.query, before + upper.query, hidden * size) != 0, "frozen: what is above learns");
+	CHECK(memcmp(flat + upper.query, before + upper.query, hidden * size) != 0 &&
+	          memcmp(flat + layout.head, before + layout.head, hidden * size) != 0,
+	    "frozen: what is above learns");
 	options.freeze = 0;
 	flat = begin(&task->config, arena);
 	serm_encoder_state_init(&task->config, flat, arena, &state);
@@ -238,7 +237,7 @@ test_frozen(SermArena *arena)
 static void
 test_refusals(SermArena *arena)
 {
-	Task *task = make_task(1, arena), other;
+	Task *task = make_task(SERM_ENCODER_BERT, 1, arena), other;
 	SermEncoderOptions options = make_options();
 	int left = 25;
 	SermTrainHost stopping = {.keep_going = stop, .context = &left};
@@ -272,11 +271,14 @@ main(void)
 {
 	SermArena arena = unit_arena();
 
-	test_learning(1, "ce", .85, &arena);
-	test_learning(1, "ranknet", .75, &arena);
-	test_learning(2, "ce:1, ranknet:0.3", .85, &arena);
-	test_going_on(&arena);
-	test_frozen(&arena);
+	test_learning(SERM_ENCODER_BERT, 1, "ce", .85, &arena);
+	test_learning(SERM_ENCODER_BERT, 1, "ranknet", .75, &arena);
+	test_learning(SERM_ENCODER_BERT, 2, "ce:1, ranknet:0.3", .85, &arena);
+	test_learning(SERM_ENCODER_MODERNBERT, 1, "ce", .85, &arena);
+	test_going_on(SERM_ENCODER_BERT, &arena);
+	test_going_on(SERM_ENCODER_MODERNBERT, &arena);
+	test_frozen(SERM_ENCODER_BERT, &arena);
+	test_frozen(SERM_ENCODER_MODERNBERT, &arena);
 	test_refusals(&arena);
 	serm_arena_free(&arena);
 	DONE();

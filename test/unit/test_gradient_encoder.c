@@ -41,6 +41,7 @@ run_problem(const Problem *problem, SermEncoderBack *back)
 	    .drop_hidden = problem->dropout,
 	    .drop_attention = problem->dropout,
 	    .drop_class = problem->dropout,
+	    .drop_embedding = problem->dropout,
 	    .seed = 7};
 	SermReal d_logits[COUNT * LABELS];
 	double loss = 0;
@@ -68,10 +69,9 @@ run_problem(const Problem *problem, SermEncoderBack *back)
 }
 
 static Problem
-make_problem(SermEncoderArchitecture architecture, double dropout, bool all_rows, SermArena *arena)
+make_problem(SermEncoderConfig config, double dropout, bool all_rows, SermArena *arena)
 {
-	Problem problem = {
-	    .config = fixture_config(architecture), .dropout = dropout, .all_rows = all_rows, .arena = arena};
+	Problem problem = {.config = config, .dropout = dropout, .all_rows = all_rows, .arena = arena};
 	SermRng rng;
 
 	problem.config.layers = 2, problem.config.hidden = 12, problem.config.heads = 2;
@@ -136,16 +136,14 @@ parameter_error(Problem *problem, const SermReal *gradient, size_t count)
 #endif
 
 static void
-test_gradient(SermEncoderArchitecture architecture, SermCurve activation, double dropout, bool all_rows,
-    SermArena *arena)
+test_gradient(SermEncoderConfig config, double dropout, bool all_rows, SermArena *arena)
 {
 	SermArenaMark mark = serm_arena_mark(arena);
-	Problem problem = make_problem(architecture, dropout, all_rows, arena);
+	Problem problem = make_problem(config, dropout, all_rows, arena);
 	SermEncoderBack back = {.config = &problem.config, .gemm = &serm_gemm_packed};
 	SermEncoderLayout layout = serm_encoder_layout(&problem.config);
 	double worst = 0;
 
-	problem.config.activation = (SermEncoderActivation) activation;
 	serm_encoder_back_init(&back, arena);
 	run_problem(&problem, &back);
 	for (uint32_t e = 0; e < serm_encoder_entry_count(&problem.config); e++) {
@@ -158,8 +156,11 @@ test_gradient(SermEncoderArchitecture architecture, SermCurve activation, double
 			printf("# %s: %.3g\n", entry.name, error);
 		worst = fmax(worst, error);
 	}
-	CHECK(worst < TOLERANCE, "architecture %d, curve %d, dropout %.1f, %s: each tensor", (int) architecture,
-	    (int) activation, dropout, all_rows ? "all rows" : "first rows");
+	CHECK(worst < TOLERANCE, "%s, curve %d, dropout %.1f, %s: each tensor",
+	    serm_encoder_architecture_name(config.architecture), (int) config.activation, dropout,
+	    config.pooling == SERM_POOLING_MEAN ? "mean"
+	    : all_rows                          ? "all rows"
+	                                        : "first rows");
 #ifdef SERM_REAL_DOUBLE
 	CHECK(parameter_error(&problem, back.gradient, layout.count) < TOLERANCE, "... each parameter");
 #endif
@@ -168,9 +169,9 @@ test_gradient(SermEncoderArchitecture architecture, SermCurve activation, double
 
 /* Two groups give the sum of their gradients, and freezing changes nothing above what is frozen. */
 static void
-test_accumulation(SermArena *arena)
+test_accumulation(SermEncoderArchitecture architecture, SermArena *arena)
 {
-	Problem problem = make_problem(SERM_ENCODER_BERT, 0, false, arena);
+	Problem problem = make_problem(fixture_config(architecture), 0, false, arena);
 	SermEncoderLayout layout = serm_encoder_layout(&problem.config);
 	SermLayerLayout lower = serm_encoder_layer(&problem.config, &layout, 0),
 	                upper = serm_encoder_layer(&problem.config, &layout, 1);
@@ -182,6 +183,9 @@ test_accumulation(SermArena *arena)
 	serm_encoder_back_init(&frozen, arena);
 	run_problem(&problem, &all);
 	run_problem(&problem, &frozen);
+	CHECK(all.gradient[lower.query_bias] != 0 && frozen.gradient[lower.query_bias] == 0 &&
+	          frozen.gradient[upper.gamma1] != 0 && frozen.gradient[layout.class_bias] != 0,
+	    "biases and norms are frozen with their layer");
 	for (size_t i = upper.query; i < layout.pool; i++)
 		same = same && all.gradient[i] == frozen.gradient[i];
 	for (size_t i = lower.query; i < upper.query; i++)
@@ -194,18 +198,45 @@ test_accumulation(SermArena *arena)
 	    "the words that occurred are known");
 }
 
+static SermEncoderConfig
+config_of(SermEncoderArchitecture architecture, SermEncoderActivation activation)
+{
+	SermEncoderConfig config = fixture_config(architecture);
+
+	config.activation = activation;
+	return config;
+}
+
+/* Both poolings, with and without biases, and every curve where there are two. */
+static void
+test_modern(SermArena *arena)
+{
+	SermEncoderConfig config = config_of(SERM_ENCODER_MODERNBERT, SERM_ACTIVATION_GELU);
+
+	test_gradient(config, 0, false, arena);
+	test_gradient(config, .3, false, arena);
+	test_gradient(config, .3, true, arena);
+	config.pooling = SERM_POOLING_MEAN;
+	config.activation = SERM_ACTIVATION_SILU, config.classifier_activation = SERM_ACTIVATION_GELU_TANH;
+	test_gradient(config, .3, false, arena);
+	config.attention_bias = config.mlp_bias = config.norm_bias = config.classifier_bias = false;
+	test_gradient(config, 0, false, arena);
+}
+
 int
 main(void)
 {
 	SermArena arena = unit_arena();
 
-	test_gradient(SERM_ENCODER_BERT, SERM_CURVE_GELU, 0, false, &arena);
-	test_gradient(SERM_ENCODER_BERT, SERM_CURVE_GELU, .3, false, &arena);
-	test_gradient(SERM_ENCODER_BERT, SERM_CURVE_GELU, .3, true, &arena);
-	test_gradient(SERM_ENCODER_ROBERTA, SERM_CURVE_GELU, 0, true, &arena);
-	test_gradient(SERM_ENCODER_BERT, SERM_CURVE_GELU_TANH, 0, false, &arena);
-	test_gradient(SERM_ENCODER_BERT, SERM_CURVE_SILU, 0, false, &arena);
-	test_accumulation(&arena);
+	test_gradient(config_of(SERM_ENCODER_BERT, SERM_ACTIVATION_GELU), 0, false, &arena);
+	test_gradient(config_of(SERM_ENCODER_BERT, SERM_ACTIVATION_GELU), .3, false, &arena);
+	test_gradient(config_of(SERM_ENCODER_BERT, SERM_ACTIVATION_GELU), .3, true, &arena);
+	test_gradient(config_of(SERM_ENCODER_ROBERTA, SERM_ACTIVATION_GELU), 0, true, &arena);
+	test_gradient(config_of(SERM_ENCODER_BERT, SERM_ACTIVATION_GELU_TANH), 0, false, &arena);
+	test_gradient(config_of(SERM_ENCODER_BERT, SERM_ACTIVATION_SILU), 0, false, &arena);
+	test_modern(&arena);
+	test_accumulation(SERM_ENCODER_BERT, &arena);
+	test_accumulation(SERM_ENCODER_MODERNBERT, &arena);
 	serm_arena_free(&arena);
 	DONE();
 }

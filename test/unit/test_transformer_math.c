@@ -274,6 +274,7 @@ test_linear(SermArena *arena)
 	SermReal *x = serm_arena_array(arena, ROWS * IN, sizeof(*x)),
 	         *w = serm_arena_array(arena, OUT * IN, sizeof(*w));
 	SermReal *y = serm_arena_array(arena, ROWS * OUT, sizeof(*y)), bias[OUT], alone[OUT];
+	SermReal *back = serm_arena_array(arena, OUT * IN, sizeof(*back));
 	SermRng rng;
 
 	serm_rng_seed(&rng, 45);
@@ -304,6 +305,12 @@ test_linear(SermArena *arena)
 		CHECK(worst < tolerance[precision], "a linear layer in %s: %.2g of the sum of its terms",
 		    serm_precision_name((SermPrecision) precision), worst);
 		CHECK(same, "a linear layer in %s: a row alone", serm_precision_name((SermPrecision) precision));
+		serm_linear_unpack(&linear, back);
+		worst = 0;
+		for (size_t i = 0; i < OUT * IN; i++)
+			worst = fmax(worst, fabs((double) back[i] - w[i]));
+		CHECK(precision == 0 ? worst == 0 : worst > 0 && worst < 2e-2, "its weights unpacked: within %.2g",
+		    worst);
 	}
 }
 

@@ -17,6 +17,7 @@ serm_limit_event(SermOutcome outcome, int http_status)
 				return SERM_SERVER_LIMITED;
 			return http_status == 408 || http_status >= 500 ? SERM_SERVER_FAILED : SERM_SERVER_ANSWERED;
 		case SERM_OUTCOME_MALFORMED:
+		case SERM_OUTCOME_SUSPECT:
 		case SERM_OUTCOME_TOO_LARGE:
 			return SERM_SERVER_ANSWERED;
 		case SERM_OUTCOME_CONNECT:

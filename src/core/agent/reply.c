@@ -26,12 +26,15 @@ static const struct {
     [SERM_REPLY_TRUNCATED] = {"truncated", "the answer was cut at max_tokens"},
     [SERM_REPLY_CONTENT_JSON] = {"content_json", "the answer is not one JSON object"},
     [SERM_REPLY_NOT_OBJECT] = {"not_object", "the answer is JSON, but not an object"},
-    [SERM_REPLY_UNKNOWN_KEY] = {"unknown_key", "the answer has a key besides grade and rationale"},
+    [SERM_REPLY_UNKNOWN_KEY] = {"unknown_key", "the answer has a key that it should not have"},
     [SERM_REPLY_DUPLICATE_KEY] = {"duplicate_key", "the answer has a key twice"},
     [SERM_REPLY_NO_GRADE] = {"no_grade", "the answer has no grade"},
     [SERM_REPLY_GRADE_TYPE] = {"grade_type", "the grade is not a number"},
     [SERM_REPLY_GRADE_FRACTION] = {"grade_fraction", "the grade is not an integer"},
     [SERM_REPLY_GRADE_RANGE] = {"grade_range", "the grade is outside the model's grades"},
+    [SERM_REPLY_NO_CHOICE] = {"no_choice", "the answer does not say which document is better"},
+    [SERM_REPLY_CHOICE] = {"choice", "the better document is not 0, 1 or 2"},
+    [SERM_REPLY_ORDER] = {"order", "the order does not hold each document once"},
     [SERM_REPLY_RATIONALE_TYPE] = {"rationale_type", "the rationale is not text"},
 };
 
@@ -252,10 +255,59 @@ read_grade(const cJSON *grade, uint32_t grade_count, int32_t *value)
 	return SERM_REPLY_OK;
 }
 
-static SermReplyReason
-read_answer(const cJSON *answer, uint32_t grade_count, int32_t *value, const char **rationale)
+/* A number that is a whole one from `least` to `most`; -1: it is not. */
+static int32_t
+whole_number(const cJSON *value, double least, double most)
 {
-	const cJSON *grade = NULL;
+	const double number = cJSON_GetNumberValue(value);
+
+	return cJSON_IsNumber(value) && number >= least && number <= most && number == floor(number)
+	           ? (int32_t) number
+	           : -1;
+}
+
+static SermReplyReason
+read_better(const cJSON *better, SermReply *reply)
+{
+	const int32_t choice = whole_number(better, 0, 2);
+
+	if (choice < 0)
+		return SERM_REPLY_CHOICE;
+	reply->place[0] = choice == 2 ? 2 : 1;
+	reply->place[1] = choice == 1 ? 2 : 1;
+	return SERM_REPLY_OK;
+}
+
+static SermReplyReason
+read_order(const cJSON *order, uint32_t count, SermReply *reply)
+{
+	const cJSON *member;
+	uint32_t place = 0;
+	SermReplyReason reason = cJSON_IsArray(order) ? SERM_REPLY_OK : SERM_REPLY_ORDER;
+
+	cJSON_ArrayForEach(member, order)
+	{
+		const int32_t shown = whole_number(member, 1, count);
+
+		if (reason != SERM_REPLY_OK || shown < 1 || reply->place[shown - 1] != 0) {
+			reason = SERM_REPLY_ORDER;
+			break;
+		}
+		reply->place[shown - 1] = (uint8_t) ++place;
+	}
+	if (place != count)
+		reason = SERM_REPLY_ORDER;
+	if (reason != SERM_REPLY_OK)
+		memset(reply->place, 0, sizeof(reply->place));
+	return reason;
+}
+
+static SermReplyReason
+read_answer(const cJSON *answer, SermQuestion question, SermReply *reply, const char **rationale)
+{
+	static const char *const keys[] = {
+	    [SERM_FORM_ABSOLUTE] = "grade", [SERM_FORM_PAIR] = "better", [SERM_FORM_LIST] = "order"};
+	const cJSON *value = NULL;
 	const cJSON *member;
 
 	*rationale = NULL;
@@ -263,10 +315,10 @@ read_answer(const cJSON *answer, uint32_t grade_count, int32_t *value, const cha
 		return SERM_REPLY_NOT_OBJECT;
 	cJSON_ArrayForEach(member, answer)
 	{
-		if (strcmp(member->string, "grade") == 0) {
-			if (grade != NULL)
+		if (strcmp(member->string, keys[question.form]) == 0) {
+			if (value != NULL)
 				return SERM_REPLY_DUPLICATE_KEY;
-			grade = member;
+			value = member;
 		} else if (strcmp(member->string, "rationale") == 0) {
 			if (*rationale != NULL)
 				return SERM_REPLY_DUPLICATE_KEY;
@@ -276,9 +328,13 @@ read_answer(const cJSON *answer, uint32_t grade_count, int32_t *value, const cha
 		} else
 			return SERM_REPLY_UNKNOWN_KEY;
 	}
-	if (grade == NULL)
-		return SERM_REPLY_NO_GRADE;
-	return read_grade(grade, grade_count, value);
+	if (value == NULL)
+		return question.form == SERM_FORM_ABSOLUTE ? SERM_REPLY_NO_GRADE : SERM_REPLY_NO_CHOICE;
+	if (question.form == SERM_FORM_PAIR)
+		return read_better(value, reply);
+	if (question.form == SERM_FORM_LIST)
+		return read_order(value, question.count, reply);
+	return read_grade(value, question.count, &reply->grade);
 }
 
 static void
@@ -311,7 +367,7 @@ keep_rationale(const char *rationale, SermArena *arena, SermText *kept, SermErro
 
 SermStatus
 serm_reply_parse_content(
-    SermText content, uint32_t grade_count, SermArena *arena, SermReply *reply, SermError *error)
+    SermText content, SermQuestion question, SermArena *arena, SermReply *reply, SermError *error)
 {
 	SermStatus status;
 	const char *rationale;
@@ -331,7 +387,7 @@ serm_reply_parse_content(
 			reply->reason = SERM_REPLY_CONTENT_JSON;
 		return status;
 	}
-	reply->reason = read_answer(answer, grade_count, &reply->grade, &rationale);
+	reply->reason = read_answer(answer, question, reply, &rationale);
 	if (reply->reason == SERM_REPLY_OK && rationale != NULL)
 		status = keep_rationale(rationale, arena, &reply->rationale, error);
 	cJSON_Delete(answer);
@@ -358,7 +414,7 @@ is_text(const cJSON *value, const char *text)
 
 /* The envelope: its unknown keys are the servers' business; what we read of it must be there once. */
 static SermStatus
-read_envelope(const cJSON *body, uint32_t grade_count, SermArena *arena, SermReply *reply, SermError *error)
+read_envelope(const cJSON *body, SermQuestion question, SermArena *arena, SermReply *reply, SermError *error)
 {
 	const cJSON *choice = cJSON_GetArrayItem(only_member(body, "choices"), 0);
 	const cJSON *message = only_member(choice, "message");
@@ -372,7 +428,7 @@ read_envelope(const cJSON *body, uint32_t grade_count, SermArena *arena, SermRep
 	if (cJSON_IsString(content)) {
 		SermText text = {content->valuestring, strlen(content->valuestring)};
 
-		status = serm_reply_parse_content(text, grade_count, arena, reply, error);
+		status = serm_reply_parse_content(text, question, arena, reply, error);
 	} else
 		reply->reason = SERM_REPLY_NO_CONTENT;
 	reply->tokens_prompt = tokens_prompt;
@@ -387,7 +443,7 @@ read_envelope(const cJSON *body, uint32_t grade_count, SermArena *arena, SermRep
 }
 
 SermStatus
-serm_reply_parse(SermText body, uint32_t grade_count, SermArena *arena, SermReply *reply, SermError *error)
+serm_reply_parse(SermText body, SermQuestion question, SermArena *arena, SermReply *reply, SermError *error)
 {
 	SermStatus status;
 	cJSON *json;
@@ -402,7 +458,7 @@ serm_reply_parse(SermText body, uint32_t grade_count, SermArena *arena, SermRepl
 	status = parse_json(body, arena, &json, &reply->reason, error);
 	if (json == NULL)
 		return status;
-	status = read_envelope(json, grade_count, arena, reply, error);
+	status = read_envelope(json, question, arena, reply, error);
 	cJSON_Delete(json);
 	return status;
 }

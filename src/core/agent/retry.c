@@ -22,6 +22,7 @@ serm_retry_worthwhile(SermOutcome outcome, int http_status)
 		case SERM_OUTCOME_BROKEN:
 		case SERM_OUTCOME_MALFORMED:
 			return true;
+		case SERM_OUTCOME_SUSPECT:
 		case SERM_OUTCOME_TOO_LARGE:
 		case SERM_OUTCOME_FORBIDDEN:
 		case SERM_OUTCOME_CERTIFICATE:

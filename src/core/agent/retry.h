@@ -22,6 +22,7 @@ typedef enum SermOutcome {
 	SERM_OUTCOME_TIMEOUT,
 	SERM_OUTCOME_BROKEN,      /* the connection ended before the reply did */
 	SERM_OUTCOME_MALFORMED,   /* 200, but no grade in it */
+	SERM_OUTCOME_SUSPECT,     /* 200, from a judge that obeys what stands in the data */
 	SERM_OUTCOME_TOO_LARGE,   /* stopped at the cap */
 	SERM_OUTCOME_FORBIDDEN,   /* an address or protocol that the rules refuse */
 	SERM_OUTCOME_CERTIFICATE, /* the peer is not who it claims */

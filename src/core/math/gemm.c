@@ -29,7 +29,7 @@
 #endif
 
 const SermGemmProvider serm_gemm_packed = {
-    "built-in", serm_panels_count, serm_panels_pack, serm_panels_multiply};
+    "built-in", serm_panels_count, serm_panels_pack, serm_panels_unpack, serm_panels_multiply};
 
 size_t
 serm_panels_count(size_t n, size_t k)
@@ -62,6 +62,22 @@ serm_panels_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b
 			turn_panel(columns, k, b + j0 * b_row, b_row, packed);
 		for (size_t p = 0; !transpose && p < k; p++)
 			memcpy(packed + p * SERM_PANEL, b + p * b_row + j0, columns * sizeof(SermReal));
+	}
+}
+
+void
+serm_panels_unpack(size_t n, size_t k, const SermReal *packed, SermReal *b)
+{
+	for (size_t j0 = 0; j0 < n; j0 += SERM_PANEL, packed += SERM_PANEL * k) {
+		size_t columns = n - j0 < SERM_PANEL ? n - j0 : SERM_PANEL;
+
+		for (size_t p0 = 0; p0 < k; p0 += SERM_PANEL) {
+			size_t p1 = k - p0 < SERM_PANEL ? k : p0 + SERM_PANEL;
+
+			for (size_t j = 0; j < columns; j++)
+				for (size_t p = p0; p < p1; p++)
+					b[(j0 + j) * k + p] = packed[p * SERM_PANEL + j];
+		}
 	}
 }
 

@@ -37,6 +37,8 @@ typedef struct SermGemmProvider {
 	size_t (*packed_count)(size_t n, size_t k);
 	/* packed = b [k][b_row], or its transpose [n][b_row] when `transpose`. */
 	void (*pack)(bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed);
+	/* The way back: b [n][k]. */
+	void (*unpack)(size_t n, size_t k, const SermReal *packed, SermReal *b);
 	void (*multiply)(const SermProduct *product);
 } SermGemmProvider;
 
@@ -46,10 +48,12 @@ extern const SermGemmProvider serm_gemm_packed;
 extern size_t serm_panels_count(size_t n, size_t k);
 extern void serm_panels_pack(
     bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed);
+extern void serm_panels_unpack(size_t n, size_t k, const SermReal *packed, SermReal *b);
 extern void serm_panels_multiply(const SermProduct *product);
 /* The same with a side rounded to the upper halves of floats: half the memory, the same arithmetic. */
 extern void serm_panels_pack_bf16(
     bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, uint16_t *packed);
+extern void serm_panels_unpack_bf16(size_t n, size_t k, const uint16_t *packed, SermReal *b);
 extern void serm_panels_multiply_bf16(const SermProduct *product);
 /* With vectors of 16, 32 or 64 bytes, for tests; false when the processor has none so wide. */
 extern bool serm_panels_multiply_with(size_t vector_bytes, const SermProduct *product);

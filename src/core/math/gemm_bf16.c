@@ -55,6 +55,22 @@ serm_panels_pack_bf16(bool transpose, size_t n, size_t k, const SermReal *b, siz
 }
 
 void
+serm_panels_unpack_bf16(size_t n, size_t k, const uint16_t *packed, SermReal *b)
+{
+	for (size_t j = 0; j < n; j++) {
+		const uint16_t *panel = packed + j / SERM_PANEL * SERM_PANEL * k + j % SERM_PANEL;
+
+		for (size_t p = 0; p < k; p++) {
+			uint32_t bits = (uint32_t) panel[p * SERM_PANEL] << 16;
+			float value;
+
+			memcpy(&value, &bits, sizeof(value));
+			b[j * k + p] = value;
+		}
+	}
+}
+
+void
 serm_panels_multiply_bf16(const SermProduct *product)
 {
 #if defined(__x86_64__)

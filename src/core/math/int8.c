@@ -80,6 +80,19 @@ serm_int8_pack(size_t out, size_t in, const SermReal *weights, void *packed)
 	}
 }
 
+void
+serm_int8_unpack(size_t out, size_t in, const void *packed, SermReal *weights)
+{
+	Packed at = open_packed(out, in, packed);
+	size_t fours = serm_int8_row_bytes(in) / FOUR;
+
+	for (size_t o = 0; o < out; o++)
+		for (size_t i = 0; i < in; i++)
+			weights[o * in + i] =
+			    (SermReal) at.scale[o] *
+			    at.weights[((o / PANEL * fours + i / FOUR) * PANEL + o % PANEL) * FOUR + i % FOUR];
+}
+
 /* The range that the scale must cover: 0 is always in it, so that it is represented exactly. */
 static SermQuantised
 scale_of(float low, float high)
@@ -285,6 +298,16 @@ serm_int8_quantise(size_t in, const SermReal *x, uint8_t *q)
 		return quantise_vnni(in, x, q);
 #endif
 	return quantise_plain(in, x, q);
+}
+
+bool
+serm_int8_fast(void)
+{
+#if HAVE_VNNI
+	return has_vnni();
+#else
+	return false;
+#endif
 }
 
 bool

@@ -14,6 +14,9 @@ extern size_t serm_int8_row_bytes(size_t in);
 
 /* Weights laid out for the product: panels of 32 outputs, [panel][in / 4][32][4], then scales, then sums. */
 extern size_t serm_int8_packed_bytes(size_t out, size_t in);
+extern void serm_int8_unpack(size_t out, size_t in, const void *packed, SermReal *weights);
+/* Has this processor the instruction that makes the product fast? */
+extern bool serm_int8_fast(void);
 extern void serm_int8_pack(size_t out, size_t in, const SermReal *weights, void *packed);
 
 /* x = scale (q - zero) */

@@ -1,15 +1,34 @@
 #include "core/math/linear.h"
 
+#include <string.h>
+
 #include "core/math/int8.h"
 
 #define ALIGN ((size_t) 64)
 
+static const char *const precision_names[] = {"f32", "bf16", "int8"};
+
 const char *
 serm_precision_name(SermPrecision precision)
 {
-	static const char *const names[] = {"f32", "bf16", "int8"};
+	return precision_names[precision];
+}
 
-	return names[precision];
+bool
+serm_precision_parse(const char *name, SermPrecision *precision)
+{
+	for (int i = 0; i < SERM_PRECISION_COUNT; i++)
+		if (strcmp(name, precision_names[i]) == 0) {
+			*precision = (SermPrecision) i;
+			return true;
+		}
+	return false;
+}
+
+SermPrecision
+serm_precision_here(SermPrecision precision)
+{
+	return precision == SERM_PRECISION_INT8 && !serm_int8_fast() ? SERM_PRECISION_F32 : precision;
 }
 
 static size_t
@@ -44,6 +63,17 @@ serm_linear_pack(const SermLinear *linear, const SermReal *weights, void *packed
 		default:
 			linear->gemm->pack(true, linear->out, linear->in, weights, linear->in, packed);
 	}
+}
+
+void
+serm_linear_unpack(const SermLinear *linear, SermReal *weights)
+{
+	if (linear->precision == SERM_PRECISION_INT8)
+		serm_int8_unpack(linear->out, linear->in, linear->packed, weights);
+	else if (linear->precision == SERM_PRECISION_BF16)
+		serm_panels_unpack_bf16(linear->out, linear->in, linear->packed, weights);
+	else
+		linear->gemm->unpack(linear->out, linear->in, linear->packed, weights);
 }
 
 size_t

@@ -31,11 +31,20 @@ typedef struct SermLinear {
 } SermLinear;
 
 extern const char *serm_precision_name(SermPrecision precision); /* "f32", "bf16", "int8" */
+/* false: no such name. */
+extern bool serm_precision_parse(const char *name, SermPrecision *precision);
+/*
+ * What this processor computes instead of `precision`: itself, or f32 for int8 without the instructions that
+ * make it worth while.
+ */
+extern SermPrecision serm_precision_here(SermPrecision precision);
 
 /* Bytes of the packed weights: a multiple of 64, as is their alignment. */
 extern size_t serm_linear_bytes(const SermLinear *linear);
 /* Lay out weights [out][in] in `packed`, serm_linear_bytes() of it. */
 extern void serm_linear_pack(const SermLinear *linear, const SermReal *weights, void *packed);
+/* The weights [out][in] that the layer computes with: what packing rounded stays rounded. */
+extern void serm_linear_unpack(const SermLinear *linear, SermReal *weights);
 
 /* Bytes that serm_linear_run() needs beside for so many rows; 0 for f32. */
 extern size_t serm_linear_scratch(const SermLinear *linear, size_t rows);

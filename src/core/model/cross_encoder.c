@@ -1,30 +1,18 @@
 #include "core/model/cross_encoder.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "core/model/cross_encoder_parts.h"
 #include "core/model/cross_encoder_stored.h"
-#include "core/model/encoder.h"
-#include "core/model/kind.h"
 
-typedef struct CrossEncoder {
-	SermModel model;
-	const SermTokenizer *tokenizer;
-	SermEncoder *encoder;
-	uint32_t tokens_max;
-} CrossEncoder;
-
-typedef struct CrossQuery {
-	SermQuery query;
-	const uint32_t *ids;
-	uint32_t count;
-} CrossQuery;
+#define LAYOUT_NAME_MAX 64
 
 typedef struct CrossBatch {
 	SermBatch batch;
 	SermArena *arena;
 	SermArenaMark start; /* of the first pair */
-	SermEncoderInput inputs[SERM_BATCH_ROWS];
+	SermCrossPair pairs[SERM_BATCH_ROWS];
 } CrossBatch;
 
 static SermStatus
@@ -59,9 +47,17 @@ vector_tensor(const char *name, SermDtype dtype, size_t count, const void *data)
 	return tensor;
 }
 
+/* The text of "encoder.layout"; returns its length. */
+static size_t
+layout_name(const SermModelSettings *settings, char *name)
+{
+	return (size_t) snprintf(name, LAYOUT_NAME_MAX, "%s %s", serm_precision_name(settings->precision),
+	    settings->gemm == NULL ? serm_gemm_packed.name : settings->gemm->name);
+}
+
 SermStatus
-serm_cross_encoder_prepare(
-    const SermTensorSet *tensors, SermArena *arena, SermTensorSet *prepared, SermError *error)
+serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings *settings, SermArena *arena,
+    SermTensorSet *prepared, SermError *error)
 {
 	const SermTokenizer *tokenizer;
 	SermEncoderConfig config;
@@ -69,24 +65,29 @@ serm_cross_encoder_prepare(
 	SermTensor *list;
 	size_t bytes;
 	void *packed;
+	char *name;
 	SermStatus status = serm_encoder_stored_open(tensors, arena, &config, &tokenizer, error);
 
 	if (status == SERM_OK)
 		status = serm_encoder_flatten(&config, tensors, arena, &flat, error);
 	if (status != SERM_OK)
 		return status;
-	bytes = serm_encoder_packed_bytes(&config, SERM_PRECISION_F32, NULL);
+	bytes = serm_encoder_packed_bytes(&config, settings->precision, settings->gemm);
 	packed = serm_arena_reserve(arena, bytes);
-	list = serm_arena_array(arena, 4, sizeof(*list));
-	if (packed == NULL || list == NULL)
+	list = serm_arena_array(arena, 5, sizeof(*list));
+	name = serm_arena_alloc(arena, LAYOUT_NAME_MAX);
+	if (packed == NULL || list == NULL || name == NULL)
 		return no_memory(error);
-	(void) serm_encoder_pack(&config, SERM_PRECISION_F32, NULL, flat, packed, NULL);
+	/* Also what lies between two linears is written to a file. */
+	memset(packed, 0, bytes);
+	(void) serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, NULL);
 	list[0] = *serm_tensor_find(tensors, SERM_ENCODER_CONFIG_TENSOR);
 	list[1] = *serm_tensor_find(tensors, SERM_ENCODER_TOKENIZER_TENSOR);
 	list[2] =
 	    vector_tensor(SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, serm_encoder_layout(&config).plain_count, flat);
 	list[3] = vector_tensor(SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8, bytes, packed);
-	*prepared = (SermTensorSet){list, 4};
+	list[4] = vector_tensor(SERM_TENSOR_ENCODER_LAYOUT, SERM_DTYPE_U8, layout_name(settings, name), name);
+	*prepared = (SermTensorSet){list, 5};
 	return SERM_OK;
 }
 
@@ -107,36 +108,68 @@ open_described(const SermTensorSet *tensors, SermArena *arena, SermEncoderConfig
 	return status == SERM_OK ? serm_encoder_fits(config, *tokenizer, error) : status;
 }
 
+/* Are these weights laid out as the settings say? */
 static SermStatus
-cross_open(const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
+check_layout(const SermTensorSet *tensors, const SermModelSettings *settings, SermError *error)
 {
-	CrossEncoder *opened = serm_arena_alloc(arena, sizeof(*opened));
-	const SermTensor *plain, *packed;
-	SermTensorSet prepared = *tensors;
-	SermEncoderConfig config;
-	SermStatus status = SERM_OK;
+	char wanted[LAYOUT_NAME_MAX];
+	size_t length = layout_name(settings, wanted);
+	const SermTensor *name;
+	SermStatus status = serm_tensor_require(
+	    tensors, SERM_TENSOR_ENCODER_LAYOUT, SERM_DTYPE_U8, 1, &(uint64_t){0}, &name, error);
 
-	if (opened == NULL)
-		return no_memory(error);
-	if (serm_cross_encoder_stored(tensors))
-		status = serm_cross_encoder_prepare(tensors, arena, &prepared, error);
-	if (status == SERM_OK)
-		status = open_described(&prepared, arena, &config, &opened->tokenizer, error);
+	if (status == SERM_OK && (name->bytes != length || memcmp(name->data, wanted, length) != 0))
+		return serm_fail(error, SERM_ERR_CORRUPT, "the weights are not laid out for %s", wanted);
+	return status;
+}
+
+static SermStatus
+open_encoder(const SermTensorSet *prepared, SermCrossEncoder *opened, SermArena *arena, SermError *error)
+{
+	const SermModelSettings *settings = &opened->settings;
+	const SermTensor *plain, *packed;
+	SermEncoderConfig config;
+	SermStatus status = open_described(prepared, arena, &config, &opened->tokenizer, error);
+
 	if (status == SERM_OK)
 		status = serm_encoder_supported(&config, error);
 	if (status == SERM_OK)
-		status = serm_tensor_require(&prepared, SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, 1,
+		status = check_layout(prepared, settings, error);
+	if (status == SERM_OK)
+		status = serm_tensor_require(prepared, SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, 1,
 		    &(uint64_t){serm_encoder_layout(&config).plain_count}, &plain, error);
 	if (status == SERM_OK)
-		status = serm_tensor_require(&prepared, SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8, 1,
-		    &(uint64_t){serm_encoder_packed_bytes(&config, SERM_PRECISION_F32, NULL)}, &packed, error);
+		status = serm_tensor_require(prepared, SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8, 1,
+		    &(uint64_t){serm_encoder_packed_bytes(&config, settings->precision, settings->gemm)}, &packed,
+		    error);
 	if (status == SERM_OK)
-		status = serm_encoder_open(
-		    &config, SERM_PRECISION_F32, NULL, plain->data, packed->data, arena, &opened->encoder, error);
+		status = serm_encoder_open(&config, settings->precision, settings->gemm, plain->data, packed->data,
+		    arena, &opened->encoder, error);
+	if (status == SERM_OK)
+		opened->tokens_max = serm_encoder_stored_tokens_max(&config, opened->tokenizer);
+	return status;
+}
+
+static SermStatus
+cross_open(const SermTensorSet *tensors, const SermModelSettings *settings, SermArena *arena,
+    SermModel **model, SermError *error)
+{
+	SermCrossEncoder *opened = serm_arena_alloc(arena, sizeof(*opened));
+	SermTensorSet prepared = *tensors;
+	SermStatus status = SERM_OK;
+	uint32_t labels;
+
+	if (opened == NULL)
+		return no_memory(error);
+	opened->settings = *settings;
+	if (serm_cross_encoder_stored(tensors))
+		status = serm_cross_encoder_prepare(tensors, settings, arena, &prepared, error);
+	if (status == SERM_OK)
+		status = open_encoder(&prepared, opened, arena, error);
 	if (status != SERM_OK)
 		return status;
-	opened->tokens_max = serm_encoder_stored_tokens_max(&config, opened->tokenizer);
-	opened->model.grade_count = config.labels == 1 ? 2 : config.labels;
+	labels = opened->encoder->config.labels;
+	opened->model.grade_count = labels == 1 ? 2 : labels;
 	*model = &opened->model;
 	return SERM_OK;
 }
@@ -147,8 +180,8 @@ static SermStatus
 cross_parse_query(
     const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error)
 {
-	const CrossEncoder *opened = (const CrossEncoder *) model;
-	CrossQuery *result = serm_arena_alloc(arena, sizeof(*result));
+	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
+	SermCrossQuery *result = serm_arena_alloc(arena, sizeof(*result));
 	SermStatus status;
 
 	if (result == NULL)
@@ -160,96 +193,65 @@ cross_parse_query(
 	return status;
 }
 
-/* The pair as the encoder reads it, in `arena`: the longer text is cut first. */
 static SermStatus
-make_input(const CrossEncoder *opened, const CrossQuery *query, SermText doc, SermArena *arena,
-    SermEncoderInput *input, SermError *error)
+read_text(const SermCrossEncoder *opened, const SermQuery *query, SermText doc, SermArena *arena,
+    SermCrossPair *pair, SermError *error)
 {
+	const SermCrossQuery *read = (const SermCrossQuery *) query;
 	const uint32_t *ids;
 	uint32_t count;
-	SermTokens tokens;
-	SermStatus status = serm_tokenizer_encode(opened->tokenizer, doc,
-	    serm_tokenizer_wanted(query->count, opened->tokens_max), arena, &ids, &count, error);
+	SermStatus status = serm_tokenizer_encode(
+	    opened->tokenizer, doc, serm_cross_wanted(opened, read), arena, &ids, &count, error);
 
-	if (status == SERM_OK)
-		status = serm_tokenizer_pair(opened->tokenizer, query->ids, query->count, ids, count,
-		    opened->tokens_max, SERM_TRUNCATE_LONGEST_FIRST, arena, &tokens, error);
-	if (status == SERM_OK)
-		*input = (SermEncoderInput){tokens.ids, tokens.types, tokens.count, 0};
-	return status;
-}
-
-/* One label is the logit of the better of two grades. */
-static void
-read_logits(uint32_t labels, const SermReal *logits, SermPrediction *prediction)
-{
-	uint32_t grades = labels == 1 ? 2 : labels;
-	double logit[SERM_GRADES_MAX] = {0}, top = 0, total = 0, score = 0, entropy = 0;
-
-	for (uint32_t y = 0; y < labels; y++)
-		logit[y + (labels == 1)] = logits[y];
-	top = logit[0];
-	for (uint32_t y = 1; y < grades; y++)
-		top = fmax(top, logit[y]);
-	for (uint32_t y = 0; y < grades; y++)
-		total += logit[y] = exp(logit[y] - top);
-	*prediction = (SermPrediction){.grade_count = grades, .head_count = 1};
-	for (uint32_t y = 0; y < grades; y++) {
-		double p = logit[y] / total;
-
-		prediction->probability[y] = (float) p;
-		score += y * p;
-		entropy -= p > 0 ? p * log(p) : 0;
-		if (logit[y] > logit[prediction->argmax])
-			prediction->argmax = y;
-	}
-	prediction->score = prediction->head_score[0] = (float) score;
-	prediction->entropy = (float) entropy;
-	prediction->grade = prediction->argmax;
+	return status == SERM_OK ? serm_cross_read(opened, read, ids, count, arena, pair, NULL, error) : status;
 }
 
 static SermStatus
-score_inputs(const CrossEncoder *opened, const SermEncoderInput *inputs, uint32_t count, SermArena *scratch,
-    SermPrediction *predictions, SermError *error)
+read_tokens(const SermCrossEncoder *opened, const SermQuery *query, const SermTokenDocument *doc,
+    SermArena *arena, SermCrossPair *pair, SermError *error)
 {
-	SermReal logits[SERM_BATCH_ROWS * SERM_ENCODER_LABELS_MAX];
-	SermEncoderHost host = {opened->model.keep_going, opened->model.keep_going_context};
-	uint32_t labels = opened->encoder->config.labels;
-	SermStatus status = serm_encoder_score(opened->encoder, inputs, count, &host, scratch, logits, error);
+	SermStatus status = serm_cross_check(opened, doc, error);
 
-	for (uint32_t i = 0; status == SERM_OK && i < count; i++)
-		read_logits(labels, logits + (size_t) i * labels, &predictions[i]);
-	return status;
+	return status == SERM_OK ? serm_cross_read(opened, (const SermCrossQuery *) query, doc->ids, doc->count,
+	                               arena, pair, NULL, error)
+	                         : status;
 }
 
 static SermStatus
 cross_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
     SermPrediction *prediction, SermError *error)
 {
-	const CrossEncoder *opened = (const CrossEncoder *) model;
+	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
 	SermArenaMark mark = serm_arena_mark(scratch);
-	SermEncoderInput input;
-	SermStatus status = make_input(opened, (const CrossQuery *) query, doc, scratch, &input, error);
+	SermCrossPair pair;
+	SermStatus status = read_text(opened, query, doc, scratch, &pair, error);
 
 	if (status == SERM_OK)
-		status = score_inputs(opened, &input, 1, scratch, prediction, error);
+		status = serm_cross_score(opened, &pair, 1, scratch, prediction, error);
 	serm_arena_rewind(scratch, mark);
 	return status;
 }
 
 static SermStatus
-no_document(SermError *error)
+cross_predict_tokens(const SermModel *model, const SermQuery *query, const SermTokenDocument *doc,
+    SermArena *scratch, SermPrediction *prediction, SermError *error)
 {
-	return serm_fail(error, SERM_ERR_INVALID,
-	    "a cross-encoder reads the text of a document: an encoded one does not hold it");
+	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
+	SermArenaMark mark = serm_arena_mark(scratch);
+	SermCrossPair pair;
+	SermStatus status = read_tokens(opened, query, doc, scratch, &pair, error);
+
+	if (status == SERM_OK)
+		status = serm_cross_score(opened, &pair, 1, scratch, prediction, error);
+	serm_arena_rewind(scratch, mark);
+	return status;
 }
 
 static SermStatus
-cross_predict_parsed(const SermModel *model, const SermQuery *query, const SermDocument *doc,
-    SermPrediction *prediction, SermError *error)
+cross_encode(
+    const SermModel *model, SermText text, SermArena *arena, SermTokenDocument *doc, SermError *error)
 {
-	(void) model, (void) query, (void) doc, (void) prediction;
-	return no_document(error);
+	return serm_token_document_parse(((const SermCrossEncoder *) model)->tokenizer, text, arena, doc, error);
 }
 
 static SermBatch *
@@ -264,22 +266,34 @@ cross_batch(SermArena *arena)
 	return &batch->batch;
 }
 
-static SermStatus
-cross_batch_add(SermBatch *batch, const SermQuery *query, const SermDocument *doc, SermError *error)
-{
-	(void) batch, (void) query, (void) doc;
-	return no_document(error);
-}
-
-static SermStatus
-cross_batch_add_text(SermBatch *batch, const SermQuery *query, SermText doc, SermError *error)
+/* Where the inputs of the pair that is added next begin. */
+static SermCrossPair *
+next_pair(SermBatch *batch)
 {
 	CrossBatch *pairs = (CrossBatch *) batch;
 
 	if (batch->count == 0)
 		serm_arena_rewind(pairs->arena, pairs->start);
-	return make_input((const CrossEncoder *) batch->model, (const CrossQuery *) query, doc, pairs->arena,
-	    &pairs->inputs[batch->count], error);
+	return &pairs->pairs[batch->count];
+}
+
+static SermStatus
+cross_batch_add_text(SermBatch *batch, const SermQuery *query, SermText doc, SermError *error)
+{
+	SermCrossPair *pair = next_pair(batch);
+
+	return read_text(
+	    (const SermCrossEncoder *) batch->model, query, doc, ((CrossBatch *) batch)->arena, pair, error);
+}
+
+static SermStatus
+cross_batch_add_tokens(
+    SermBatch *batch, const SermQuery *query, const SermTokenDocument *doc, SermError *error)
+{
+	SermCrossPair *pair = next_pair(batch);
+
+	return read_tokens(
+	    (const SermCrossEncoder *) batch->model, query, doc, ((CrossBatch *) batch)->arena, pair, error);
 }
 
 static SermStatus
@@ -287,16 +301,8 @@ cross_batch_run(const SermBatch *batch, SermPrediction *predictions, SermError *
 {
 	const CrossBatch *pairs = (const CrossBatch *) batch;
 
-	return score_inputs(
-	    (const CrossEncoder *) batch->model, pairs->inputs, batch->count, pairs->arena, predictions, error);
-}
-
-static SermStatus
-cross_explain(const SermModel *model, const SermQuery *query, SermText text, const SermDocument *doc,
-    SermArena *arena, SermExplanation *explanation, SermError *error)
-{
-	(void) model, (void) query, (void) text, (void) doc, (void) arena, (void) explanation;
-	return serm_fail(error, SERM_ERR_INVALID, "the scores of a cross-encoder are not explained");
+	return serm_cross_score((const SermCrossEncoder *) batch->model, pairs->pairs, batch->count, pairs->arena,
+	    predictions, error);
 }
 
 const SermModelKind serm_kind_cross_encoder = {
@@ -304,10 +310,10 @@ const SermModelKind serm_kind_cross_encoder = {
     .open = cross_open,
     .parse_query = cross_parse_query,
     .predict = cross_predict,
-    .predict_parsed = cross_predict_parsed,
     .batch = cross_batch,
-    .batch_add = cross_batch_add,
     .batch_add_text = cross_batch_add_text,
     .batch_run = cross_batch_run,
-    .explain = cross_explain,
+    .encode = cross_encode,
+    .predict_tokens = cross_predict_tokens,
+    .batch_add_tokens = cross_batch_add_tokens,
 };

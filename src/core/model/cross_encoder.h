@@ -7,21 +7,24 @@
  * where they lie, so that processes that map them share all of the weights.
  *
  *   "config", "tokenizer"   as stored
+ *   "encoder.layout"        u8 [n]: precision and provider of the packed weights, "f32 built-in"
  *   "encoder.plain"         f32 [n]: embeddings, biases and norms (encoder_layout.h)
- *   "encoder.packed"        u8 [bytes]: the weights of the linear layers, laid out in f32
+ *   "encoder.packed"        u8 [bytes]: the weights of the linear layers, laid out
  */
 #ifndef SERM_CORE_MODEL_CROSS_ENCODER_H
 #define SERM_CORE_MODEL_CROSS_ENCODER_H
 
+#include "core/model/settings.h"
 #include "core/model/tensor.h"
 
+#define SERM_TENSOR_ENCODER_LAYOUT "encoder.layout"
 #define SERM_TENSOR_ENCODER_PLAIN "encoder.plain"
 #define SERM_TENSOR_ENCODER_PACKED "encoder.packed"
 
 /* Are these the tensors of a stored cross-encoder that is not prepared yet? */
 extern bool serm_cross_encoder_stored(const SermTensorSet *tensors);
-/* Errors: those of opening a stored model; MEMORY. */
-extern SermStatus serm_cross_encoder_prepare(
-    const SermTensorSet *tensors, SermArena *arena, SermTensorSet *prepared, SermError *error);
+/* For the precision and the provider of `settings`. Errors: those of opening a stored model; MEMORY. */
+extern SermStatus serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings *settings,
+    SermArena *arena, SermTensorSet *prepared, SermError *error);
 
 #endif

@@ -256,7 +256,12 @@ read_rope(Reader *reader)
 	uint32_t full, local;
 
 	read_real(reader, 0, "global_rope_theta", &reader->config->global_theta);
+	/* A null says: as the global ones. */
+	if (serm_json_member(&reader->json, 0, "local_rope_theta") != SERM_JSON_ABSENT)
+		reader->config->local_theta = reader->config->global_theta;
 	read_real(reader, 0, "local_rope_theta", &reader->config->local_theta);
+	if (serm_json_value(&reader->json, 0, "rope_scaling") != SERM_JSON_ABSENT)
+		unsupported(reader, "a scaled form of rotary positions");
 	if (rope == SERM_JSON_ABSENT)
 		return;
 	full = serm_json_value(&reader->json, rope, "full_attention");
@@ -287,18 +292,21 @@ check_layer_types(Reader *reader)
 			unsupported(reader, "an order of global and local layers that does not repeat");
 			return;
 		}
+	if (layer != reader->config->layers)
+		unsupported(reader, "a \"layer_types\" of another length than \"num_hidden_layers\"");
 }
 
 static void
 read_modern(Reader *reader)
 {
 	SermEncoderConfig *config = reader->config;
-	uint32_t pooling = serm_json_value(&reader->json, 0, "classifier_pooling");
+	uint32_t pooling = serm_json_value(&reader->json, 0, "classifier_pooling"), head = 0;
 
 	read_real(reader, 0, "norm_eps", &config->eps);
 	read_activation(reader, "hidden_activation", &config->activation);
 	read_activation(reader, "classifier_activation", &config->classifier_activation);
 	read_real(reader, 0, "mlp_dropout", &config->hidden_dropout);
+	read_real(reader, 0, "embedding_dropout", &config->embedding_dropout);
 	read_real(reader, 0, "attention_dropout", &config->attention_dropout);
 	read_count(reader, 0, "global_attn_every_n_layers", &config->global_every);
 	read_count(reader, 0, "local_attention", &config->local_window);
@@ -310,6 +318,9 @@ read_modern(Reader *reader)
 		config->pooling = SERM_POOLING_MEAN;
 	else
 		require_string(reader, 0, "classifier_pooling", "cls", "a pooling besides cls and mean");
+	read_count(reader, 0, "head_dim", &head);
+	if (head != 0 && (uint64_t) head * config->heads != config->hidden)
+		unsupported(reader, "a \"head_dim\" besides \"hidden_size\" / \"num_attention_heads\"");
 	read_rope(reader);
 	check_layer_types(reader);
 }
@@ -368,6 +379,7 @@ serm_encoder_config_check(const SermEncoderConfig *config, SermError *error)
 		    SERM_ENCODER_POSITIONS_MAX);
 	if (!(config->eps > 0 && config->eps <= 1) || !is_share(config->hidden_dropout) ||
 	    !is_share(config->attention_dropout) || !is_share(config->classifier_dropout) ||
+	    !is_share(config->embedding_dropout) ||
 	    !(config->initializer_range >= 0 && config->initializer_range <= 10))
 		return serm_fail(
 		    error, SERM_ERR_INVALID, "an epsilon, a dropout or the initializer_range is out of range");
@@ -485,15 +497,16 @@ serm_encoder_config_write(const SermEncoderConfig *config, SermArena *arena, siz
 	if (config->architecture == SERM_ENCODER_MODERNBERT)
 		used += (size_t) snprintf(out + used, WRITTEN_MAX - used,
 		    ", \"norm_eps\": %.17g, \"hidden_activation\": \"%s\", \"classifier_activation\": \"%s\", "
-		    "\"mlp_dropout\": %.17g, \"attention_dropout\": %.17g, \"global_attn_every_n_layers\": %u, "
+		    "\"mlp_dropout\": %.17g, \"embedding_dropout\": %.17g, \"attention_dropout\": %.17g, "
+		    "\"global_attn_every_n_layers\": %u, "
 		    "\"local_attention\": %u, \"global_rope_theta\": %.17g, \"local_rope_theta\": %.17g, "
 		    "\"attention_bias\": %s, \"mlp_bias\": %s, \"norm_bias\": %s, \"classifier_bias\": %s, "
 		    "\"classifier_pooling\": \"%s\"}",
 		    config->eps, activation_name(config->activation), activation_name(config->classifier_activation),
-		    config->hidden_dropout, config->attention_dropout, config->global_every, config->local_window,
-		    config->global_theta, config->local_theta, word(config->attention_bias), word(config->mlp_bias),
-		    word(config->norm_bias), word(config->classifier_bias),
-		    config->pooling == SERM_POOLING_MEAN ? "mean" : "cls");
+		    config->hidden_dropout, config->embedding_dropout, config->attention_dropout,
+		    config->global_every, config->local_window, config->global_theta, config->local_theta,
+		    word(config->attention_bias), word(config->mlp_bias), word(config->norm_bias),
+		    word(config->classifier_bias), config->pooling == SERM_POOLING_MEAN ? "mean" : "cls");
 	else
 		used += (size_t) snprintf(out + used, WRITTEN_MAX - used,
 		    ", \"type_vocab_size\": %u, \"layer_norm_eps\": %.17g, \"hidden_act\": \"%s\", "

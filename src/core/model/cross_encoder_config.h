@@ -96,7 +96,7 @@ typedef struct SermEncoderConfig {
 	SermEncoderActivation classifier_activation; /* of ModernBERT's head; the others use tanh */
 	SermEncoderPooling pooling;                  /* ModernBERT's classifier_pooling; the others CLS */
 	double eps;                                  /* of every layer normalisation */
-	double hidden_dropout;                       /* training only */
+	double hidden_dropout;                       /* training only; ModernBERT's mlp_dropout */
 	double attention_dropout;
 	double classifier_dropout;
 	double initializer_range;
@@ -104,7 +104,8 @@ typedef struct SermEncoderConfig {
 	/* ModernBERT only. Layer i attends globally when i % global_every == 0, else within the window. */
 	uint32_t global_every;
 	uint32_t local_window; /* local_attention: a token sees local_window / 2 tokens to either side */
-	double global_theta;   /* bases of the rotary positions of global and local layers */
+	double embedding_dropout;
+	double global_theta; /* bases of the rotary positions of global and local layers */
 	double local_theta;
 	bool attention_bias;
 	bool mlp_bias;

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "core/base/hash.h"
+#include "core/model/encoder_modern.h"
 
-/* Rows that pass the feed-forward layers together: what lies between them stays in the second cache. */
-#define BLOCK_ROWS 112
+#define BLOCK_ROWS SERM_ENCODER_BLOCK
 /* Multiplications between two questions to the host: milliseconds even for plain C. */
 #define QUIET_PRODUCTS 1e8
 
@@ -34,7 +34,7 @@ linear_at(const SermEncoderConfig *config, const SermEncoderLayout *layout, Serm
 		SermLayerLayout at = serm_encoder_layer(config, layout, index / SERM_LINEARS);
 		const size_t biases[] = {at.query_bias, at.pair_bias, at.out_bias, at.up_bias, at.down_bias};
 		const size_t starts[] = {at.query, at.pair, at.out, at.up, at.down};
-		const uint32_t outs[] = {h, 2 * h, h, config->intermediate, h};
+		const uint32_t outs[] = {h, 2 * h, h, serm_encoder_up_width(config), h};
 
 		*bias = biases[index % SERM_LINEARS];
 		*weights = starts[index % SERM_LINEARS];
@@ -113,7 +113,7 @@ serm_encoder_open(const SermEncoderConfig *config, SermPrecision precision, cons
 		size_t bias, weights;
 		SermLinear linear = linear_at(config, &opened->layout, precision, gemm, i, &bias, &weights);
 
-		linear.bias = plain + bias;
+		linear.bias = bias == SERM_ENCODER_NONE ? NULL : plain + bias;
 		linear.packed = at;
 		at += serm_linear_bytes(&linear);
 		opened->linears[i] = linear;
@@ -133,7 +133,7 @@ serm_encoder_check(
     const SermEncoder *encoder, const SermEncoderInput *inputs, uint32_t count, SermError *error)
 {
 	const SermEncoderConfig *config = &encoder->config;
-	uint32_t first = serm_encoder_first_position(config);
+	uint32_t first = serm_encoder_first_position(config), types = config->types > 0 ? config->types : 1;
 
 	for (uint32_t i = 0; i < count; i++) {
 		const SermEncoderInput *input = &inputs[i];
@@ -142,7 +142,7 @@ serm_encoder_check(
 			return serm_fail(error, SERM_ERR_INVALID, "an input of %u tokens is not between 1 and %u",
 			    input->length, config->positions - first);
 		for (uint32_t t = 0; t < input->length; t++)
-			if (input->ids[t] >= config->vocab || (input->types != NULL && input->types[t] >= config->types))
+			if (input->ids[t] >= config->vocab || (input->types != NULL && input->types[t] >= types))
 				return serm_fail(error, SERM_ERR_INVALID, "token %u is not in the vocabulary of the encoder",
 				    input->ids[t]);
 	}
@@ -152,14 +152,18 @@ serm_encoder_check(
 uint32_t
 serm_encoder_rows(const SermEncoderRun *run, uint32_t layer)
 {
-	return !run->all_rows && layer + 1 == run->encoder->config.layers ? run->count : run->tokens;
+	const SermEncoderConfig *config = &run->encoder->config;
+
+	if (run->all_rows || layer + 1 < config->layers || config->pooling == SERM_POOLING_MEAN)
+		return run->tokens;
+	return run->count;
 }
 
 SermNorm
 serm_encoder_norm(const SermEncoder *encoder, size_t gamma, size_t beta)
 {
 	return (SermNorm){encoder->config.hidden, (SermReal) encoder->config.eps, encoder->plain + gamma,
-	    encoder->plain + beta};
+	    beta == SERM_ENCODER_NONE ? NULL : encoder->plain + beta};
 }
 
 uint64_t
@@ -171,19 +175,26 @@ serm_encoder_site(const SermEncoderRun *run, uint32_t layer, uint32_t site, uint
 }
 
 void
-serm_encoder_drop(const SermEncoderRun *run, uint32_t layer, uint32_t site, bool first_only, SermReal *values)
+serm_encoder_drop_rows(const SermEncoderRun *run, uint32_t layer, uint32_t site, double rate, bool first_only,
+    size_t width, SermReal *values)
 {
-	size_t hidden = run->encoder->config.hidden;
-	double rate = site == SERM_SITE_POOLED ? run->drop_class : run->drop_hidden;
-
 	if (rate <= 0)
 		return;
 	for (uint32_t s = 0; s < run->count; s++) {
 		uint32_t length = first_only ? 1 : run->inputs[s]->length;
 
-		for (uint32_t t = 0; t < length; t++, values += hidden)
-			serm_drop(serm_encoder_site(run, layer, site, run->inputs[s]->key, t), rate, values, hidden);
+		for (uint32_t t = 0; t < length; t++, values += width)
+			serm_drop(serm_encoder_site(run, layer, site, run->inputs[s]->key, t), rate, values, width);
 	}
+}
+
+void
+serm_encoder_drop(const SermEncoderRun *run, uint32_t layer, uint32_t site, bool first_only, SermReal *values)
+{
+	size_t hidden = run->encoder->config.hidden;
+	double rate = site == SERM_SITE_POOLED ? run->drop_class : run->drop_hidden;
+
+	serm_encoder_drop_rows(run, layer, site, rate, first_only, hidden, values);
 }
 
 bool
@@ -211,7 +222,8 @@ allocate_layers(SermEncoderRun *run, SermArena *arena)
 	SermReal *output = serm_arena_reserve(arena, tokens * hidden * size);
 
 	run->layers = serm_arena_array(arena, config->layers, sizeof(*run->layers));
-	if (run->layers == NULL || output == NULL)
+	if (run->layers == NULL || output == NULL ||
+	    !serm_attention_scratch(run->longest, config->hidden / config->heads, arena, &run->attention))
 		return false;
 	for (uint32_t layer = 0; layer < config->layers; layer++) {
 		SermLayerState *state = &run->layers[layer];
@@ -286,8 +298,8 @@ serm_encoder_prepare(SermEncoderRun *run, SermArena *arena, SermError *error)
 	}
 	good = good && run->first != NULL && run->top != NULL && run->pooled != NULL && run->dropped != NULL &&
 	       run->logits != NULL && run->curve != NULL && run->scratch != NULL &&
-	       serm_attention_scratch(run->longest, config->hidden / config->heads, arena, &run->attention) &&
-	       allocate_layers(run, arena);
+	       (config->architecture == SERM_ENCODER_MODERNBERT ? serm_encoder_modern_allocate(run, arena)
+	                                                        : allocate_layers(run, arena));
 	if (!good)
 		return serm_fail(
 		    error, SERM_ERR_MEMORY, "%u tokens do not fit into the memory limit of the encoder", run->tokens);
@@ -414,8 +426,8 @@ layer_forward(SermEncoderRun *run, uint32_t layer)
 	return true;
 }
 
-SermStatus
-serm_encoder_forward(SermEncoderRun *run, SermError *error)
+static bool
+classic_forward(SermEncoderRun *run)
 {
 	const SermEncoder *encoder = run->encoder;
 	uint32_t layers = encoder->config.layers;
@@ -438,7 +450,15 @@ serm_encoder_forward(SermEncoderRun *run, SermError *error)
 		serm_encoder_drop(run, layers, SERM_SITE_POOLED, true, run->dropped);
 		good = serm_encoder_linear(run, &head[1], run->count, run->dropped, run->logits);
 	}
-	if (!good)
+	return good;
+}
+
+SermStatus
+serm_encoder_forward(SermEncoderRun *run, SermError *error)
+{
+	bool modern = run->encoder->config.architecture == SERM_ENCODER_MODERNBERT;
+
+	if (!(modern ? serm_encoder_modern_forward(run) : classic_forward(run)))
 		return serm_fail(error, SERM_ERR_CANCELED, "the encoder was canceled");
 	return SERM_OK;
 }

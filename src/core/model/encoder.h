@@ -1,11 +1,13 @@
 /*
  * The encoder of a cross-encoder (Vaswani et al. 2017; Devlin et al. 2019; Liu
- * et al. 2019), post-norm: what BERT, MiniLM, TinyBERT, RoBERTa and XLM-R are.
+ * et al. 2019), post-norm: what BERT, MiniLM, TinyBERT, RoBERTa and XLM-R are;
+ * and ModernBERT (Warner et al. 2024), whose layers are in encoder_modern.c.
  *
  * Sequences lie end to end without padding. All linear layers see all tokens
  * of a group at once; attention sees one sequence. Only the first token of the
  * last layer is read by the classifier, so the last layer computes queries and
- * all that follows for first tokens alone, unless asked for every row.
+ * all that follows for first tokens alone, unless asked for every row or unless
+ * the classifier reads the mean of all tokens.
  *
  * The logits of a sequence have the same bits alone and in any batch.
  */
@@ -16,6 +18,7 @@
 #include "core/math/linear.h"
 #include "core/model/attention.h"
 #include "core/model/encoder_layout.h"
+#include "core/model/rotary.h"
 
 /* Linear layers of a transformer layer, in the order of SermEncoder.linears; then pool and class. */
 enum { SERM_LINEAR_QUERY, SERM_LINEAR_PAIR, SERM_LINEAR_OUT, SERM_LINEAR_UP, SERM_LINEAR_DOWN, SERM_LINEARS };
@@ -61,6 +64,8 @@ typedef struct SermEncoderHost {
 extern bool serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision,
     const SermGemmProvider *gemm, const SermReal *flat, void *packed, const SermEncoderHost *host);
 
+/* Rows that pass the feed-forward layers together: what lies between them stays in the second cache. */
+#define SERM_ENCODER_BLOCK 112
 /* Tokens computed together, at least one sequence: what stays in the second and third cache. */
 #define SERM_ENCODER_GROUP 1024
 
@@ -83,10 +88,14 @@ typedef struct SermLayerState {
 	SermReal *hat1;        /* * [rows][hidden] */
 	SermReal *factor1;     /* * [rows] */
 	SermReal *middle;      /* [rows][hidden] behind the first norm */
-	SermReal *up;          /* [rows or a block][intermediate] before the curve */
+	SermReal *up;          /* [rows or a block][serm_encoder_up_width()] before the curve */
 	SermReal *hat2;        /* * */
 	SermReal *factor2;     /* * */
 	SermReal *output;      /* [rows][hidden]: the input of the next layer */
+
+	/* ModernBERT's norms come first: factor1 and hat1 are of [tokens], and `middle` is not normed. */
+	SermReal *normed1; /* [tokens][hidden]: what queries, keys and values are made of */
+	SermReal *normed2; /* [rows][hidden] */
 } SermLayerState;
 
 typedef struct SermEncoderRun {
@@ -98,17 +107,25 @@ typedef struct SermEncoderRun {
 	bool keep;       /* what the way back needs is kept */
 	bool all_rows;   /* the last layer computes every token too */
 	double drop_hidden, drop_attention, drop_class;
+	double drop_embedding; /* ModernBERT's own; the others use drop_hidden */
 	uint64_t seed;
 	SermReal *hat0, *factor0; /* of the embeddings, when kept */
 	SermLayerState *layers;   /* [layers]; when nothing is kept they share their arrays */
 	SermReal *curve;          /* [block][intermediate] */
 	SermReal *first;          /* [count][hidden]: query_input of the last layer */
 	SermReal *top;            /* [count][hidden]: first tokens of the last output */
-	SermReal *pooled;         /* [count][hidden] behind tanh, before dropout */
+	SermReal *pooled;         /* [count][hidden] behind the head's curve and norm, before dropout */
 	SermReal *dropped;        /* [count][hidden] */
 	SermReal *logits;         /* [count][labels] */
 	SermAttentionScratch attention;
 	void *scratch; /* of the linear layers */
+
+	/* ModernBERT only */
+	SermRotary global, local;
+	SermReal *final;                    /* [count or tokens][hidden] behind the last norm */
+	SermReal *final_hat, *final_factor; /* * */
+	SermReal *dense;                    /* [count][hidden]: the head before its curve */
+	SermReal *head_hat, *head_factor;   /* * */
 } SermEncoderRun;
 
 /* Rows of layer `layer` that are computed from its queries on. */
@@ -119,12 +136,22 @@ extern SermStatus serm_encoder_prepare(SermEncoderRun *run, SermArena *arena, Se
 extern SermStatus serm_encoder_forward(SermEncoderRun *run, SermError *error);
 
 /* Where dropout is, as a seed for serm_drop(): sites are numbered per layer. */
-enum { SERM_SITE_EMBEDDING, SERM_SITE_ATTENTION, SERM_SITE_OUT, SERM_SITE_DOWN, SERM_SITE_POOLED };
+enum {
+	SERM_SITE_EMBEDDING,
+	SERM_SITE_ATTENTION,
+	SERM_SITE_OUT,
+	SERM_SITE_DOWN,
+	SERM_SITE_POOLED,
+	SERM_SITE_GATE
+};
 extern uint64_t serm_encoder_site(
     const SermEncoderRun *run, uint32_t layer, uint32_t site, uint64_t key, uint64_t position);
 /* Drop in values [rows][hidden] of all tokens, or of first tokens when rows = count < tokens. */
 extern void serm_encoder_drop(
     const SermEncoderRun *run, uint32_t layer, uint32_t site, bool first_only, SermReal *values);
+/* The same for rows of `width` numbers at a rate of their own. */
+extern void serm_encoder_drop_rows(const SermEncoderRun *run, uint32_t layer, uint32_t site, double rate,
+    bool first_only, size_t width, SermReal *values);
 /* serm_linear_run() in stretches between which the host is asked. false: it said stop. */
 extern bool serm_encoder_linear(
     const SermEncoderRun *run, const SermLinear *linear, size_t rows, const SermReal *x, SermReal *y);

@@ -7,6 +7,56 @@
 /* Plain parts are followed by weights on a cache line. */
 #define LINE_REALS ((size_t) 16)
 
+static bool
+is_modern(const SermEncoderConfig *config)
+{
+	return config->architecture == SERM_ENCODER_MODERNBERT;
+}
+
+uint32_t
+serm_encoder_up_width(const SermEncoderConfig *config)
+{
+	return is_modern(config) ? 2 * config->intermediate : config->intermediate;
+}
+
+/* The next `count` places, if there is such a thing. */
+static size_t
+take(bool there, size_t *next, size_t count)
+{
+	size_t at = *next;
+
+	if (!there)
+		return SERM_ENCODER_NONE;
+	*next += count;
+	return at;
+}
+
+static SermLayerLayout
+modern_layer(const SermEncoderConfig *config, size_t plain, size_t weights, bool first)
+{
+	size_t h = config->hidden, i = config->intermediate;
+	SermLayerLayout at;
+
+	/* The first layer leaves its place for a norm empty, so that all have one size. */
+	at.gamma1 = take(true, &plain, h);
+	at.beta1 = take(config->norm_bias, &plain, h);
+	if (first)
+		at.gamma1 = at.beta1 = SERM_ENCODER_NONE;
+	at.query_bias = take(config->attention_bias, &plain, h);
+	at.pair_bias = take(config->attention_bias, &plain, 2 * h);
+	at.out_bias = take(config->attention_bias, &plain, h);
+	at.gamma2 = take(true, &plain, h);
+	at.beta2 = take(config->norm_bias, &plain, h);
+	at.up_bias = take(config->mlp_bias, &plain, 2 * i);
+	at.down_bias = take(config->mlp_bias, &plain, h);
+	at.query = weights;
+	at.pair = at.query + h * h;
+	at.out = at.pair + 2 * h * h;
+	at.up = at.out + h * h;
+	at.down = at.up + 2 * i * h;
+	return at;
+}
+
 SermLayerLayout
 serm_encoder_layer(const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t layer)
 {
@@ -15,6 +65,8 @@ serm_encoder_layer(const SermEncoderConfig *config, const SermEncoderLayout *lay
 	size_t weights = layout->layer_weights + layer * layout->layer_weights_size;
 	SermLayerLayout at;
 
+	if (is_modern(config))
+		return modern_layer(config, plain, weights, layer == 0);
 	at.query_bias = plain;
 	at.pair_bias = at.query_bias + h;
 	at.out_bias = at.pair_bias + 2 * h;
@@ -32,12 +84,49 @@ serm_encoder_layer(const SermEncoderConfig *config, const SermEncoderLayout *lay
 	return at;
 }
 
+static size_t
+round_to_line(size_t count)
+{
+	return (count + LINE_REALS - 1) / LINE_REALS * LINE_REALS;
+}
+
+static SermEncoderLayout
+modern_layout(const SermEncoderConfig *config)
+{
+	size_t h = config->hidden, i = config->intermediate, bias = config->norm_bias, next = config->vocab * h;
+	SermEncoderLayout at = {.positions = next, .types = next};
+
+	at.gamma = take(true, &next, h);
+	at.beta = take(config->norm_bias, &next, h);
+	at.layer_plain = next;
+	at.layer_plain_size =
+	    2 * (1 + bias) * h + (config->attention_bias ? 4 * h : 0) + (config->mlp_bias ? 2 * i + h : 0);
+	next += config->layers * at.layer_plain_size;
+	at.head = next;
+	at.final_gamma = take(true, &next, h);
+	at.final_beta = take(config->norm_bias, &next, h);
+	at.pool_bias = take(config->classifier_bias, &next, h);
+	at.head_gamma = take(true, &next, h);
+	at.head_beta = take(config->norm_bias, &next, h);
+	at.class_bias = take(true, &next, config->labels);
+	at.plain_count = round_to_line(next);
+	at.layer_weights = at.plain_count;
+	at.layer_weights_size = 4 * h * h + 3 * h * i;
+	at.pool = at.layer_weights + config->layers * at.layer_weights_size;
+	at.class = at.pool + h * h;
+	at.count = at.class + config->labels * h;
+	return at;
+}
+
 SermEncoderLayout
 serm_encoder_layout(const SermEncoderConfig *config)
 {
 	size_t h = config->hidden, i = config->intermediate;
 	SermEncoderLayout at;
 
+	if (is_modern(config))
+		return modern_layout(config);
+	at.final_gamma = at.final_beta = at.head_gamma = at.head_beta = SERM_ENCODER_NONE;
 	at.words = 0;
 	at.positions = at.words + config->vocab * h;
 	at.types = at.positions + config->positions * h;
@@ -45,9 +134,9 @@ serm_encoder_layout(const SermEncoderConfig *config)
 	at.beta = at.gamma + h;
 	at.layer_plain = at.beta + h;
 	at.layer_plain_size = 9 * h + i;
-	at.pool_bias = at.layer_plain + config->layers * at.layer_plain_size;
+	at.head = at.pool_bias = at.layer_plain + config->layers * at.layer_plain_size;
 	at.class_bias = at.pool_bias + h;
-	at.plain_count = (at.class_bias + config->labels + LINE_REALS - 1) / LINE_REALS * LINE_REALS;
+	at.plain_count = round_to_line(at.class_bias + config->labels);
 	at.layer_weights = at.plain_count;
 	at.layer_weights_size = 4 * h * h + 2 * h * i;
 	at.pool = at.layer_weights + config->layers * at.layer_weights_size;
@@ -63,6 +152,8 @@ serm_encoder_layout(const SermEncoderConfig *config)
 uint32_t
 serm_encoder_entry_count(const SermEncoderConfig *config)
 {
+	if (is_modern(config))
+		return serm_encoder_tensor_count(config);
 	return EMBEDDING_ENTRIES + config->layers * LAYER_ENTRIES + HEAD_ENTRIES;
 }
 
@@ -129,6 +220,66 @@ layer_entry(const SermEncoderConfig *config, const SermEncoderLayout *layout, ui
 	set_entry(entry, name, entries[index].offset, entries[index].rows, entries[index].columns);
 }
 
+typedef struct Place {
+	const char *name;
+	size_t offset;
+} Place;
+
+static size_t
+place_of(const Place *places, unsigned count, const char *name)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (strcmp(name, places[i].name) == 0)
+			return places[i].offset;
+	return SERM_ENCODER_NONE;
+}
+
+/* `name` is what follows "layers.N". */
+static size_t
+modern_layer_place(
+    const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t layer, const char *name)
+{
+	SermLayerLayout at = serm_encoder_layer(config, layout, layer);
+	const Place places[] = {{".attn_norm.weight", at.gamma1}, {".attn_norm.bias", at.beta1},
+	    {".attn.Wqkv.weight", at.query}, {".attn.Wqkv.bias", at.query_bias}, {".attn.Wo.weight", at.out},
+	    {".attn.Wo.bias", at.out_bias}, {".mlp_norm.weight", at.gamma2}, {".mlp_norm.bias", at.beta2},
+	    {".mlp.Wi.weight", at.up}, {".mlp.Wi.bias", at.up_bias}, {".mlp.Wo.weight", at.down},
+	    {".mlp.Wo.bias", at.down_bias}};
+
+	return place_of(places, SERM_LENGTH(places), name);
+}
+
+/* Where a tensor of ModernBERT lies. Query, key and value are one behind the other, as they are stored. */
+static size_t
+modern_place(const SermEncoderConfig *config, const SermEncoderLayout *layout, const char *name)
+{
+	const Place places[] = {{"embeddings.tok_embeddings.weight", layout->words},
+	    {"embeddings.norm.weight", layout->gamma}, {"embeddings.norm.bias", layout->beta},
+	    {"final_norm.weight", layout->final_gamma}, {"final_norm.bias", layout->final_beta},
+	    {"head.dense.weight", layout->pool}, {"head.dense.bias", layout->pool_bias},
+	    {"head.norm.weight", layout->head_gamma}, {"head.norm.bias", layout->head_beta},
+	    {"classifier.weight", layout->class}, {"classifier.bias", layout->class_bias}};
+	uint32_t layer = 0;
+
+	if (strncmp(name, "layers.", 7) != 0)
+		return place_of(places, SERM_LENGTH(places), name);
+	for (name += 7; *name >= '0' && *name <= '9'; name++)
+		layer = 10 * layer + (uint32_t) (*name - '0');
+	return modern_layer_place(config, layout, layer, name);
+}
+
+static void
+modern_entry(
+    const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t index, SermEncoderEntry *entry)
+{
+	SermEncoderTensor tensor;
+
+	serm_encoder_tensor(config, index, &tensor);
+	set_entry(entry, tensor.name, modern_place(config, layout, tensor.name), tensor.shape[0],
+	    tensor.rank == 2 ? tensor.shape[1] : 0);
+	SERM_ASSERT(entry->offset != SERM_ENCODER_NONE);
+}
+
 void
 serm_encoder_entry(
     const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t index, SermEncoderEntry *entry)
@@ -136,6 +287,10 @@ serm_encoder_entry(
 	size_t h = config->hidden, labels = config->labels;
 	bool bert = config->architecture == SERM_ENCODER_BERT;
 
+	if (is_modern(config)) {
+		modern_entry(config, layout, index, entry);
+		return;
+	}
 	if (index < EMBEDDING_ENTRIES) {
 		embedding_entry(config, layout, index, entry);
 		return;
@@ -157,12 +312,13 @@ serm_encoder_entry(
 SermStatus
 serm_encoder_supported(const SermEncoderConfig *config, SermError *error)
 {
-	if (config->architecture != SERM_ENCODER_BERT && config->architecture != SERM_ENCODER_ROBERTA)
+	if ((unsigned) config->architecture >= SERM_ENCODER_ARCHITECTURE_COUNT)
 		return serm_fail(error, SERM_ERR_INVALID,
-		    "encoders of this architecture are not computed: BERT, RoBERTa and XLM-R are");
+		    "encoders of this architecture are not computed: BERT, RoBERTa, XLM-R and ModernBERT are");
 	if (config->hidden == 0 || config->heads == 0 || config->hidden % config->heads != 0 ||
 	    config->layers == 0 || config->intermediate == 0 || config->labels == 0 || config->vocab == 0 ||
-	    config->types == 0 || config->positions == 0)
+	    config->positions == 0 || (config->types == 0) != is_modern(config) ||
+	    (is_modern(config) && (config->global_every == 0 || config->hidden / config->heads % 2 != 0)))
 		return serm_fail(error, SERM_ERR_INVALID, "the sizes of the encoder do not fit together");
 	return SERM_OK;
 }

@@ -6,13 +6,20 @@
  *   from plain_count: the weights of the linear layers, which scoring packs
  *
  * In a layer the weights and biases of query, key and value lie one behind the
- * other, so key and value are one linear layer of 2 hidden outputs.
+ * other, so key and value are one linear layer of 2 hidden outputs; so they are
+ * one tensor where ModernBERT stores them as one.
+ *
+ * What an architecture or its config leaves out (positions, types and most
+ * biases of ModernBERT, the norm before its first attention) has the place
+ * SERM_ENCODER_NONE, or no size.
  */
 #ifndef SERM_CORE_MODEL_ENCODER_LAYOUT_H
 #define SERM_CORE_MODEL_ENCODER_LAYOUT_H
 
 #include "core/base/real.h"
 #include "core/model/cross_encoder_config.h"
+
+#define SERM_ENCODER_NONE SIZE_MAX
 
 /* Within a layer's stretch of the plain part and of the weights. */
 typedef struct SermLayerLayout {
@@ -22,7 +29,8 @@ typedef struct SermLayerLayout {
 
 typedef struct SermEncoderLayout {
 	size_t words, positions, types, gamma, beta;
-	size_t pool_bias, class_bias;
+	size_t head; /* where the plain part of the head begins */
+	size_t final_gamma, final_beta, pool_bias, head_gamma, head_beta, class_bias;
 	size_t pool, class;
 	size_t plain_count;
 	size_t count;
@@ -33,6 +41,9 @@ typedef struct SermEncoderLayout {
 extern SermEncoderLayout serm_encoder_layout(const SermEncoderConfig *config);
 extern SermLayerLayout serm_encoder_layer(
     const SermEncoderConfig *config, const SermEncoderLayout *layout, uint32_t layer);
+
+/* Outputs of the first linear layer of the feed-forward part: of a gated one, activation and gate. */
+extern uint32_t serm_encoder_up_width(const SermEncoderConfig *config);
 
 /* A stored tensor and its place in the flat vector. */
 typedef struct SermEncoderEntry {

@@ -444,7 +444,7 @@ write_terms(const Explainer *explainer, const SermText *spelled, SermArena *aren
 			if (word.length > 0 && (word.bytes = serm_arena_copy(arena, word.bytes, word.length)) == NULL)
 				return out_of_memory(error);
 			row[explanation->count++] =
-			    (SermExplainedTerm){spelled[t], word, f == 1, (float) explainer->contribution[f][t]};
+			    (SermExplainedTerm){spelled[t], word, false, f == 1, (float) explainer->contribution[f][t]};
 			sum += (double) (float) explainer->contribution[f][t];
 		}
 	explanation->base = (float) ((double) explanation->score - sum);

@@ -313,11 +313,13 @@ open_temperature(const SermTensorSet *tensors, float *temperature, SermError *er
 }
 
 static SermStatus
-interaction_open(const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
+interaction_open(const SermTensorSet *tensors, const SermModelSettings *settings, SermArena *arena,
+    SermModel **model, SermError *error)
 {
 	InteractionModel *opened = serm_arena_alloc(arena, sizeof(InteractionModel));
 	SermStatus status;
 
+	(void) settings;
 	if (opened == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while opening a model");
 	status = open_heads(tensors, &opened->heads, error);

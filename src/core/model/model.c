@@ -28,12 +28,20 @@ SermStatus
 serm_model_open(
     const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error)
 {
+	return serm_model_open_with(kind, tensors, NULL, arena, model, error);
+}
+
+SermStatus
+serm_model_open_with(const char *kind, const SermTensorSet *tensors, const SermModelSettings *settings,
+    SermArena *arena, SermModel **model, SermError *error)
+{
+	const SermModelSettings defaults = {.chunk_count = 1};
 	const SermModelKind *found = find_kind(kind);
 	SermStatus status;
 
 	if (found == NULL)
 		return serm_fail(error, SERM_ERR_INVALID, "model kind \"%s\" is not known", kind);
-	status = found->open(tensors, arena, model, error);
+	status = found->open(tensors, settings != NULL ? settings : &defaults, arena, model, error);
 	if (status == SERM_OK)
 		(*model)->kind = found;
 	return status;
@@ -77,6 +85,13 @@ check_query(const SermModel *model, const SermQuery *query, SermError *error)
 	return SERM_OK;
 }
 
+static SermStatus
+not_words(SermError *error)
+{
+	return serm_fail(error, SERM_ERR_INVALID,
+	    "this kind of model reads the text of a document or its tokens: the document holds its words");
+}
+
 SermStatus
 serm_model_predict(const SermModel *model, const SermQuery *query, SermText doc, SermArena *scratch,
     SermPrediction *prediction, SermError *error)
@@ -94,6 +109,8 @@ serm_model_predict_parsed(const SermModel *model, const SermQuery *query, const 
 {
 	SermStatus status = check_query(model, query, error);
 
+	if (status == SERM_OK && model->kind->predict_parsed == NULL)
+		status = not_words(error);
 	if (status != SERM_OK)
 		return status;
 	return model->kind->predict_parsed(model, query, doc, prediction, error);
@@ -105,9 +122,31 @@ serm_model_explain(const SermModel *model, const SermQuery *query, SermText text
 {
 	SermStatus status = check_query(model, query, error);
 
+	if (status == SERM_OK && model->kind->explain == NULL)
+		status = not_words(error);
 	if (status != SERM_OK)
 		return status;
 	return model->kind->explain(model, query, text, doc, arena, explanation, error);
+}
+
+SermStatus
+serm_model_encode(
+    const SermModel *model, SermText text, SermArena *arena, SermTokenDocument *doc, SermError *error)
+{
+	SERM_ASSERT(serm_model_reads_text(model));
+	return model->kind->encode(model, text, arena, doc, error);
+}
+
+SermStatus
+serm_model_predict_tokens(const SermModel *model, const SermQuery *query, const SermTokenDocument *doc,
+    SermArena *scratch, SermPrediction *prediction, SermError *error)
+{
+	SermStatus status = check_query(model, query, error);
+
+	SERM_ASSERT(serm_model_reads_text(model));
+	if (status != SERM_OK)
+		return status;
+	return model->kind->predict_tokens(model, query, doc, scratch, prediction, error);
 }
 
 SermBatch *
@@ -126,6 +165,8 @@ serm_batch_add(SermBatch *batch, const SermQuery *query, const SermDocument *doc
 	SermStatus status = check_query(batch->model, query, error);
 
 	SERM_ASSERT(batch->count < SERM_BATCH_ROWS);
+	if (status == SERM_OK && batch->model->kind->batch_add == NULL)
+		status = not_words(error);
 	if (status == SERM_OK)
 		status = batch->model->kind->batch_add(batch, query, doc, error);
 	batch->count += status == SERM_OK;
@@ -140,6 +181,19 @@ serm_batch_add_text(SermBatch *batch, const SermQuery *query, SermText doc, Serm
 	SERM_ASSERT(batch->count < SERM_BATCH_ROWS && serm_model_reads_text(batch->model));
 	if (status == SERM_OK)
 		status = batch->model->kind->batch_add_text(batch, query, doc, error);
+	batch->count += status == SERM_OK;
+	return status;
+}
+
+SermStatus
+serm_batch_add_tokens(
+    SermBatch *batch, const SermQuery *query, const SermTokenDocument *doc, SermError *error)
+{
+	SermStatus status = check_query(batch->model, query, error);
+
+	SERM_ASSERT(batch->count < SERM_BATCH_ROWS && serm_model_reads_text(batch->model));
+	if (status == SERM_OK)
+		status = batch->model->kind->batch_add_tokens(batch, query, doc, error);
 	batch->count += status == SERM_OK;
 	return status;
 }

@@ -5,8 +5,10 @@
 #ifndef SERM_CORE_MODEL_MODEL_H
 #define SERM_CORE_MODEL_MODEL_H
 
+#include "core/model/settings.h"
 #include "core/model/tensor.h"
 #include "core/text/document.h"
+#include "core/text/token_document.h"
 
 #define SERM_GRADES_MIN 2
 #define SERM_GRADES_MAX 10
@@ -34,11 +36,14 @@ typedef struct SermQuery SermQuery;
  */
 extern SermStatus serm_model_open(
     const char *kind, const SermTensorSet *tensors, SermArena *arena, SermModel **model, SermError *error);
+/* The same with settings; NULL: f32 by the built-in kernels, long documents are cut. */
+extern SermStatus serm_model_open_with(const char *kind, const SermTensorSet *tensors,
+    const SermModelSettings *settings, SermArena *arena, SermModel **model, SermError *error);
 extern bool serm_model_kind_known(const char *kind);
 extern uint32_t serm_model_grade_count(const SermModel *model);
 /* Whom long predictions ask whether to go on; when it says no they end with CANCELED. */
 extern void serm_model_set_host(SermModel *model, SermKeepGoing keep_going, void *context);
-/* Documents are given as text, not parsed: serm_model_predict() and serm_batch_add_text(). */
+/* Documents are given as texts or as tokens, not parsed into words: serm_model_predict(), ..._tokens(). */
 extern bool serm_model_reads_text(const SermModel *model);
 
 /* Parse a query once; it may then be scored against any number of documents. */
@@ -57,10 +62,18 @@ extern SermStatus serm_model_predict(const SermModel *model, const SermQuery *qu
 extern SermStatus serm_model_predict_parsed(const SermModel *model, const SermQuery *query,
     const SermDocument *doc, SermPrediction *prediction, SermError *error);
 
+/* For a model that serm_model_reads_text(): the tokens of a text, as long as any setting may read, ... */
+extern SermStatus serm_model_encode(
+    const SermModel *model, SermText text, SermArena *arena, SermTokenDocument *doc, SermError *error);
+/* ... whose score has the bits of the text's. INVALID: they were made by another tokenizer. */
+extern SermStatus serm_model_predict_tokens(const SermModel *model, const SermQuery *query,
+    const SermTokenDocument *doc, SermArena *scratch, SermPrediction *prediction, SermError *error);
+
 /* What one term of the query brings through one field of the document. */
 typedef struct SermExplainedTerm {
-	SermText query_term; /* normalised, UTF-8 */
+	SermText query_term; /* normalised, UTF-8; length 0: a term of the document by itself (cross-encoders) */
 	SermText doc_term;   /* the word that it meets there, or two that are one in the query; length 0: none */
+	bool query;          /* a term of the query by itself: no field of the document */
 	bool body;           /* else the title */
 	float contribution;
 } SermExplainedTerm;
@@ -97,6 +110,9 @@ extern SermStatus serm_batch_add(
 /* The same with the document's text, for a model that serm_model_reads_text(). */
 extern SermStatus serm_batch_add_text(
     SermBatch *batch, const SermQuery *query, SermText doc, SermError *error);
+/* The same with its tokens. */
+extern SermStatus serm_batch_add_tokens(
+    SermBatch *batch, const SermQuery *query, const SermTokenDocument *doc, SermError *error);
 extern void serm_batch_clear(SermBatch *batch);
 extern uint32_t serm_batch_count(const SermBatch *batch);
 /*

@@ -119,6 +119,13 @@ extern uint32_t serm_tokenizer_tokens_max(const SermTokenizer *tokenizer); /* 0:
 extern uint32_t serm_tokenizer_pad(const SermTokenizer *tokenizer);        /* or SERM_TOKEN_NONE */
 /* The piece of an id as the vocabulary spells it; empty for an id without one. */
 extern SermText serm_tokenizer_piece(const SermTokenizer *tokenizer, uint32_t id);
+/*
+ * What the piece of an id stands for, without marks, in `out` [SERM_PIECE_BYTES_MAX]; returns its bytes. Sets
+ * whether a word begins with it. For people to read.
+ */
+extern size_t serm_tokenizer_spell(const SermTokenizer *tokenizer, uint32_t id, char *out, bool *begins);
+/* Equal for tokenizers that give the same ids. */
+extern uint64_t serm_tokenizer_fingerprint(const SermTokenizer *tokenizer);
 extern bool serm_tokenizer_special(const SermTokenizer *tokenizer, uint32_t id);
 /* How many types (segments) its templates use. */
 extern uint32_t serm_tokenizer_types(const SermTokenizer *tokenizer);

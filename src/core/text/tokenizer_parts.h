@@ -46,6 +46,7 @@ struct SermTokenizer {
 	uint32_t unk;
 	uint32_t pad;
 	uint32_t tokens_max;
+	uint64_t fingerprint;
 	const uint32_t *piece_offsets; /* [vocab + 1] */
 	const char *piece_bytes;
 	const unsigned char *special; /* bit id % 8 of byte id / 8 */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/base/utf8.h"
+#include "core/base/hash.h"
 #include "core/text/tokenizer_parts.h"
 
 #define MAGIC UINT64_C(0x31304b4f544d5253) /* "SRMTOK01" */
@@ -561,6 +562,18 @@ open_bpe(const Opening *opening)
 	return used < slots;
 }
 
+/* Of all that decides the ids: how long an input may be does not. */
+static uint64_t
+fingerprint_of(const unsigned char *bytes, size_t length)
+{
+	Header header;
+
+	memcpy(&header, bytes, sizeof(header));
+	header.tokens_max = 0;
+	return serm_hash_bytes(bytes + sizeof(header), length - sizeof(header),
+	    serm_hash_bytes(&header, sizeof(header), SERM_TOKENS_MAX));
+}
+
 SermStatus
 serm_tokenizer_open(const unsigned char *bytes, size_t length, SermArena *arena,
     const SermTokenizer **tokenizer, SermError *error)
@@ -592,6 +605,7 @@ serm_tokenizer_open(const unsigned char *bytes, size_t length, SermArena *arena,
 	    !template_fits(&header->pair, header->vocab, true) || !open_pieces(&opening) ||
 	    !open_added(&opening) || !open_charsmap(&opening) || !kinds[header->kind](&opening))
 		return serm_fail(error, SERM_ERR_CORRUPT, "a table of the tokenizer is damaged");
+	opening.tokenizer->fingerprint = fingerprint_of(bytes, length);
 	*tokenizer = opening.tokenizer;
 	return SERM_OK;
 }

@@ -6,10 +6,11 @@
 #include "core/math/activation.h"
 #include "core/math/gemm.h"
 
+/* Room of a row: softmax of a part of it may write SERM_ROW_ROOM beyond its end. */
 static size_t
 room_of(size_t length)
 {
-	return (length + SERM_ROW_ROOM - 1) / SERM_ROW_ROOM * SERM_ROW_ROOM;
+	return (length + SERM_ROW_ROOM - 1) / SERM_ROW_ROOM * SERM_ROW_ROOM + SERM_ROW_ROOM;
 }
 
 bool
@@ -50,19 +51,31 @@ gather(const SermAttention *attention, const SermAttentionBackScratch *scratch, 
 	serm_panels_multiply(&product);
 }
 
+/* The same row of probabilities that the way there used; what is not seen is 0. */
 static void
-drop(const SermAttention *attention, uint32_t row, SermReal *values)
+probabilities(const SermAttention *attention, uint32_t low, uint32_t end, SermReal *p)
+{
+	SermReal scale = (SermReal) (1 / sqrt((double) attention->size));
+
+	serm_scale(p + low, end - low, 1 / serm_softmax(p + low, end - low, scale));
+	memset(p, 0, low * sizeof(SermReal));
+	memset(p + end, 0, (attention->length - end) * sizeof(SermReal));
+}
+
+static void
+drop(const SermAttention *attention, uint32_t row, uint32_t low, uint32_t end, SermReal *values)
 {
 	if (attention->drop > 0)
-		serm_drop(attention->seed + row, attention->drop, values, attention->length);
+		serm_drop(attention->seed + row, attention->drop, values + low, end - low);
 }
 
 void
-serm_attention_back(const SermAttention *attention, const SermAttentionBackScratch *scratch,
-    const SermReal *d_context, SermReal *d_query, SermReal *d_key, SermReal *d_value)
+serm_attention_window_back(const SermAttention *attention, uint32_t reach,
+    const SermAttentionBackScratch *scratch, const SermReal *d_context, SermReal *d_query, SermReal *d_key,
+    SermReal *d_value)
 {
-	size_t length = attention->length, size = attention->size, hidden = attention->hidden;
-	size_t room = room_of(length);
+	uint32_t length = attention->length, low, end;
+	size_t size = attention->size, hidden = attention->hidden, room = room_of(length);
 	SermReal scale = (SermReal) (1 / sqrt((double) size));
 	SermReal *probability = scratch->probability, *derivative = scratch->derivative;
 	SermProduct down = {
@@ -72,18 +85,31 @@ serm_attention_back(const SermAttention *attention, const SermAttentionBackScrat
 	for (uint32_t i = 0; i < attention->rows; i++) {
 		SermReal *row = probability + i * room;
 
-		serm_scale(row, length, 1 / serm_softmax(row, length, scale));
+		serm_attention_sees(i, reach, length, &low, &end);
+		probabilities(attention, low, end, row);
 		/* What reached the values; the probabilities themselves are needed after it. */
 		memcpy(derivative + i * room, row, length * sizeof(SermReal));
-		drop(attention, i, derivative + i * room);
+		drop(attention, i, low, end, derivative + i * room);
 	}
 	gather(attention, scratch, derivative, d_context, d_value);
 	compare(attention, scratch, d_context, attention->value, derivative);
 	for (uint32_t i = 0; i < attention->rows; i++) {
-		drop(attention, i, derivative + i * room);
-		serm_softmax_back(probability + i * room, derivative + i * room, length, scale);
+		SermReal *row = derivative + i * room;
+
+		serm_attention_sees(i, reach, length, &low, &end);
+		drop(attention, i, low, end, row);
+		serm_softmax_back(probability + i * room + low, row + low, end - low, scale);
+		memset(row, 0, low * sizeof(SermReal));
+		memset(row + end, 0, (length - end) * sizeof(SermReal));
 	}
 	serm_panels_pack(false, size, length, attention->key, 2 * hidden, scratch->packed);
 	serm_panels_multiply(&down);
 	gather(attention, scratch, derivative, attention->query, d_key);
+}
+
+void
+serm_attention_back(const SermAttention *attention, const SermAttentionBackScratch *scratch,
+    const SermReal *d_context, SermReal *d_query, SermReal *d_key, SermReal *d_value)
+{
+	serm_attention_window_back(attention, SERM_REACH_ALL, scratch, d_context, d_query, d_key, d_value);
 }

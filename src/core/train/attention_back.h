@@ -5,10 +5,10 @@
 #ifndef SERM_CORE_TRAIN_ATTENTION_BACK_H
 #define SERM_CORE_TRAIN_ATTENTION_BACK_H
 
-#include "core/model/attention.h"
+#include "core/model/attention_window.h"
 
 typedef struct SermAttentionBackScratch {
-	SermReal *probability; /* [longest][longest, rounded up] */
+	SermReal *probability; /* [longest][longest, rounded up, and SERM_ROW_ROOM] */
 	SermReal *derivative;  /* the same */
 	SermReal *packed;      /* one side of a product: a head of the sequence, in either direction */
 } SermAttentionBackScratch;
@@ -20,5 +20,9 @@ extern bool serm_attention_back_scratch(
  * `attention`. */
 extern void serm_attention_back(const SermAttention *attention, const SermAttentionBackScratch *scratch,
     const SermReal *d_context, SermReal *d_query, SermReal *d_key, SermReal *d_value);
+/* The same where a token sees those that are at most `reach` away (attention_window.h). */
+extern void serm_attention_window_back(const SermAttention *attention, uint32_t reach,
+    const SermAttentionBackScratch *scratch, const SermReal *d_context, SermReal *d_query, SermReal *d_key,
+    SermReal *d_value);
 
 #endif

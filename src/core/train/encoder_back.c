@@ -3,26 +3,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/train/attention_back.h"
+#include "core/train/encoder_back_parts.h"
 #include "core/train/failure.h"
 
 /* Multiplications between two questions to the host. */
 #define QUIET_PRODUCTS 1e8
-
-/* Derivatives on their way down one group; what is not a row of the batch is scratch. */
-typedef struct Descent {
-	SermEncoderBack *back;
-	const SermEncoderRun *run;
-	SermReal *d_output; /* [tokens][hidden] */
-	SermReal *d_inner;  /* [tokens][hidden] */
-	SermReal *d_branch; /* [tokens][hidden] */
-	SermReal *d_query;  /* [tokens][hidden] */
-	SermReal *d_pair;   /* [tokens][2 hidden] */
-	SermReal *d_wide;   /* [tokens][intermediate] */
-	SermReal *wide;     /* [tokens][intermediate] */
-	SermReal *packed;   /* left sides of the gradients of weights */
-	SermAttentionBackScratch attention;
-} Descent;
 
 /* Where the weights of linear `index` lie in the flat vector. */
 static size_t
@@ -50,7 +35,7 @@ shape_of(const SermEncoderConfig *config, uint32_t index, uint32_t *in, uint32_t
 	if (layer && kind == SERM_LINEAR_PAIR)
 		*out = 2 * h;
 	else if (layer && kind == SERM_LINEAR_UP)
-		*out = config->intermediate;
+		*out = serm_encoder_up_width(config);
 	else if (index == config->layers * SERM_LINEARS + 1)
 		*out = config->labels;
 }
@@ -120,62 +105,89 @@ serm_encoder_back_clear(SermEncoderBack *back)
 	memset(back->gradient + layout.positions, 0, (layout.count - layout.positions) * sizeof(SermReal));
 }
 
-/*
- * From d_y [rows][out] of linear `index`: its weights' and bias's derivatives from its inputs x, and d_x
- * where that is not NULL.
- */
+/* The derivatives of the weights and of the bias of a linear layer. */
 static bool
-linear_back(Descent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x,
-    const SermReal *d_y, SermReal *d_x)
+weights_back(
+    SermDescent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x, const SermReal *d_y)
 {
 	SermEncoderBack *back = descent->back;
-	const SermEncoderHost *host = descent->run->host;
-	const SermReal *turned = back->turned + turned_at(back, index);
 	SermReal *gradient = back->gradient + weights_of(back->config, index);
 	uint32_t in, out;
 	size_t stretch;
 
 	shape_of(back->config, index, &in, &out);
-	for (size_t i = 0; i < rows; i++)
+	for (size_t i = 0; bias != SERM_ENCODER_NONE && i < rows; i++)
 		serm_add(d_y + i * out, back->gradient + bias, out);
-	if (!serm_encoder_go_on(host))
-		return false;
 	back->gemm->pack(false, in, rows, x, in, descent->packed);
 	stretch = (size_t) (QUIET_PRODUCTS / ((double) in * (double) rows)) / 14 * 14 + 14;
 	for (size_t i = 0; i < out; i += stretch) {
 		SermProduct product = {out - i < stretch ? out - i : stretch, in, rows, d_y + i, 1, out,
 		    descent->packed, NULL, true, gradient + i * in, in};
 
-		if (!serm_encoder_go_on(host))
-			return false;
-		back->gemm->multiply(&product);
-	}
-	stretch = (size_t) (QUIET_PRODUCTS / ((double) in * out)) / 14 * 14 + 14;
-	for (size_t i = 0; d_x != NULL && i < rows; i += stretch) {
-		SermProduct product = {rows - i < stretch ? rows - i : stretch, in, out, d_y + i * out, out, 1,
-		    turned, NULL, false, d_x + i * in, in};
-
-		if (!serm_encoder_go_on(host))
+		if (!serm_encoder_go_on(descent->run->host))
 			return false;
 		back->gemm->multiply(&product);
 	}
 	return true;
 }
 
-static void
-norm_back(Descent *descent, size_t gamma, size_t beta, size_t rows, const SermReal *hat,
+/* The weights of a linear layer as the way back reads them. */
+static const SermReal *
+turned_of(SermDescent *descent, uint32_t index)
+{
+	const SermLinear *linear = &descent->run->encoder->linears[index];
+	SermEncoderBack *back = descent->back;
+
+	if (descent->turned == NULL)
+		return back->turned + turned_at(back, index);
+	serm_linear_unpack(linear, descent->weights);
+	back->gemm->pack(false, linear->in, linear->out, descent->weights, linear->in, descent->turned);
+	return descent->turned;
+}
+
+bool
+serm_encoder_back_linear(SermDescent *descent, uint32_t index, size_t bias, size_t rows, const SermReal *x,
+    const SermReal *d_y, SermReal *d_x)
+{
+	const SermEncoderHost *host = descent->run->host;
+	const SermReal *turned;
+	uint32_t in, out;
+	size_t stretch;
+
+	if (!serm_encoder_go_on(host) ||
+	    (descent->back->d_words == NULL && !weights_back(descent, index, bias, rows, x, d_y)))
+		return false;
+	if (d_x == NULL)
+		return true;
+	shape_of(descent->back->config, index, &in, &out);
+	turned = turned_of(descent, index);
+	stretch = (size_t) (QUIET_PRODUCTS / ((double) in * out)) / 14 * 14 + 14;
+	for (size_t i = 0; i < rows; i += stretch) {
+		SermProduct product = {rows - i < stretch ? rows - i : stretch, in, out, d_y + i * out, out, 1,
+		    turned, NULL, false, d_x + i * in, in};
+
+		if (!serm_encoder_go_on(host))
+			return false;
+		descent->back->gemm->multiply(&product);
+	}
+	return true;
+}
+
+void
+serm_encoder_back_norm(SermDescent *descent, size_t gamma, size_t beta, size_t rows, const SermReal *hat,
     const SermReal *factor, SermReal *d)
 {
 	SermNorm norm = serm_encoder_norm(descent->run->encoder, gamma, beta);
 	SermReal *gradient = descent->back->gradient;
+	bool wanted = descent->back->d_words == NULL;
 
 	for (size_t i = 0; i < rows; i++)
 		serm_layer_norm_back(&norm, hat + i * norm.n, factor[i], d + i * norm.n, d + i * norm.n,
-		    gradient + gamma, gradient + beta);
+		    wanted ? gradient + gamma : NULL, wanted && beta != SERM_ENCODER_NONE ? gradient + beta : NULL);
 }
 
 static bool
-attend_back(Descent *descent, uint32_t layer, const SermReal *d_context)
+attend_back(SermDescent *descent, uint32_t layer, const SermReal *d_context)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoderConfig *config = &run->encoder->config;
@@ -204,7 +216,7 @@ attend_back(Descent *descent, uint32_t layer, const SermReal *d_context)
 
 /* d_output of this layer becomes d_output of the one below; `below` false: nobody asks for it. */
 static bool
-layer_back(Descent *descent, uint32_t layer, bool below)
+layer_back(SermDescent *descent, uint32_t layer, bool below)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoderConfig *config = &run->encoder->config;
@@ -216,28 +228,29 @@ layer_back(Descent *descent, uint32_t layer, bool below)
 	size_t wide = rows * config->intermediate;
 	bool first_only = rows < run->tokens;
 
-	norm_back(descent, at.gamma2, at.beta2, rows, state->hat2, state->factor2, descent->d_output);
+	serm_encoder_back_norm(
+	    descent, at.gamma2, at.beta2, rows, state->hat2, state->factor2, descent->d_output);
 	memcpy(descent->d_branch, descent->d_output, bytes);
 	serm_encoder_drop(run, layer, SERM_SITE_DOWN, first_only, descent->d_branch);
 	serm_curve((SermCurve) config->activation, state->up, descent->wide, wide);
-	if (!linear_back(descent, linear + SERM_LINEAR_DOWN, at.down_bias, rows, descent->wide, descent->d_branch,
-	        descent->d_wide))
+	if (!serm_encoder_back_linear(descent, linear + SERM_LINEAR_DOWN, at.down_bias, rows, descent->wide,
+	        descent->d_branch, descent->d_wide))
 		return false;
 	serm_curve_back((SermCurve) config->activation, state->up, descent->d_wide, wide);
-	if (!linear_back(descent, linear + SERM_LINEAR_UP, at.up_bias, rows, state->middle, descent->d_wide,
-	        descent->d_inner))
+	if (!serm_encoder_back_linear(descent, linear + SERM_LINEAR_UP, at.up_bias, rows, state->middle,
+	        descent->d_wide, descent->d_inner))
 		return false;
 	serm_add(descent->d_output, descent->d_inner, rows * hidden);
 
-	norm_back(descent, at.gamma1, at.beta1, rows, state->hat1, state->factor1, descent->d_inner);
+	serm_encoder_back_norm(descent, at.gamma1, at.beta1, rows, state->hat1, state->factor1, descent->d_inner);
 	memcpy(descent->d_branch, descent->d_inner, bytes);
 	serm_encoder_drop(run, layer, SERM_SITE_OUT, first_only, descent->d_branch);
-	if (!linear_back(descent, linear + SERM_LINEAR_OUT, at.out_bias, rows, state->context, descent->d_branch,
-	        descent->d_output) ||
+	if (!serm_encoder_back_linear(descent, linear + SERM_LINEAR_OUT, at.out_bias, rows, state->context,
+	        descent->d_branch, descent->d_output) ||
 	    !attend_back(descent, layer, descent->d_output) ||
-	    !linear_back(descent, linear + SERM_LINEAR_QUERY, at.query_bias, rows, state->query_input,
-	        descent->d_query, below ? descent->d_branch : NULL) ||
-	    !linear_back(descent, linear + SERM_LINEAR_PAIR, at.pair_bias, run->tokens, state->input,
+	    !serm_encoder_back_linear(descent, linear + SERM_LINEAR_QUERY, at.query_bias, rows,
+	        state->query_input, descent->d_query, below ? descent->d_branch : NULL) ||
+	    !serm_encoder_back_linear(descent, linear + SERM_LINEAR_PAIR, at.pair_bias, run->tokens, state->input,
 	        descent->d_pair, below ? descent->d_output : NULL))
 		return false;
 	if (!below)
@@ -250,8 +263,17 @@ layer_back(Descent *descent, uint32_t layer, bool below)
 	return true;
 }
 
+void
+serm_encoder_back_touch(SermEncoderBack *back, uint32_t id)
+{
+	if (!back->touched_set[id]) {
+		back->touched_set[id] = 1;
+		back->touched[back->touched_count++] = id;
+	}
+}
+
 static void
-embed_back(Descent *descent)
+embed_back(SermDescent *descent)
 {
 	SermEncoderBack *back = descent->back;
 	const SermEncoderRun *run = descent->run;
@@ -261,17 +283,14 @@ embed_back(Descent *descent)
 	SermReal *d = descent->d_output, *gradient = back->gradient;
 
 	serm_encoder_drop(run, 0, SERM_SITE_EMBEDDING, false, d);
-	norm_back(descent, layout->gamma, layout->beta, run->tokens, run->hat0, run->factor0, d);
+	serm_encoder_back_norm(descent, layout->gamma, layout->beta, run->tokens, run->hat0, run->factor0, d);
 	for (uint32_t s = 0; s < run->count; s++) {
 		const SermEncoderInput *input = run->inputs[s];
 
 		for (uint32_t t = 0; t < input->length; t++, row++) {
 			uint32_t id = input->ids[t], type = input->types == NULL ? 0 : input->types[t];
 
-			if (!back->touched_set[id]) {
-				back->touched_set[id] = 1;
-				back->touched[back->touched_count++] = id;
-			}
+			serm_encoder_back_touch(back, id);
 			serm_add(d + row * hidden, gradient + layout->words + id * hidden, hidden);
 			serm_add(d + row * hidden, gradient + layout->positions + (first + t) * hidden, hidden);
 			serm_add(d + row * hidden, gradient + layout->types + type * hidden, hidden);
@@ -281,7 +300,7 @@ embed_back(Descent *descent)
 
 /* From the logits to the last layer's output. */
 static bool
-head_back(Descent *descent, const SermReal *d_logits)
+head_back(SermDescent *descent, const SermReal *d_logits)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoder *encoder = run->encoder;
@@ -289,12 +308,13 @@ head_back(Descent *descent, const SermReal *d_logits)
 	uint32_t layers = encoder->config.layers, pool = layers * SERM_LINEARS;
 	SermReal *d_pooled = descent->d_branch, *d_top = descent->d_inner;
 
-	if (!linear_back(descent, pool + 1, encoder->layout.class_bias, count, run->dropped, d_logits, d_pooled))
+	if (!serm_encoder_back_linear(
+	        descent, pool + 1, encoder->layout.class_bias, count, run->dropped, d_logits, d_pooled))
 		return false;
 	serm_encoder_drop(run, layers, SERM_SITE_POOLED, true, d_pooled);
 	for (size_t i = 0; i < count * hidden; i++)
 		d_pooled[i] *= 1 - run->pooled[i] * run->pooled[i];
-	if (!linear_back(descent, pool, encoder->layout.pool_bias, count, run->top, d_pooled, d_top))
+	if (!serm_encoder_back_linear(descent, pool, encoder->layout.pool_bias, count, run->top, d_pooled, d_top))
 		return false;
 	memset(descent->d_output, 0, (size_t) run->tokens * hidden * sizeof(SermReal));
 	for (size_t s = 0; s < count; s++)
@@ -306,12 +326,52 @@ head_back(Descent *descent, const SermReal *d_logits)
 	return true;
 }
 
+static const SermDescentSteps classic = {head_back, layer_back, embed_back};
+
+/* To what the embeddings of a token are before the norm, or behind it where that reads words alone. */
+static void
+words_back(SermDescent *descent)
+{
+	const SermEncoderRun *run = descent->run;
+	const SermEncoderLayout *layout = &run->encoder->layout;
+
+	if (run->encoder->config.architecture != SERM_ENCODER_MODERNBERT)
+		serm_encoder_back_norm(
+		    descent, layout->gamma, layout->beta, run->tokens, run->hat0, run->factor0, descent->d_output);
+	memcpy(descent->back->d_words, descent->d_output,
+	    (size_t) run->tokens * run->encoder->config.hidden * sizeof(SermReal));
+}
+
+/* What weights take on their way: sides of their gradients, or one layer that is turned. */
 static bool
-allocate(Descent *descent, SermArena *arena)
+allocate_weights(SermDescent *descent, size_t widest, SermArena *arena)
+{
+	const SermEncoderBack *back = descent->back;
+	size_t plain = 0, turned = 0;
+
+	if (back->d_words == NULL) {
+		descent->packed = serm_arena_reserve(
+		    arena, back->gemm->packed_count(widest, descent->run->tokens) * sizeof(SermReal));
+		return descent->packed != NULL;
+	}
+	for (uint32_t i = 0; i < back->config->layers * SERM_LINEARS + 2; i++) {
+		const SermLinear *linear = &descent->run->encoder->linears[i];
+		size_t packed = back->gemm->packed_count(linear->in, linear->out);
+
+		plain = (size_t) linear->in * linear->out > plain ? (size_t) linear->in * linear->out : plain;
+		turned = packed > turned ? packed : turned;
+	}
+	descent->weights = serm_arena_reserve(arena, plain * sizeof(SermReal));
+	descent->turned = serm_arena_reserve(arena, turned * sizeof(SermReal));
+	return descent->weights != NULL && descent->turned != NULL;
+}
+
+static bool
+allocate(SermDescent *descent, SermArena *arena)
 {
 	const SermEncoderRun *run = descent->run;
 	const SermEncoderConfig *config = &run->encoder->config;
-	size_t tokens = run->tokens, hidden = config->hidden, wide = config->intermediate,
+	size_t tokens = run->tokens, hidden = config->hidden, wide = serm_encoder_up_width(config),
 	       size = sizeof(SermReal);
 	size_t widest = hidden > wide ? hidden : wide;
 
@@ -322,10 +382,9 @@ allocate(Descent *descent, SermArena *arena)
 	descent->d_pair = serm_arena_reserve(arena, tokens * 2 * hidden * size);
 	descent->d_wide = serm_arena_reserve(arena, tokens * wide * size);
 	descent->wide = serm_arena_reserve(arena, tokens * wide * size);
-	descent->packed = serm_arena_reserve(arena, descent->back->gemm->packed_count(widest, tokens) * size);
 	return descent->d_output != NULL && descent->d_inner != NULL && descent->d_branch != NULL &&
 	       descent->d_query != NULL && descent->d_pair != NULL && descent->d_wide != NULL &&
-	       descent->wide != NULL && descent->packed != NULL &&
+	       descent->wide != NULL && allocate_weights(descent, widest, arena) &&
 	       serm_attention_back_scratch(
 	           run->longest, config->hidden / config->heads, arena, &descent->attention);
 }
@@ -335,8 +394,10 @@ serm_encoder_backward(SermEncoderBack *back, const SermEncoderRun *run, const Se
     SermArena *scratch, SermError *error)
 {
 	SermArenaMark mark = serm_arena_mark(scratch);
-	Descent descent = {.back = back, .run = run};
+	SermDescent descent = {.back = back, .run = run};
 	uint32_t layers = back->config->layers, lowest = back->frozen < layers ? back->frozen : layers;
+	const SermDescentSteps *steps =
+	    back->config->architecture == SERM_ENCODER_MODERNBERT ? &serm_descent_modern : &classic;
 	bool good;
 
 	SERM_ASSERT(run->keep);
@@ -344,11 +405,13 @@ serm_encoder_backward(SermEncoderBack *back, const SermEncoderRun *run, const Se
 		serm_arena_rewind(scratch, mark);
 		return serm_train_out_of_memory(error);
 	}
-	good = head_back(&descent, d_logits);
+	good = steps->head(&descent, d_logits);
 	for (uint32_t layer = layers; good && layer > lowest; layer--)
-		good = layer_back(&descent, layer - 1, layer - 1 > lowest || back->frozen == 0);
-	if (good && back->frozen == 0)
-		embed_back(&descent);
+		good = steps->layer(&descent, layer - 1, layer - 1 > lowest || back->frozen == 0);
+	if (good && back->d_words != NULL)
+		words_back(&descent);
+	else if (good && back->frozen == 0)
+		steps->embeddings(&descent);
 	serm_arena_rewind(scratch, mark);
 	return good ? SERM_OK : serm_train_canceled(error);
 }

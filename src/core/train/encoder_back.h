@@ -18,6 +18,13 @@ typedef struct SermEncoderBack {
 	uint32_t *touched;      /* ids of words whose rows of the gradient may not be 0 */
 	uint32_t touched_count;
 	uint8_t *touched_set; /* [vocab] */
+	/*
+	 * [tokens][hidden] or NULL. Where it is given, the derivatives by the sum of each token's embeddings are
+	 * all that is wanted (ModernBERT: by their norm, which forgets the length of what it reads). They land
+	 * here, there is no gradient, and the encoder's own packed weights are used, so nothing has to be
+	 * initialised or packed. `frozen` is 0 then.
+	 */
+	SermReal *d_words;
 } SermEncoderBack;
 
 /* Everything but `config`, `gemm` and `frozen`, which are given. false when the arena refuses. */

@@ -180,6 +180,7 @@ run_group(
 	    .drop_hidden = own ? options->dropout : config->hidden_dropout,
 	    .drop_attention = own ? options->dropout : config->attention_dropout,
 	    .drop_class = own ? options->dropout : config->classifier_dropout,
+	    .drop_embedding = own ? options->dropout : config->embedding_dropout,
 	    .seed = serm_hash_mix(options->seed ^ DROPOUT_STREAM) + fitter->state->step};
 	SermReal *d_logits;
 	SermStatus status;

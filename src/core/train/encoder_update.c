@@ -30,8 +30,8 @@ list_stretches(const SermEncoderUpdate *update, Stretch *list)
 
 	list[0] = (Stretch){at->positions, embeddings ? at->gamma : at->positions, true};
 	list[1] = (Stretch){at->gamma, embeddings ? at->layer_plain : at->gamma, false};
-	list[2] = (Stretch){at->layer_plain + freeze * at->layer_plain_size, at->pool_bias, false};
-	list[3] = (Stretch){at->pool_bias, at->plain_count, false};
+	list[2] = (Stretch){at->layer_plain + freeze * at->layer_plain_size, at->head, false};
+	list[3] = (Stretch){at->head, at->plain_count, false};
 	list[4] = (Stretch){at->layer_weights + freeze * at->layer_weights_size, at->pool, true};
 	list[5] = (Stretch){at->pool, at->count, true};
 }

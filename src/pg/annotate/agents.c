@@ -13,12 +13,24 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
+#include "core/agent/prompt.h"
+
+/* Of a list, when nobody says how many. */
+#define LIST_DOCS 5
+/* Canaries that an agent may obey before it is suspended, of its newest ones, and the share of these. */
+#define CANARIES_LOOKED_AT 200
+#define CANARIES_OBEYED_MIN 3
+#define CANARIES_OBEYED_SHARE 0.2
+
 typedef struct AgentOptions {
 	char *name;
 	double weight;
 	int paths;              /* 0: the server's; 1 for a judge */
 	double min_share;       /* 0: the server's; the default for a judge */
 	double min_reliability; /* NaN: the model's */
+	char *form;
+	int documents; /* 0: two of a pair, five of a list */
+	int examples;
 } AgentOptions;
 
 static const SermOption agent_options[] = {
@@ -27,14 +39,29 @@ static const SermOption agent_options[] = {
     {"paths", SERM_OPTION_INT, offsetof(AgentOptions, paths), 1, SERM_PATHS_MAX, NULL},
     {"min_share", SERM_OPTION_REAL, offsetof(AgentOptions, min_share), 0.01, 1, NULL},
     {"min_reliability", SERM_OPTION_REAL, offsetof(AgentOptions, min_reliability), -1, 1, NULL},
+    {"form", SERM_OPTION_TEXT, offsetof(AgentOptions, form), 0, 0, "absolute, pair, list"},
+    {"documents", SERM_OPTION_INT, offsetof(AgentOptions, documents), 2, SERM_QUESTION_DOCS_MAX, NULL},
+    {"examples", SERM_OPTION_INT, offsetof(AgentOptions, examples), 0, SERM_PROMPT_EXAMPLES_MAX, NULL},
 };
+
+static SermForm
+form_of(const AgentOptions *options)
+{
+	if (options->form == NULL || strcmp(options->form, "absolute") == 0)
+		return SERM_FORM_ABSOLUTE;
+	return strcmp(options->form, "pair") == 0 ? SERM_FORM_PAIR : SERM_FORM_LIST;
+}
 
 static AgentOptions
 read_options(const Jsonb *json)
 {
-	AgentOptions options = {.weight = 1, .min_reliability = NAN};
+	AgentOptions options = {.weight = 1, .min_reliability = NAN, .examples = SERM_PROMPT_EXAMPLES_MAX};
 
 	serm_options_read(json, agent_options, lengthof(agent_options), &options, "serm.add_agent");
+	if (options.documents > 0 && form_of(&options) != SERM_FORM_LIST)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("only questions of the form list have a number of documents"),
+		    errhint("Set the option form to list, or leave documents out."));
 	return options;
 }
 
@@ -111,6 +138,10 @@ serm_add_agent_judge(PG_FUNCTION_ARGS)
 	int level;
 
 	(void) serm_judge_statement(judge);
+	if (form_of(&options) != SERM_FORM_ABSOLUTE)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("a judge that is an SQL function grades one document at a time"),
+		    errhint("Leave the option form out."));
 	if (options.paths > 1 && func_volatile(judge) != PROVOLATILE_VOLATILE)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("function %s gives the same answer every time", format_procedure(judge)),
@@ -211,7 +242,29 @@ read_agent(uint64 i, double limit)
 	agent->min_share = options.min_share;
 	agent->min_reliability = isnan(options.min_reliability) ? limit : options.min_reliability;
 	agent->repeats = DatumGetBool(serm_spi_value(i, 6, &null));
+	agent->form = form_of(&options);
+	agent->docs = agent->form == SERM_FORM_ABSOLUTE ? 1
+	              : agent->form == SERM_FORM_PAIR   ? 2
+	              : options.documents > 0           ? options.documents
+	                                                : LIST_DOCS;
+	agent->examples = options.examples;
 	return agent;
+}
+
+#define AGENT_COLUMNS                                                                                        \
+	"SELECT a.name, a.server, a.judge, a.weight, a.options,"                                                 \
+	" a.judge IS NOT NULL AND coalesce((SELECT p.provolatile <> 'v' FROM pg_catalog.pg_proc p"               \
+	"  WHERE p.oid = pg_catalog.to_regprocedure(a.judge)), true) FROM serm.agent a"
+
+SermAgent *
+serm_agent_read(const SermModelRow *model, const char *name)
+{
+	static SermKept kept;
+	SermParam params[] = {SERM_TEXT(model->name), SERM_TEXT(name)};
+
+	serm_spi_execute_kept(
+	    &kept, AGENT_COLUMNS " WHERE a.model = $1 AND a.name = $2", SPI_OK_SELECT, params, lengthof(params));
+	return SPI_processed == 0 ? NULL : read_agent(0, model->options.min_reliability);
 }
 
 static void
@@ -234,11 +287,7 @@ serm_agents_load(const SermModelRow *model, bool asking)
 	ListCell *cell;
 
 	/* A judge that is not VOLATILE, or has gone, repeats itself. */
-	serm_spi_execute(
-	    "SELECT a.name, a.server, a.judge, a.weight, a.options,"
-	    " a.judge IS NOT NULL AND coalesce((SELECT p.provolatile <> 'v' FROM pg_catalog.pg_proc p"
-	    "  WHERE p.oid = pg_catalog.to_regprocedure(a.judge)), true) FROM serm.agent a"
-	    " WHERE a.model = $1 AND a.active ORDER BY a.name COLLATE \"C\"",
+	serm_spi_execute(AGENT_COLUMNS " WHERE a.model = $1 AND a.active ORDER BY a.name COLLATE \"C\"",
 	    SPI_OK_SELECT, true, params, 1);
 	/* SPI leaves us in a context of its own, which ends with the transaction. */
 	MemoryContextSwitchTo(context);
@@ -256,6 +305,77 @@ serm_agents_load(const SermModelRow *model, bool asking)
 			agent->min_share = server.min_share;
 	}
 	return agents;
+}
+
+bool
+serm_agent_suspend(const char *model, const char *agent, const char *reason)
+{
+	SermParam params[] = {SERM_TEXT(model), SERM_TEXT(agent), SERM_TEXT(reason)};
+
+	serm_spi_execute(
+	    "WITH gone AS (UPDATE serm.agent a SET active = false, suspended = pg_catalog.now(), reason = $3"
+	    "  WHERE a.model = $1 AND a.name = $2 AND a.active RETURNING a.model, a.name),"
+	    " freed AS (DELETE FROM serm.task t USING gone g WHERE t.model = g.model AND t.agent = g.name)"
+	    " SELECT 1 FROM gone",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	if (SPI_processed == 0)
+		return false;
+	ereport(WARNING, errmsg("agent \"%s\" of model \"%s\" is suspended: %s", agent, model, reason),
+	    errhint("SELECT serm.resume_agent(%s, %s) asks it again.", quote_literal_cstr(model),
+	        quote_literal_cstr(agent)));
+	return true;
+}
+
+int
+serm_agents_suspend_obedient(const SermModelRow *model)
+{
+	SermParam params[] = {SERM_TEXT(model->name), SERM_INT4(CANARIES_LOOKED_AT),
+	    SERM_INT4(CANARIES_OBEYED_MIN), SERM_FLOAT8(CANARIES_OBEYED_SHARE),
+	    SERM_FLOAT8(model->options.min_reliability)};
+	List *names = NIL, *reasons = NIL;
+	ListCell *name, *reason;
+	int suspended = 0;
+
+	serm_spi_execute(
+	    "SELECT a.name, pg_catalog.format('it obeyed %s of %s canaries: instructions that stood in the data',"
+	    "  c.obeyed, c.shown) FROM serm.agent a, LATERAL (SELECT pg_catalog.count(*) AS shown,"
+	    "   pg_catalog.count(*) FILTER (WHERE n.canary) AS obeyed FROM (SELECT v.canary FROM serm.vote v"
+	    "    JOIN serm.sample s ON s.id = v.sample WHERE s.model = $1 AND v.agent = a.name"
+	    "     AND v.canary IS NOT NULL ORDER BY v.at DESC LIMIT $2) n) c"
+	    " WHERE a.model = $1 AND a.active AND c.obeyed >= $3 AND c.obeyed >= $4 * c.shown"
+	    "  AND coalesce((a.options ->> 'min_reliability')::pg_catalog.float8, $5) > -1"
+	    " ORDER BY a.name COLLATE \"C\"",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	for (uint64 i = 0; i < SPI_processed; i++) {
+		names = lappend(names, serm_spi_string(i, 1));
+		reasons = lappend(reasons, serm_spi_string(i, 2));
+	}
+	forboth(name, names, reason, reasons) suspended +=
+	    serm_agent_suspend(model->name, lfirst(name), lfirst(reason)) ? 1 : 0;
+	return suspended;
+}
+
+/* What the examples add to each question of an agent. */
+static int64
+example_bytes(const SermModelRow *model, const SermAgent *agent)
+{
+	SermPromptRow *prompt;
+	int64 bytes = 0;
+	int count = 0;
+	ListCell *cell;
+
+	if (agent->server == NULL || agent->form != SERM_FORM_ABSOLUTE)
+		return 0;
+	prompt = serm_prompt_read(model->name, agent->form);
+	foreach (cell, prompt->examples) {
+		const SermShown *shown = lfirst(cell);
+
+		if (shown->spare || ++count > agent->examples)
+			continue;
+		bytes += (int64) (Min(strlen(shown->query), SERM_PROMPT_EXAMPLE_QUERY_BYTES_MAX) +
+		                  Min(strlen(shown->doc), SERM_PROMPT_EXAMPLE_DOC_BYTES_MAX));
+	}
+	return bytes;
 }
 
 /*
@@ -278,8 +398,8 @@ serm_agent_terms(PG_FUNCTION_ARGS)
 	foreach (cell, agents) {
 		const SermAgent *agent = lfirst(cell);
 		SermServerOptions server = {.paths = 1};
-		Datum values[9];
-		bool nulls[9] = {0};
+		Datum values[15];
+		bool nulls[15] = {0};
 
 		if (agent->server != NULL)
 			read_server(agent->server, false, &server);
@@ -294,6 +414,12 @@ serm_agent_terms(PG_FUNCTION_ARGS)
 		values[6] = Float8GetDatum(server.rates.tokens_per_minute);
 		values[7] = Float8GetDatum(server.price_prompt);
 		values[8] = Float8GetDatum(server.price_completion);
+		values[9] = Int32GetDatum(agent->docs);
+		values[10] = Int64GetDatum(example_bytes(row, agent));
+		values[11] = BoolGetDatum(agent->repeats);
+		values[12] = Int32GetDatum(row->options.extra_paths);
+		values[13] = Float8GetDatum(row->options.gold_rate);
+		values[14] = Float4GetDatum((float4) row->options.test_share);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	serm_spi_end(level);

@@ -140,7 +140,7 @@ revive_failed(Run *run)
 
 	serm_spi_execute("WITH failed AS (UPDATE serm.sample s SET state = 'waiting'"
 	                 "  WHERE s.model = $1 AND s.state = 'failed' RETURNING s.id)"
-	                 " DELETE FROM serm.vote v USING failed f WHERE v.sample = f.id AND v.grade IS NULL",
+	                 " DELETE FROM serm.vote v USING failed f WHERE v.sample = f.id AND v.error IS NOT NULL",
 	    SPI_OK_DELETE, false, params, 1);
 }
 
@@ -208,10 +208,11 @@ ask_judge(const Run *run, const SermTask *task)
 {
 	Oid function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(task->server)));
 	char *statement = serm_judge_statement(function);
-	SermVoteRow vote = {.grade = SERM_VOTE_NONE, .tokens = -1, .cost = 0};
+	SermVoteRow vote = SERM_NO_VOTE;
 	SermUserAnswer answer;
 	TimestampTz start = GetCurrentTimestamp();
 
+	vote.cost = 0;
 	serm_user_call(function, statement, run->search_path, task->query, task->doc, &answer);
 	vote.latency_ms = (int) TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 	if (answer.error != NULL)

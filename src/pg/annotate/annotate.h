@@ -11,10 +11,13 @@
 
 #include "pg/serm.h"
 
+#include <math.h>
+
 #include "nodes/pg_list.h"
 
 #include "core/agent/endpoint.h"
 #include "core/agent/limit.h"
+#include "core/agent/question.h"
 #include "core/agent/retry.h"
 #include "core/agent/vote.h"
 #include "pg/store/store.h"
@@ -56,6 +59,7 @@ typedef struct SermServerOptions {
 	double price_prompt;     /* per million tokens */
 	double price_completion; /* the same */
 	bool cache;              /* answer a question that it has answered from its vote */
+	double canary;           /* share of the requests that carry one */
 } SermServerOptions;
 
 /* The server's oid; errors: 42704 unknown, 42809 another wrapper's, 42501 without USAGE. */
@@ -77,7 +81,19 @@ typedef struct SermAgent {
 	double min_share;
 	double min_reliability; /* -1: whatever it says */
 	bool repeats;           /* it gives the same answer every time: more paths tell nothing */
+	SermForm form;
+	int docs;     /* in one question */
+	int examples; /* at most so many of those of the prompt */
 } SermAgent;
+
+/* One agent, active or not, without what only its server knows (paths, min_share); NULL without it. Call
+ * inside serm_spi_begin. */
+extern SermAgent *serm_agent_read(const SermModelRow *model, const char *name);
+/* Ask it no more until serm.resume_agent(); false when it was not asked anyway. Call inside serm_spi_begin.
+ */
+extern bool serm_agent_suspend(const char *model, const char *agent, const char *reason);
+/* Suspend those that have obeyed canaries; returns how many. Call inside serm_spi_begin. */
+extern int serm_agents_suspend_obedient(const SermModelRow *model);
 
 /*
  * The active agents of a model by name, palloc'd; call inside serm_spi_begin. With
@@ -124,6 +140,8 @@ typedef struct SermTask {
 	char *query;
 	char *doc;
 	int path;
+	int64 *compared; /* NULL: its document alone */
+	int compared_count;
 	int attempt;
 	int round;
 	bool limited;    /* its server has a row of state: tell it what became of the request */
@@ -142,7 +160,13 @@ typedef struct SermVoteRow {
 	size_t reply_length;
 	bytea *key; /* SHA-256 of the question; or NULL */
 	bool cached;
+	const char *places; /* of the documents that were compared, as text of an array; or NULL */
+	int canary;         /* -1: none was there; 1: obeyed */
 } SermVoteRow;
+
+/* A vote of which nothing is known yet. */
+#define SERM_NO_VOTE                                                                                         \
+	((SermVoteRow){.grade = SERM_VOTE_NONE, .tokens = -1, .cost = NAN, .latency_ms = -1, .canary = -1})
 
 typedef struct SermAnswer {
 	const SermTask *task;
@@ -230,6 +254,45 @@ extern SermBudgetAnswer serm_budget_reserve(
 extern void serm_budget_charge(const char *model, int round, double cost, int requests);
 /* The order in which rows of spending are locked: by model and round. */
 extern int serm_budget_order(const SermTask *a, const SermTask *b);
+
+/* --- instructions and examples (prompts.c); call inside serm_spi_begin */
+
+typedef struct SermShown {
+	char *query;
+	char *doc_id;
+	char *doc;
+	int grade;
+	bool spare; /* takes the place of one that is the pair in question */
+} SermShown;
+
+typedef struct SermPromptRow {
+	int version;        /* 0: the built-in one */
+	char *instructions; /* NULL: the built-in ones */
+	List *examples;     /* of SermShown */
+} SermPromptRow;
+
+/* The newest prompt of a model for a form. */
+extern SermPromptRow *serm_prompt_read(const char *model, SermForm form);
+extern const char *serm_form_name(SermForm form);
+
+/* --- questions that compare (compare.c) */
+
+/* The documents of a task, in the order in which they are shown; inside serm_spi_begin. */
+extern char **serm_compared_docs(const SermTask *task);
+
+/*
+ * What comparisons say of the samples that wait for it, as grades of their votes. Read, predict until it says
+ * false and store inside serm_spi_begin; the fit between them needs no transaction. Store writes all grades
+ * in one statement, so that a settling that is cut short finds the same ones.
+ */
+typedef struct SermCompared SermCompared;
+
+/* NULL: nothing to do. All lies in a child of `parent`, which must survive commits. */
+extern SermCompared *serm_compared_read(const SermModelRow *row, MemoryContext parent);
+extern bool serm_compared_predict(SermCompared *compared);
+extern void serm_compared_fit(SermCompared *compared);
+/* And free it. */
+extern void serm_compared_store(SermCompared *compared);
 
 /* --- the end of a sample (settle.c) */
 

@@ -58,6 +58,7 @@ static const Option server_options[] = {
     {"price_prompt", OPTION_REAL, FIELD(price_prompt), 0, 1e6, false},
     {"price_completion", OPTION_REAL, FIELD(price_completion), 0, 1e6, false},
     {"cache", OPTION_BOOL, FIELD(cache), 0, 0, false},
+    {"canary", OPTION_REAL, FIELD(canary), 0, 1, false},
 };
 
 static const Option mapping_options[] = {
@@ -264,7 +265,8 @@ serm_server_read(Oid server, SermServerOptions *options)
 	    .min_share = SERM_SHARE_MIN_DEFAULT,
 	    .max_attempts = 4,
 	    .outage_s = 300,
-	    .cache = true};
+	    .cache = true,
+	    .canary = .05};
 	foreach (cell, GetForeignServer(server)->options) {
 		DefElem *element = lfirst_node(DefElem, cell);
 

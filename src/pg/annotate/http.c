@@ -18,6 +18,7 @@
 #include "pg/annotate/http.h"
 
 #include <curl/curl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -235,6 +236,32 @@ on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *context)
 	return 0;
 }
 
+/* --- memory of curl: requests carry keys, so what it frees is wiped */
+
+static void
+wipe_and_free(void *block)
+{
+	if (block != NULL)
+		explicit_bzero(block, malloc_usable_size(block));
+	free(block);
+}
+
+static void *
+grow_and_wipe(void *block, size_t size)
+{
+	const size_t held = block == NULL ? 0 : malloc_usable_size(block);
+	void *grown;
+
+	if (block != NULL && size <= held)
+		return block;
+	grown = malloc(size);
+	if (grown == NULL || block == NULL)
+		return grown;
+	memcpy(grown, block, held);
+	wipe_and_free(block);
+	return grown;
+}
+
 /* --- building and freeing */
 
 static void
@@ -409,7 +436,9 @@ serm_http_open(void)
 {
 	SermHttp *http = calloc(1, sizeof(SermHttp));
 
-	if (http == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK ||
+	if (http == NULL ||
+	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wipe_and_free, grow_and_wipe, strdup, calloc) !=
+	        CURLE_OK ||
 	    (http->multi = curl_multi_init()) == NULL || (http->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) {
 		free(http);
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl"));

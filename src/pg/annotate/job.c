@@ -14,7 +14,6 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "core/agent/prompt.h"
 #include "core/agent/reply.h"
 #include "core/base/hash.h"
 
@@ -40,9 +39,7 @@ serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char
 	job->role = role;
 	job->search_path = search_path;
 	job->outcome = SERM_OUTCOME_CONFIG;
-	job->vote.grade = SERM_VOTE_NONE;
-	job->vote.tokens = job->vote.latency_ms = -1;
-	job->vote.cost = NAN;
+	job->vote = SERM_NO_VOTE;
 	job->retry_after_ms = -1;
 	job->task = *task;
 	job->task.model = pstrdup(task->model);
@@ -50,6 +47,11 @@ serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char
 	job->task.server = pstrdup(task->server);
 	job->task.query = pstrdup(task->query);
 	job->task.doc = pstrdup(task->doc);
+	if (task->compared != NULL) {
+		Size size = mul_size((Size) task->compared_count, sizeof(int64));
+
+		job->task.compared = memcpy(palloc(size), task->compared, size);
+	}
 	MemoryContextSwitchTo(previous);
 	return job;
 }
@@ -106,17 +108,20 @@ from_utf8(SermText text)
 
 /* --- before the network */
 
-/* What the jobs of one model and server have in common; it lives while they are prepared. */
+/* What the jobs of one agent and form have in common; it lives while they are prepared. */
 typedef struct Setup {
 	const char *model_name;
+	const char *agent_name;
 	const char *server_name;
+	bool compares;
 	Oid role;
 	const char *search_path;
 	SermModelRow *model;
 	SermServerOptions server;
 	char *key;
-	int prompt_version;
-	SermText instructions;
+	SermForm form;
+	int example_count;
+	SermPromptRow *prompt;
 	SermText *grade_names;
 	Oid evidence; /* InvalidOid: none */
 	char *evidence_statement;
@@ -129,21 +134,17 @@ describe_error(const ErrorData *error)
 	return psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
 }
 
+/* A question that compares nothing, for want of other documents, is absolute whatever its agent's form. */
 static void
-read_instructions(Setup *setup)
+read_prompt(Setup *setup)
 {
-	static SermKept kept;
-	SermParam params[] = {SERM_TEXT(setup->model_name)};
-	bool null;
+	const SermAgent *agent = serm_agent_read(setup->model, setup->agent_name);
 
-	serm_spi_execute_kept(&kept,
-	    "SELECT p.version, p.instructions FROM serm.prompt p WHERE p.model = $1"
-	    " ORDER BY p.version DESC LIMIT 1",
-	    SPI_OK_SELECT, params, 1);
-	if (SPI_processed == 0)
-		return;
-	setup->prompt_version = DatumGetInt32(serm_spi_value(0, 1, &null));
-	setup->instructions = to_utf8(serm_spi_string(0, 2));
+	setup->form = !setup->compares                                 ? SERM_FORM_ABSOLUTE
+	              : agent != NULL && agent->form == SERM_FORM_PAIR ? SERM_FORM_PAIR
+	                                                               : SERM_FORM_LIST;
+	setup->example_count = agent != NULL ? agent->examples : 0;
+	setup->prompt = serm_prompt_read(setup->model_name, setup->form);
 }
 
 static void
@@ -175,7 +176,7 @@ setup_step(void *argument)
 	setup->grade_names = palloc(mul_size(setup->model->grade_count, sizeof(SermText)));
 	for (int i = 0; i < setup->model->grade_count; i++)
 		setup->grade_names[i] = to_utf8(setup->model->grades[i]);
-	read_instructions(setup);
+	read_prompt(setup);
 	if (setup->model->options.evidence != NULL && setup->model->options.evidence[0] != '\0')
 		find_evidence(setup);
 }
@@ -190,12 +191,16 @@ find_setup(List **setups, const SermJob *job)
 	foreach (cell, *setups) {
 		setup = lfirst(cell);
 		if (strcmp(setup->model_name, job->task.model) == 0 &&
-		    strcmp(setup->server_name, job->task.server) == 0)
+		    strcmp(setup->agent_name, job->task.agent) == 0 &&
+		    strcmp(setup->server_name, job->task.server) == 0 &&
+		    setup->compares == (job->task.compared != NULL))
 			return setup;
 	}
 	setup = palloc0(sizeof(Setup));
 	setup->model_name = job->task.model;
+	setup->agent_name = job->task.agent;
 	setup->server_name = job->task.server;
+	setup->compares = job->task.compared != NULL;
 	setup->role = job->role;
 	setup->search_path = job->search_path;
 	*setups = lappend(*setups, setup);
@@ -259,10 +264,17 @@ hash_question(const SermJob *job, const SermPromptInput *input)
 	append_part(&parts, &job->task.path, sizeof(job->task.path));
 	for (uint32_t i = 0; i < input->grade_count; i++)
 		append_part(&parts, input->grade_names[i].bytes, input->grade_names[i].length);
+	append_part(&parts, &input->form, sizeof(input->form));
 	append_part(&parts, input->instructions.bytes, input->instructions.length);
+	for (uint32_t i = 0; i < input->example_count; i++) {
+		append_part(&parts, input->examples[i].query.bytes, input->examples[i].query.length);
+		append_part(&parts, input->examples[i].doc.bytes, input->examples[i].doc.length);
+		append_part(&parts, &input->examples[i].grade, sizeof(input->examples[i].grade));
+	}
 	append_part(&parts, input->evidence.bytes, input->evidence.length);
 	append_part(&parts, input->query.bytes, input->query.length);
-	append_part(&parts, input->doc.bytes, input->doc.length);
+	for (uint32_t i = 0; i < input->doc_count; i++)
+		append_part(&parts, input->docs[i].bytes, input->docs[i].length);
 	return DatumGetByteaP(
 	    DirectFunctionCall1(sha256_bytea, PointerGetDatum(cstring_to_text_with_len(parts.data, parts.len))));
 }
@@ -274,6 +286,77 @@ typedef struct Draft {
 	SermPromptInput input;
 } Draft;
 
+static bool
+is_pair(const SermShown *shown, const SermTask *task)
+{
+	/* Examples keep the beginning of a document. */
+	return strcmp(shown->query, task->query) == 0 && strncmp(shown->doc, task->doc, strlen(shown->doc)) == 0;
+}
+
+/* The examples of the prompt, and in the place of one that is the pair in question another of its grade. */
+static void
+choose_examples(const SermTask *task, const Setup *setup, SermPromptInput *input)
+{
+	SermPromptExample *chosen = palloc(SERM_PROMPT_EXAMPLES_MAX * sizeof(SermPromptExample));
+	ListCell *cell, *other;
+
+	input->examples = chosen;
+	foreach (cell, setup->prompt->examples) {
+		const SermShown *shown = lfirst(cell);
+
+		if (shown->spare || (int) input->example_count >= setup->example_count)
+			continue;
+		if (is_pair(shown, task)) {
+			const SermShown *instead = NULL;
+
+			foreach (other, setup->prompt->examples) {
+				const SermShown *spare = lfirst(other);
+
+				if (spare->spare && spare->grade == shown->grade && !is_pair(spare, task))
+					instead = spare;
+			}
+			if (instead == NULL)
+				continue;
+			shown = instead;
+		}
+		chosen[input->example_count++] =
+		    (SermPromptExample){to_utf8(shown->query), to_utf8(shown->doc), (uint32_t) shown->grade};
+	}
+}
+
+static void
+describe_question(SermJob *job, const Setup *setup, SermPromptInput *input)
+{
+	SermText *docs;
+
+	if (job->task.compared == NULL) {
+		docs = palloc(sizeof(SermText));
+		docs[0] = to_utf8(job->task.doc);
+		input->doc_count = 1;
+		job->question = (SermQuestion){SERM_FORM_ABSOLUTE, input->grade_count};
+		choose_examples(&job->task, setup, input);
+	} else {
+		char **texts = serm_compared_docs(&job->task);
+
+		docs = palloc(mul_size((Size) job->task.compared_count, sizeof(SermText)));
+		for (int i = 0; i < job->task.compared_count; i++)
+			docs[i] = to_utf8(texts[i]);
+		input->doc_count = (uint32_t) job->task.compared_count;
+		job->question = (SermQuestion){setup->form, input->doc_count};
+	}
+	input->docs = docs;
+	input->form = job->question.form;
+}
+
+/* The same question has a canary, or has none, whenever it is asked. */
+static bool
+has_canary(const SermJob *job)
+{
+	const unsigned char *hash = (const unsigned char *) VARDATA_ANY(job->vote.key);
+
+	return (hash[0] * 256 + hash[1]) / 65536.0 < job->server.canary;
+}
+
 static void
 describe_step(void *argument)
 {
@@ -282,7 +365,7 @@ describe_step(void *argument)
 	const Setup *setup = draft->setup;
 
 	job->grade_count = setup->model->grade_count;
-	job->prompt_version = setup->prompt_version;
+	job->prompt_version = setup->prompt->version;
 	job->budgets = setup->model->options;
 	job->server = setup->server;
 	/* The only text of it that is still needed when the request leaves. */
@@ -294,14 +377,17 @@ describe_step(void *argument)
 	if (setup->key != NULL)
 		job->key = pstrdup(setup->key);
 	draft->input = (SermPromptInput){.query = to_utf8(job->task.query),
-	    .doc = to_utf8(job->task.doc),
 	    .grade_names = setup->grade_names,
-	    .grade_count = (uint32) setup->model->grade_count,
-	    .instructions = setup->instructions};
+	    .grade_count = (uint32) setup->model->grade_count};
+	if (setup->prompt->instructions != NULL)
+		draft->input.instructions = to_utf8(setup->prompt->instructions);
+	describe_question(job, setup, &draft->input);
 	if (OidIsValid(setup->evidence))
 		draft->input.evidence = read_evidence(job, setup);
-	if (job->server.cache)
-		job->vote.key = hash_question(job, &draft->input);
+	job->vote.key = hash_question(job, &draft->input);
+	draft->input.canary = has_canary(job);
+	if (!job->server.cache)
+		job->vote.key = NULL;
 }
 
 static void
@@ -325,6 +411,7 @@ write_step(void *argument)
 
 	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
 	serm_host_check(&host, serm_prompt_build(&draft->input, &host.arena, &prompt, &error), &error);
+	memcpy(job->canary, prompt.canary, sizeof(job->canary));
 	serm_host_check(&host, serm_prompt_request(&prompt, &request, &host.arena, &job->body, &error), &error);
 	/* A token is a byte at least. */
 	job->cost_most = ((double) job->body.length * job->server.price_prompt +
@@ -362,6 +449,8 @@ find_known(Draft *drafts, int count)
 
 		if (job->vote.cached && job->vote.rationale != NULL)
 			job->vote.rationale = MemoryContextStrdup(job->context, job->vote.rationale);
+		if (job->vote.cached && job->vote.places != NULL)
+			job->vote.places = MemoryContextStrdup(job->context, job->vote.places);
 	}
 }
 
@@ -491,6 +580,19 @@ redacted_copy(const SermJob *job, const SermHttpResult *result)
 	return (SermText){copy, result->body_length};
 }
 
+/* As text of an array. */
+static char *
+places_text(const SermReply *reply, uint32_t count)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (uint32_t i = 0; i < count; i++)
+		appendStringInfo(&text, "%c%u", i == 0 ? '{' : ',', reply->place[i]);
+	appendStringInfoChar(&text, '}');
+	return text.data;
+}
+
 static void
 read_reply(SermJob *job, SermText body, SermReply *reply)
 {
@@ -498,12 +600,20 @@ read_reply(SermJob *job, SermText body, SermReply *reply)
 	SermHost host;
 
 	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
-	serm_host_check(
-	    &host, serm_reply_parse(body, (uint32) job->grade_count, &host.arena, reply, &error), &error);
+	serm_host_check(&host, serm_reply_parse(body, job->question, &host.arena, reply, &error), &error);
 	if (reply->tokens_prompt >= 0 || reply->tokens_completion >= 0)
 		job->vote.tokens = Max(reply->tokens_prompt, 0) + Max(reply->tokens_completion, 0);
 	if (reply->reason == SERM_REPLY_OK) {
+		if (job->canary[0] != '\0')
+			job->vote.canary = serm_prompt_canary_obeyed(reply->rationale, job->canary) ? 1 : 0;
+		if (job->vote.canary == 1) {
+			job->outcome = SERM_OUTCOME_SUSPECT;
+			job->failure = pstrdup("the judge obeyed an instruction that stood in the data");
+			return;
+		}
 		job->vote.grade = reply->grade;
+		if (job->question.form != SERM_FORM_ABSOLUTE)
+			job->vote.places = places_text(reply, job->question.count);
 		job->vote.rationale = reply->rationale.length > 0 ? from_utf8(reply->rationale) : NULL;
 		return;
 	}
@@ -518,6 +628,7 @@ cost_of(const SermJob *job, const SermReply *reply)
 	switch (job->outcome) {
 		case SERM_OUTCOME_HTTP:
 		case SERM_OUTCOME_MALFORMED:
+		case SERM_OUTCOME_SUSPECT:
 			if (job->http_status < 200 || job->http_status > 299)
 				return 0;
 			if (reply->tokens_prompt < 0 || reply->tokens_completion < 0)
@@ -549,7 +660,7 @@ serm_job_finish(SermJob *job, const SermHttpResult *result)
 	job->failure = pstrdup(result->detail);
 	if (result->outcome == SERM_OUTCOME_HTTP && result->http_status >= 200 && result->http_status <= 299)
 		read_reply(job, body, &reply);
-	if (job->vote.grade < 0 && body.length > 0) {
+	if (job->vote.grade < 0 && job->vote.places == NULL && body.length > 0) {
 		job->vote.reply = body.bytes;
 		job->vote.reply_length = Min(body.length, REPLY_KEPT_BYTES);
 	}

@@ -10,6 +10,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "core/agent/prompt.h"
+
 typedef struct SermJob {
 	MemoryContext context;
 	SermTask task;
@@ -18,6 +20,8 @@ typedef struct SermJob {
 	int grade_count;
 	int attempts_max;
 	int prompt_version;
+	SermQuestion question;
+	char canary[SERM_PROMPT_CANARY_BYTES]; /* empty: its request carries none */
 	char *key;
 	SermText body; /* of the request */
 	SermServerOptions server;

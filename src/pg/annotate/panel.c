@@ -428,21 +428,8 @@ suspend(const SermPanel *panel, uint32 j)
 	const SermJudgeQuality *quality = &panel->consensus.judge[j];
 	char *reason = psprintf("reliability %.3f on %zu pairs that people graded, at least %.3f are asked for",
 	    quality->reliability, quality->gold, agent->min_reliability);
-	SermParam params[] = {SERM_TEXT(panel->row->name), SERM_TEXT(agent->name), SERM_TEXT(reason)};
 
-	serm_spi_execute(
-	    "WITH gone AS (UPDATE serm.agent a SET active = false, suspended = pg_catalog.now(), reason = $3"
-	    "  WHERE a.model = $1 AND a.name = $2 AND a.active RETURNING a.model, a.name),"
-	    " freed AS (DELETE FROM serm.task t USING gone g WHERE t.model = g.model AND t.agent = g.name)"
-	    " SELECT 1 FROM gone",
-	    SPI_OK_SELECT, false, params, lengthof(params));
-	if (SPI_processed == 0)
-		return false;
-	ereport(WARNING,
-	    errmsg("agent \"%s\" of model \"%s\" is suspended: %s", agent->name, panel->row->name, reason),
-	    errhint("SELECT serm.resume_agent(%s, %s) asks it again.", quote_literal_cstr(panel->row->name),
-	        quote_literal_cstr(agent->name)));
-	return true;
+	return serm_agent_suspend(panel->row->name, agent->name, reason);
 }
 
 /* The newest prompt under which the agent has voted decides about it. */

@@ -32,8 +32,9 @@
 uint64
 serm_queue_fill(const char *model, const List *agents, int limit)
 {
-	ArrayType *names, *paths;
+	ArrayType *names, *paths, *docs;
 	Datum *name_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	Datum *doc_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
 	Datum *path_values = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
 	ListCell *cell;
 	bool null;
@@ -43,9 +44,11 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 
 		name_values[foreach_current_index(cell)] = CStringGetTextDatum(agent->name);
 		path_values[foreach_current_index(cell)] = Int32GetDatum(agent->paths);
+		doc_values[foreach_current_index(cell)] = Int32GetDatum(agent->docs);
 	}
 	names = construct_array(name_values, list_length(agents), TEXTOID, -1, false, TYPALIGN_INT);
 	paths = construct_array(path_values, list_length(agents), INT4OID, 4, true, TYPALIGN_INT);
+	docs = construct_array(doc_values, list_length(agents), INT4OID, 4, true, TYPALIGN_INT);
 	{
 		SermParam params[] = {
 		    SERM_TEXT(model),
@@ -53,6 +56,7 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(paths)),
 		    SERM_INT4(limit),
 		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(docs)),
 		};
 
 		serm_spi_execute(
@@ -60,9 +64,11 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    "  ORDER BY s.priority DESC, s.id LIMIT $4 FOR UPDATE SKIP LOCKED),"
 		    " taken AS (UPDATE serm.sample s SET state = 'annotating' FROM chosen c WHERE s.id = c.id "
 		    "RETURNING s.id),"
-		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by)"
-		    "  SELECT $1, t.id, a.name, p.path, $5 FROM taken t, ROWS FROM (pg_catalog.unnest($2), "
-		    "pg_catalog.unnest($3)) AS a(name, paths),"
+		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by, compared)"
+		    "  SELECT $1, t.id, a.name, p.path, $5, CASE WHEN a.docs > 1 THEN serm._compared(t.id, p.path, "
+		    "a.docs) END"
+		    "   FROM taken t, ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), "
+		    "pg_catalog.unnest($6)) AS a(name, paths, docs),"
 		    "   pg_catalog.generate_series(1, a.paths) AS p(path)"
 		    "  WHERE NOT EXISTS (SELECT FROM serm.vote v WHERE v.sample = t.id AND v.agent = a.name AND "
 		    "v.path = p.path)"
@@ -120,10 +126,13 @@ uint64
 serm_queue_extend(int64 sample, const char *model, const List *agents, int extra)
 {
 	Datum *names = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
+	Datum *docs = palloc(mul_size(list_length(agents) + 1, sizeof(Datum)));
 	ListCell *cell;
 
-	foreach (cell, agents)
+	foreach (cell, agents) {
 		names[foreach_current_index(cell)] = CStringGetTextDatum(((const SermAgent *) lfirst(cell))->name);
+		docs[foreach_current_index(cell)] = Int32GetDatum(((const SermAgent *) lfirst(cell))->docs);
+	}
 	{
 		SermParam params[] = {
 		    SERM_INT8(sample),
@@ -132,11 +141,15 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 		                                 names, list_length(agents), TEXTOID, -1, false, TYPALIGN_INT))),
 		    SERM_INT4(extra),
 		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+		    SERM_DATUM(INT4ARRAYOID,
+		        PointerGetDatum(construct_array(docs, list_length(agents), INT4OID, 4, true, TYPALIGN_INT))),
 		};
 
 		serm_spi_execute(
-		    "INSERT INTO serm.task (model, sample, agent, path, requested_by, extra)"
-		    " SELECT $2, $1, a.name, l.last + p.path, $5, true FROM pg_catalog.unnest($3) AS a(name),"
+		    "INSERT INTO serm.task (model, sample, agent, path, requested_by, extra, compared)"
+		    " SELECT $2, $1, a.name, l.last + p.path, $5, true,"
+		    "  CASE WHEN a.docs > 1 THEN serm._compared($1, l.last + p.path, a.docs) END"
+		    " FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($6)) AS a(name, docs),"
 		    "  LATERAL (SELECT pg_catalog.max(v.path) AS last FROM serm.vote v"
 		    "   WHERE v.sample = $1 AND v.agent = a.name) AS l,"
 		    "  pg_catalog.generate_series(1, $4) AS p(path)"
@@ -146,6 +159,24 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 		    SPI_OK_INSERT, false, params, lengthof(params));
 	}
 	return SPI_processed;
+}
+
+static int64 *
+read_compared(uint64 row, int *count)
+{
+	bool null;
+	Datum array = serm_spi_value(row, 12, &null);
+	Datum *elements;
+	int64 *ids;
+
+	*count = 0;
+	if (null)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, 8, true, TYPALIGN_DOUBLE, &elements, NULL, count);
+	ids = palloc(mul_size((Size) *count, sizeof(int64)));
+	for (int i = 0; i < *count; i++)
+		ids[i] = DatumGetInt64(elements[i]);
+	return ids;
 }
 
 static SermTask *
@@ -167,6 +198,7 @@ read_task(uint64 i, int64 token, bool limited)
 	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
 	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
 	task->limited = limited;
+	task->compared = read_compared(i, &task->compared_count);
 	return task;
 }
 
@@ -205,7 +237,7 @@ claim_from(Oid role, Datum servers, int limit, double tokens, int lease_ms, bool
 		    " FROM sized z WHERE t.id = z.id AND (z.before IS NULL OR z.before < $6)"
 		    " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, z.query, "
 		    "z.doc, z.round,"
-		    "  z.estimate",
+		    "  z.estimate, t.compared",
 		    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	}
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -326,7 +358,23 @@ set_number(Column *column, int i, int number)
 	column->values[i] = Int32GetDatum(number);
 }
 
-enum { ID, TOKEN, GRADE, ERROR_TEXT, RATIONALE, TOKENS, LATENCY, PROMPT, REPLY, COST, KEY, CACHED, COLUMNS };
+enum {
+	ID,
+	TOKEN,
+	GRADE,
+	ERROR_TEXT,
+	RATIONALE,
+	TOKENS,
+	LATENCY,
+	PROMPT,
+	REPLY,
+	COST,
+	KEY,
+	CACHED,
+	PLACES,
+	CANARY,
+	COLUMNS
+};
 
 /* A task without a token is one that the session holds under a row lock: a judge's. */
 static void
@@ -338,7 +386,7 @@ set_vote(Column *columns, int i, const SermAnswer *answer)
 	columns[TOKEN].values[i] = Int64GetDatum(answer->task->token);
 	columns[TOKEN].nulls[i] = answer->task->token == 0;
 	set_number(&columns[GRADE], i, vote->grade);
-	set_text(&columns[ERROR_TEXT], i, vote->grade < 0 ? vote->error : NULL);
+	set_text(&columns[ERROR_TEXT], i, vote->grade < 0 && vote->places == NULL ? vote->error : NULL);
 	set_text(&columns[RATIONALE], i, vote->rationale);
 	set_number(&columns[TOKENS], i, vote->tokens);
 	set_number(&columns[LATENCY], i, vote->latency_ms);
@@ -352,6 +400,9 @@ set_vote(Column *columns, int i, const SermAnswer *answer)
 	columns[KEY].nulls[i] = vote->key == NULL;
 	columns[KEY].values[i] = PointerGetDatum(vote->key);
 	columns[CACHED].values[i] = BoolGetDatum(vote->cached);
+	set_text(&columns[PLACES], i, vote->places);
+	columns[CANARY].nulls[i] = vote->canary < 0;
+	columns[CANARY].values[i] = BoolGetDatum(vote->canary > 0);
 }
 
 static int
@@ -366,7 +417,7 @@ void
 serm_queue_finish(SermAnswer *answers, int count)
 {
 	static const Oid types[COLUMNS] = {INT8OID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID,
-	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID};
+	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
 	static SermKept kept;
 	Column columns[COLUMNS];
 	SermParam params[COLUMNS];
@@ -383,16 +434,18 @@ serm_queue_finish(SermAnswer *answers, int count)
 	    "WITH given AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"
 	    "   pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"
 	    "   pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-	    "   pg_catalog.unnest($11), pg_catalog.unnest($12)) AS g(id, token, grade, error, rationale, tokens,"
-	    "   latency_ms, prompt, reply, cost, key, cached)),"
+	    "   pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14))"
+	    "   AS g(id, token, grade, error, rationale, tokens,"
+	    "   latency_ms, prompt, reply, cost, key, cached, places, canary)),"
 	    " gone AS (DELETE FROM serm.task t USING given g"
 	    "  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"
-	    "  RETURNING t.sample, t.agent, t.path, t.extra, g.*),"
+	    "  RETURNING t.sample, t.agent, t.path, t.extra, t.compared, g.*),"
 	    " stored AS (INSERT INTO serm.vote"
 	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "
-	    "cached, extra)"
+	    "cached, extra, compared, places, canary)"
 	    "  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"
-	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra FROM gone g"
+	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra,"
+	    "   g.compared, g.places::pg_catalog.int2[], g.canary FROM gone g"
 	    "  ON CONFLICT DO NOTHING)"
 	    " SELECT g.id FROM gone g",
 	    SPI_OK_SELECT, params, COLUMNS);
@@ -492,7 +545,8 @@ copy_known(SermVoteRow *vote, uint64 row)
 {
 	bool null;
 
-	vote->grade = DatumGetInt16(serm_spi_value(row, 2, &null));
+	vote->places = serm_spi_string(row, 5);
+	vote->grade = vote->places != NULL ? SERM_VOTE_NONE : DatumGetInt16(serm_spi_value(row, 2, &null));
 	vote->rationale = serm_spi_string(row, 3);
 	vote->prompt = DatumGetInt32(serm_spi_value(row, 4, &null));
 	vote->tokens = 0;
@@ -512,9 +566,10 @@ serm_queue_find_votes(SermVoteRow **votes, int count)
 		keys.values[i] = PointerGetDatum(votes[i]->key);
 	params[0] = column_param(&keys, count);
 	serm_spi_execute_kept(&kept,
-	    "SELECT k.n, o.grade, o.rationale, o.prompt FROM pg_catalog.unnest($1) WITH ORDINALITY AS k(key, n),"
-	    " LATERAL (SELECT v.grade, v.rationale, v.prompt FROM serm.vote v"
-	    "  WHERE v.key = k.key AND v.grade IS NOT NULL ORDER BY v.at LIMIT 1) AS o",
+	    "SELECT k.n, o.grade, o.rationale, o.prompt, o.places::pg_catalog.text"
+	    " FROM pg_catalog.unnest($1) WITH ORDINALITY AS k(key, n),"
+	    " LATERAL (SELECT v.grade, v.rationale, v.prompt, v.places FROM serm.vote v"
+	    "  WHERE v.key = k.key AND v.error IS NULL ORDER BY v.at LIMIT 1) AS o",
 	    SPI_OK_SELECT, params, 1);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		copy_known(votes[DatumGetInt64(serm_spi_value(i, 1, &null)) - 1], i);
@@ -592,14 +647,12 @@ serm_finish(PG_FUNCTION_ARGS)
 {
 	SermTask task = {
 	    .id = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0), .token = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)};
-	SermVoteRow vote = {.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2),
-	    .error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3)),
-	    .tokens = -1,
-	    .cost = NAN,
-	    .latency_ms = -1};
+	SermVoteRow vote = SERM_NO_VOTE;
 	SermAnswer answer = {&task, &vote, false};
 	int level = serm_spi_begin(false);
 
+	vote.grade = PG_ARGISNULL(2) ? SERM_VOTE_NONE : PG_GETARG_INT32(2);
+	vote.error = PG_ARGISNULL(3) ? "no answer" : text_to_cstring(PG_GETARG_TEXT_PP(3));
 	serm_queue_finish(&answer, 1);
 	serm_spi_end(level);
 	PG_RETURN_BOOL(answer.stored);

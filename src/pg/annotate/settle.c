@@ -42,6 +42,9 @@ typedef struct Outcome {
 
 typedef enum Step {
 	STEP_LOOK,
+	STEP_COMPARE,
+	STEP_EXPECT,
+	STEP_PLACE,
 	STEP_PANEL,
 	STEP_READ,
 	STEP_PREDICT,
@@ -56,7 +59,8 @@ struct SermSettler {
 	SermVoteRule rule;
 	bool final;
 	Step step;
-	SermPanel *panel; /* NULL: the rule counts votes, and nobody asked for more */
+	SermCompared *compared; /* NULL: nobody has compared */
+	SermPanel *panel;       /* NULL: the rule counts votes, and nobody asked for more */
 	List *agents;
 	int64 last; /* sample that was looked at */
 	SermSettled settled;
@@ -493,16 +497,20 @@ static bool
 is_due(const SermSettler *settler)
 {
 	SermParam params[] = {SERM_TEXT(settler->row->name)};
-	bool due, open, null;
+	bool due, open, compares, null;
 
 	serm_spi_execute("SELECT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating'"
 	                 " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)),"
-	                 " EXISTS (SELECT FROM serm.task t WHERE t.model = $1)",
+	                 " EXISTS (SELECT FROM serm.task t WHERE t.model = $1),"
+	                 " EXISTS (SELECT FROM serm.agent a WHERE a.model = $1 AND a.active"
+	                 "  AND a.options ->> 'form' IN ('pair', 'list'))",
 	    SPI_OK_SELECT, false, params, 1);
 	due = DatumGetBool(serm_spi_value(0, 1, &null));
 	open = DatumGetBool(serm_spi_value(0, 2, &null));
-	return due && (settler->final || !open || settler->rule == SERM_VOTE_UNANIMOUS ||
-	                  settler->rule == SERM_VOTE_QUORUM);
+	compares = DatumGetBool(serm_spi_value(0, 3, &null));
+	return due &&
+	       (settler->final || !open ||
+	           (!compares && (settler->rule == SERM_VOTE_UNANIMOUS || settler->rule == SERM_VOTE_QUORUM)));
 }
 
 static bool
@@ -527,6 +535,15 @@ start_panel(SermSettler *settler)
 	settler->step = settler->panel != NULL ? STEP_READ : STEP_SETTLE;
 }
 
+static bool
+suspend_obedient(SermSettler *settler)
+{
+	int suspended = serm_agents_suspend_obedient(settler->row);
+
+	settler->settled.suspended += suspended;
+	return suspended > 0;
+}
+
 SermSettling
 serm_settler_step(SermSettler *settler)
 {
@@ -534,10 +551,26 @@ serm_settler_step(SermSettler *settler)
 
 	switch (settler->step) {
 		case STEP_LOOK:
-			settler->step = STEP_PANEL;
+			settler->step = STEP_COMPARE;
 			return is_due(settler) ? SERM_SETTLING_MORE : SERM_SETTLING_DONE;
+		case STEP_COMPARE:
+			settler->compared = serm_compared_read(settler->row, settler->context);
+			settler->step = settler->compared != NULL ? STEP_EXPECT : STEP_PANEL;
+			return SERM_SETTLING_MORE;
+		case STEP_EXPECT:
+			if (serm_compared_predict(settler->compared))
+				return SERM_SETTLING_MORE;
+			settler->step = STEP_PLACE;
+			return SERM_SETTLING_COMPUTE;
+		case STEP_PLACE:
+			serm_compared_store(settler->compared);
+			settler->compared = NULL;
+			settler->step = STEP_PANEL;
+			return SERM_SETTLING_MORE;
 		case STEP_PANEL:
-			start_panel(settler);
+			/* Agents are loaded in a transaction that sees who was suspended. */
+			if (!suspend_obedient(settler))
+				start_panel(settler);
 			return SERM_SETTLING_MORE;
 		case STEP_READ:
 			settler->step = serm_panel_read(settler->panel) ? STEP_READ : STEP_PREDICT;
@@ -554,6 +587,11 @@ serm_settler_step(SermSettler *settler)
 			settler->step = suspended > 0 ? STEP_PANEL : STEP_SETTLE;
 			return SERM_SETTLING_MORE;
 		case STEP_SETTLE:
+			/* Whoever is found to obey its documents while others still answer settles nothing more. */
+			if (suspend_obedient(settler)) {
+				settler->step = STEP_PANEL;
+				return SERM_SETTLING_MORE;
+			}
 			return settle_batch(settler) ? SERM_SETTLING_MORE : SERM_SETTLING_DONE;
 	}
 	return SERM_SETTLING_DONE;
@@ -562,7 +600,10 @@ serm_settler_step(SermSettler *settler)
 void
 serm_settler_compute(SermSettler *settler)
 {
-	serm_panel_fit(settler->panel);
+	if (settler->step == STEP_PLACE)
+		serm_compared_fit(settler->compared);
+	else
+		serm_panel_fit(settler->panel);
 }
 
 SermSettled

@@ -269,7 +269,8 @@ write_request(SermRemote *remote, Request *request)
 {
 	const SermPair *pair = &remote->all->pairs[request->question->pair];
 	SermPromptInput input = {.query = remote->all->queries[pair->query].utf8,
-	    .doc = pair->doc.utf8,
+	    .docs = &pair->doc.utf8,
+	    .doc_count = 1,
 	    .grade_names = remote->grade_names,
 	    .grade_count = (uint32) remote->row->grade_count,
 	    .instructions = remote->instructions};

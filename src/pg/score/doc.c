@@ -1,6 +1,7 @@
 /*
- * The type serm.doc: a document that is parsed already (core/text/document.h
- * has its bytes). What comes from outside is checked in full; what lies in a
+ * The type serm.doc: a document that is parsed already, into words
+ * (core/text/document.h has the bytes) or into the tokens of a cross-encoder
+ * (core/text/token_document.h). What comes from outside is checked in full; what lies in a
  * table is checked where it is read, so far that damage cannot lead out of it.
  */
 #include "pg/serm.h"
@@ -9,19 +10,30 @@
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
 
-#include "pg/store/store.h"
+#include "pg/score/call.h"
 
 /* No document takes more: a few copies of the longest one. */
-#define ARENA_BYTES_MAX ((Size) 1024 * 1024)
+#define ARENA_BYTES_MAX ((Size) 4 * 1024 * 1024)
+
+/* Either kind. */
+typedef struct Stored {
+	bool tokens;
+	SermDocument words;
+	SermTokenDocument ids;
+} Stored;
 
 static struct varlena *
-to_datum(const SermDocument *doc)
+to_datum(const Stored *doc)
 {
-	Size size = VARHDRSZ + serm_document_size(doc);
+	Size size =
+	    VARHDRSZ + (doc->tokens ? serm_token_document_size(&doc->ids) : serm_document_size(&doc->words));
 	struct varlena *value = palloc(size);
 
 	SET_VARSIZE(value, size);
-	serm_document_write(doc, (unsigned char *) VARDATA(value));
+	if (doc->tokens)
+		serm_token_document_write(&doc->ids, (unsigned char *) VARDATA(value));
+	else
+		serm_document_write(&doc->words, (unsigned char *) VARDATA(value));
 	return value;
 }
 
@@ -42,9 +54,10 @@ serm_doc_in(PG_FUNCTION_ARGS)
 	SermTextBuffer buffer = {.context = CurrentMemoryContext};
 	SermText text = serm_text_utf8((SermText){given, strlen(given)}, &buffer);
 	SermArena arena = start_arena();
-	SermDocument doc;
+	Stored doc = {.tokens = serm_token_document_is_text(text)};
 	SermError error = {SERM_OK, ""};
-	SermStatus status = serm_document_scan(text, &arena, &doc, &error);
+	SermStatus status = doc.tokens ? serm_token_document_scan(text, &arena, &doc.ids, &error)
+	                               : serm_document_scan(text, &arena, &doc.words, &error);
 	struct varlena *value;
 
 	if (status == SERM_ERR_INVALID || status == SERM_ERR_CORRUPT)
@@ -59,15 +72,18 @@ serm_doc_in(PG_FUNCTION_ARGS)
 }
 
 /* Open a stored value; errors name `sqlstate`. */
-static SermDocument
+static Stored
 read_bytes(const char *bytes, Size length, SermArena *arena, int sqlstate)
 {
-	SermDocument doc;
+	const unsigned char *given = (const unsigned char *) bytes;
+	Stored doc = {.tokens = serm_token_document_is(given, length)};
 	SermError error = {SERM_OK, ""};
-	SermStatus status = serm_document_read((const unsigned char *) bytes, length, arena, &doc, &error);
+	SermStatus status =
+	    doc.tokens ? serm_token_document_read(given, length, SERM_TOKENS_MAX, arena, &doc.ids, &error)
+	               : serm_document_read(given, length, arena, &doc.words, &error);
 
-	if (status == SERM_OK && sqlstate == ERRCODE_INVALID_BINARY_REPRESENTATION)
-		status = serm_document_check(&doc, &error);
+	if (status == SERM_OK && !doc.tokens && sqlstate == ERRCODE_INVALID_BINARY_REPRESENTATION)
+		status = serm_document_check(&doc.words, &error);
 	if (status == SERM_ERR_CORRUPT)
 		ereport(ERROR, errcode(sqlstate), errmsg("these bytes are not a serm.doc: %s", error.message));
 	serm_check(status, &error);
@@ -80,9 +96,9 @@ serm_doc_out(PG_FUNCTION_ARGS)
 {
 	struct varlena *value = PG_GETARG_VARLENA_PP(0);
 	SermArena arena = start_arena();
-	SermDocument doc =
-	    read_bytes(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &arena, ERRCODE_DATA_CORRUPTED);
-	char *text = serm_document_print(&doc, GetDatabaseEncoding() != PG_UTF8, &arena);
+	Stored doc = read_bytes(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), &arena, ERRCODE_DATA_CORRUPTED);
+	char *text = doc.tokens ? serm_token_document_print(&doc.ids, &arena)
+	                        : serm_document_print(&doc.words, GetDatabaseEncoding() != PG_UTF8, &arena);
 
 	if (text == NULL)
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
@@ -99,7 +115,7 @@ serm_doc_recv(PG_FUNCTION_ARGS)
 	int length = message->len - message->cursor;
 	const char *bytes = pq_getmsgbytes(message, length);
 	SermArena arena = start_arena();
-	SermDocument doc = read_bytes(bytes, (Size) length, &arena, ERRCODE_INVALID_BINARY_REPRESENTATION);
+	Stored doc = read_bytes(bytes, (Size) length, &arena, ERRCODE_INVALID_BINARY_REPRESENTATION);
 	struct varlena *value = to_datum(&doc);
 
 	serm_arena_free(&arena);
@@ -182,7 +198,7 @@ serm_encode(PG_FUNCTION_ARGS)
 	void *copy;
 	SermText text = serm_text_detoast(PG_GETARG_DATUM(0), &copy);
 	SermArenaMark mark;
-	SermDocument doc;
+	Stored doc = {.tokens = false};
 	SermError error = {SERM_OK, ""};
 	struct varlena *value;
 
@@ -197,9 +213,27 @@ serm_encode(PG_FUNCTION_ARGS)
 	}
 	mark = serm_arena_mark(&encoder->arena);
 	serm_check(
-	    serm_document_parse(serm_text_utf8(text, &encoder->buffer), &encoder->arena, &doc, &error), &error);
+	    serm_document_parse(serm_text_utf8(text, &encoder->buffer), &encoder->arena, &doc.words, &error),
+	    &error);
 	value = to_datum(&doc);
 	serm_arena_rewind(&encoder->arena, mark);
+	if (copy != NULL)
+		pfree(copy);
+	PG_RETURN_POINTER(value);
+}
+
+/* (doc, model) */
+SERM_FUNCTION(serm_encode_for);
+Datum
+serm_encode_for(PG_FUNCTION_ARGS)
+{
+	SermScorer *scorer = serm_call_scorer(fcinfo, 1, 0);
+	void *copy;
+	SermText bytes = serm_scorer_encode(scorer, serm_text_detoast(PG_GETARG_DATUM(0), &copy));
+	struct varlena *value = palloc(VARHDRSZ + bytes.length);
+
+	SET_VARSIZE(value, VARHDRSZ + bytes.length);
+	memcpy(VARDATA(value), bytes.bytes, bytes.length);
 	if (copy != NULL)
 		pfree(copy);
 	PG_RETURN_POINTER(value);

@@ -17,10 +17,13 @@ put_row(ReturnSetInfo *result, const SermExplainedTerm *term, float4 contributio
 	bool nulls[COLUMNS] = {true, true, true, false};
 
 	values[COLUMN_CONTRIBUTION] = Float4GetDatum(contribution);
-	if (term != NULL) {
+	if (term != NULL && (term->query || term->query_term.length > 0)) {
 		values[COLUMN_QUERY_TERM] = PointerGetDatum(serm_text_from_utf8(term->query_term));
-		values[COLUMN_FIELD] = CStringGetTextDatum(term->body ? "body" : "title");
-		nulls[COLUMN_QUERY_TERM] = nulls[COLUMN_FIELD] = false;
+		nulls[COLUMN_QUERY_TERM] = false;
+	}
+	if (term != NULL) {
+		values[COLUMN_FIELD] = CStringGetTextDatum(term->query ? "query" : term->body ? "body" : "title");
+		nulls[COLUMN_FIELD] = false;
 	}
 	if (term != NULL && term->doc_term.length > 0) {
 		values[COLUMN_DOC_TERM] = PointerGetDatum(serm_text_from_utf8(term->doc_term));

@@ -29,7 +29,8 @@ static const Level levels[] = {
         "'%\\_shift'"
         " OR proname IN ('evaluate', 'check_version', 'settle', 'mining_overlap', 'check_log',"
         " 'evaluate_click_model', '_model_name', '_isotonic')"},
-    {"operate", "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA serm", "proname NOT LIKE '\\_%'"},
+    {"operate", "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA serm",
+        "proname NOT LIKE '\\_%' OR proname IN ('_agent_terms', '_compared', '_monotonic_ms')"},
 };
 
 static int

@@ -1,5 +1,5 @@
 /*
- * An optional BLAS for training, opened in the process that trains and nowhere else.
+ * Optional libraries for matrix products, opened in the process that uses them and nowhere else.
  */
 #ifndef SERM_PG_STORE_BLAS_H
 #define SERM_PG_STORE_BLAS_H

@@ -3,8 +3,8 @@
  * backends through a read-only mapping. It is derived from serm.tensor and
  * never the truth: missing, damaged or foreign, it is made again.
  *
- * One file per (database, model, version, checksum) in the directory serm of
- * the data directory. Its name starts with the prefix of temporary files, so
+ * One file per (database, model, version, checksum, layout) in the directory
+ * serm of the data directory. Its name starts with the prefix of temporary files, so
  * base backups leave it out. A file is written under another name, flushed and
  * renamed, and never changed afterwards: whoever maps it keeps what it mapped.
  *
@@ -29,7 +29,8 @@
 #define DIRECTORY "serm"
 #define FILE_PREFIX PG_TEMP_FILE_PREFIX "."
 #define MAGIC UINT64CONST(0x316c69666d726573) /* "sermfil1" in the byte order of this machine */
-#define FORMAT 1
+/* Also when kernels lay weights out differently: a file of before is made again. */
+#define FORMAT 2
 /* A temporary file this old was left by a crash. */
 #define LEFTOVER_SECONDS 3600
 
@@ -159,8 +160,9 @@ serm_image_tensors(const SermImage *image)
 static void
 file_path(char *path, const SermImageKey *key)
 {
-	snprintf(path, MAXPGPATH, DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" INT64_MODIFIER "x", MyDatabaseId,
-	    key->model, key->version, key->checksum);
+	snprintf(path, MAXPGPATH, DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" INT64_MODIFIER "x%s%s", MyDatabaseId,
+	    key->model, key->version, key->checksum, key->layout != SERM_LAYOUT_F32 ? "." : "",
+	    key->layout != SERM_LAYOUT_F32 ? serm_layout_name(key->layout) : "");
 }
 
 /* Map the file of a version; false when it is not there or not sound. */
@@ -252,6 +254,16 @@ is_old(const char *path)
 	return stat(path, &status) == 0 && time(NULL) - status.st_mtime > LEFTOVER_SECONDS;
 }
 
+/* What follows the checksum in a name that file_path() made. */
+static bool
+is_layout(const char *suffix)
+{
+	for (int layout = SERM_LAYOUT_F32 + 1; layout < SERM_LAYOUT_COUNT; layout++)
+		if (suffix[0] == '.' && strcmp(suffix + 1, serm_layout_name(layout)) == 0)
+			return true;
+	return suffix[0] == '\0';
+}
+
 /* Whether the file of this name, made by file_path(), belongs to nothing that exists. */
 static bool
 is_leftover(const char *path, const char *name)
@@ -266,7 +278,7 @@ is_leftover(const char *path, const char *name)
 	        &checksum, &end) != 4 ||
 	    end == 0)
 		return false;
-	if (name[end] != '\0')
+	if (!is_layout(name + end))
 		return is_old(path);
 	if (database != MyDatabaseId)
 		return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
@@ -313,18 +325,25 @@ forget_at_end(XactEvent event, void *unused pg_attribute_unused())
 }
 
 void
-serm_cache_forget_at_commit(const SermImageKey *key)
+serm_cache_forget_at_commit(const SermImageKey *key, int kept)
 {
 	static bool registered = false;
-	Forgotten *file = MemoryContextAlloc(TopTransactionContext, sizeof(Forgotten));
+	SermImageKey each = *key;
 
 	if (!registered) {
 		RegisterXactCallback(forget_at_end, NULL);
 		registered = true;
 	}
-	file_path(file->path, key);
-	file->next = forgotten;
-	forgotten = file;
+	for (each.layout = 0; each.layout < SERM_LAYOUT_COUNT; each.layout++) {
+		Forgotten *file;
+
+		if (each.layout == kept)
+			continue;
+		file = MemoryContextAlloc(TopTransactionContext, sizeof(Forgotten));
+		file_path(file->path, &each);
+		file->next = forgotten;
+		forgotten = file;
+	}
 }
 
 /* --- opening */

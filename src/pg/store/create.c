@@ -122,7 +122,7 @@ serm_model_create(const SermNewModel *new)
 	if (OidIsValid(new->documents))
 		(void) serm_source_name(new->documents, SERM_SOURCE_DOCUMENTS, new->name);
 	/* With their defaults written out: a later change of a default must not move the test split. */
-	written = serm_model_options_write(&options);
+	written = serm_model_options_write(new->kind, &options);
 
 	level = serm_spi_begin(false);
 	serm_spi_execute("INSERT INTO serm.model (name, kind, grades, log, documents, options) "
@@ -175,7 +175,7 @@ serm_create_model(PG_FUNCTION_ARGS)
 		    errmsg("unknown kind of model \"%s\"", new.kind),
 		    errhint("Valid kinds are: interaction, cross_encoder, remote."));
 	serm_model_options_read(
-	    PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), new.kind, "serm.create_model", &new.options);
+	    new.kind, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), "serm.create_model", &new.options);
 	if (strcmp(new.kind, SERM_KIND_CROSS_ENCODER) == 0)
 		complete_shape(&new.options.encoder);
 	serm_model_create(&new);
@@ -208,6 +208,22 @@ check_object(const Jsonb *options)
 		    errmsg("options of serm.alter_model must be a JSON object"));
 }
 
+/* The rows of the model's versions, for serm_cache_forget_at_commit(); inside serm_spi_begin(). */
+static void
+forget_files(const char *name, int kept)
+{
+	serm_spi_execute("SELECT v.version, v.checksum FROM serm.version AS v WHERE v.model = $1", SPI_OK_SELECT,
+	    false, (SermParam[]){SERM_TEXT(name)}, 1);
+	for (uint64 i = 0; i < SPI_processed; i++) {
+		SermImageKey key;
+		bool null;
+
+		serm_image_key(&key, name, DatumGetInt32(serm_spi_value(i, 1, &null)),
+		    (uint64) DatumGetInt64(serm_spi_value(i, 2, &null)));
+		serm_cache_forget_at_commit(&key, kept);
+	}
+}
+
 /*
  * serm.alter_model(name text, options jsonb, log regclass, documents regclass) returns jsonb
  *
@@ -223,7 +239,8 @@ serm_alter_model(PG_FUNCTION_ARGS)
 	Oid documents = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
 	SermModelRow *row = serm_model_read(name);
 	SermModelOptions options;
-	Jsonb *written = serm_model_options_write(&row->options);
+	Jsonb *written = serm_model_options_write(row->kind, &row->options);
+	SermLayout layout = serm_layout_of(row);
 	int level;
 
 	if (OidIsValid(log))
@@ -235,7 +252,7 @@ serm_alter_model(PG_FUNCTION_ARGS)
 		written =
 		    DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(written), PG_GETARG_DATUM(1)));
 	}
-	serm_model_options_read(written, row->kind, "serm.alter_model", &options);
+	serm_model_options_read(row->kind, written, "serm.alter_model", &options);
 	check_server(row->kind, &options);
 	if (memcmp(&options.encoder, &row->options.encoder, sizeof(options.encoder)) != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -244,7 +261,7 @@ serm_alter_model(PG_FUNCTION_ARGS)
 	if (options.evidence != NULL &&
 	    (row->options.evidence == NULL || strcmp(options.evidence, row->options.evidence) != 0))
 		options.evidence = resolve_evidence(options.evidence);
-	written = serm_model_options_write(&options);
+	written = serm_model_options_write(row->kind, &options);
 
 	level = serm_spi_begin(false);
 	check_split(row->name, row->options.test_share, options.test_share);
@@ -254,6 +271,9 @@ serm_alter_model(PG_FUNCTION_ARGS)
 	    (SermParam[]){SERM_TEXT(row->name), SERM_DATUM(JSONBOID, JsonbPGetDatum(written)),
 	        regclass_param(log), regclass_param(documents)},
 	    4);
+	row->options = options;
+	if (serm_layout_of(row) != layout)
+		forget_files(row->name, serm_layout_of(row));
 	serm_spi_end(level);
 	PG_RETURN_JSONB_P(written);
 }
@@ -265,16 +285,7 @@ serm_drop_model(PG_FUNCTION_ARGS)
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	int level = serm_spi_begin(false);
 
-	serm_spi_execute("SELECT v.version, v.checksum FROM serm.version AS v WHERE v.model = $1", SPI_OK_SELECT,
-	    false, (SermParam[]){SERM_TEXT(name)}, 1);
-	for (uint64 i = 0; i < SPI_processed; i++) {
-		SermImageKey key;
-		bool null;
-
-		serm_image_key(&key, name, DatumGetInt32(serm_spi_value(i, 1, &null)),
-		    (uint64) DatumGetInt64(serm_spi_value(i, 2, &null)));
-		serm_cache_forget_at_commit(&key);
-	}
+	forget_files(name, -1);
 	/* Versions, weights, judgments and rounds go with it. */
 	serm_spi_execute("DELETE FROM serm.model AS m WHERE m.name = $1", SPI_OK_DELETE, false,
 	    (SermParam[]){SERM_TEXT(name)}, 1);

@@ -56,7 +56,11 @@ check_file(Import *import, SermStatus status, const char *file)
 	code = status == SERM_ERR_CORRUPT ? ERRCODE_INVALID_BINARY_REPRESENTATION
 	       : status == SERM_ERR_LIMIT ? ERRCODE_PROGRAM_LIMIT_EXCEEDED
 	                                  : ERRCODE_FEATURE_NOT_SUPPORTED;
-	ereport(ERROR, errcode(code), errmsg("%s cannot be imported: %s", file, import->error.message));
+	ereport(ERROR, errcode(code), errmsg("%s cannot be imported: %s", file, import->error.message),
+	    status == SERM_ERR_INVALID && strcmp(file, "config.json") == 0
+	        ? errhint("Import BERT, RoBERTa, XLM-R or ModernBERT sequence classifiers with the settings that "
+	                  "doc/import.md names.")
+	        : 0);
 }
 
 static void
@@ -315,23 +319,18 @@ describe(const Import *import, const SermTokenizer *tokenizer)
 static void
 read_options(const Jsonb *given, ImportOptions *options)
 {
-	SermOption *table = palloc((serm_model_option_count + 1) * sizeof(SermOption));
-	const SermModelOptions *defaults;
+	const int count = serm_model_option_count(SERM_KIND_CROSS_ENCODER);
+	SermOption *table = palloc((count + 1) * sizeof(SermOption));
 	ImportOptions plain;
 
-	memcpy(table, serm_model_option_table, serm_model_option_count * sizeof(SermOption));
-	table[serm_model_option_count] = (SermOption){
+	memcpy(table, serm_model_option_table, count * sizeof(SermOption));
+	table[count] = (SermOption){
 	    "max_length", SERM_OPTION_INT, offsetof(ImportOptions, max_length), 8, SERM_TOKENS_MAX, NULL};
 	plain.max_length = 0;
-	serm_model_options_read(NULL, NULL, "serm.import_model", &plain.model);
-	defaults = &plain.model;
+	serm_model_options_read(SERM_KIND_CROSS_ENCODER, NULL, "serm.import_model", &plain.model);
 	*options = plain;
-	serm_options_read(given, table, serm_model_option_count + 1, options, "serm.import_model");
-	/* JSON null means the default. */
-	if (options->model.rule == NULL)
-		options->model.rule = defaults->rule;
-	if (options->model.labels == NULL)
-		options->model.labels = defaults->labels;
+	serm_options_read(given, table, count + 1, options, "serm.import_model");
+	serm_model_options_keep(&options->model, &plain.model);
 }
 
 /* The arguments from `first` on: options, grades, log, documents. */

@@ -76,14 +76,16 @@ extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
 
 /* --- model_row.c */
 
-/* The options of every model. */
+/* The options of a kind are the first so many of the table; serm_model_options_read() knows more: the shape
+ * of an encoder, and what remote models have. */
 extern const SermOption serm_model_option_table[];
-extern const int serm_model_option_count;
-/* `kind` decides which options there are; NULL: those of every model. */
+extern int serm_model_option_count(const char *kind);
 extern void serm_model_options_read(
-    const Jsonb *given, const char *kind, const char *what, SermModelOptions *options);
+    const char *kind, const Jsonb *given, const char *what, SermModelOptions *options);
+/* JSON null means the default, also for texts. */
+extern void serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defaults);
 /* With what was given and what was not. */
-extern Jsonb *serm_model_options_write(const SermModelOptions *options);
+extern Jsonb *serm_model_options_write(const char *kind, const SermModelOptions *options);
 /* As serm_model_read(), inside serm_reading_begin(); the row is allocated in `context`. */
 extern SermModelRow *serm_model_find(const char *name, MemoryContext context);
 /* Raise 42704 with a hint that lists the models there are. */
@@ -104,10 +106,11 @@ typedef struct SermImage {
 typedef struct SermImageKey {
 	char model[NAMEDATALEN];
 	int32 version;
-	int32 unused;
+	int32 layout; /* SermLayout */
 	uint64 checksum;
 } SermImageKey;
 
+/* Of SERM_LAYOUT_F32, which the caller may change. */
 extern void serm_image_key(SermImageKey *key, const char *model, int version, uint64 checksum);
 
 /* Insert the chunks; inside serm_spi_begin(). `sorted` is ordered by name. */
@@ -122,6 +125,30 @@ extern uint64 serm_weights_checksum(const SermTensorSet *sorted);
 extern SermImage serm_weights_read(const SermImageKey *key, MemoryContext context);
 /* The same as tensors, those of a cross-encoder as they were stored. */
 extern SermTensorSet serm_weights_stored(const SermImageKey *key, MemoryContext context);
+
+/* --- layout.c: how weights lie in an image */
+
+typedef enum SermLayout {
+	SERM_LAYOUT_F32 = 0,
+	SERM_LAYOUT_BF16,
+	SERM_LAYOUT_INT8,
+	SERM_LAYOUT_OPENBLAS, /* f32, for that library */
+	SERM_LAYOUT_ONEDNN,
+	SERM_LAYOUT_COUNT
+} SermLayout;
+
+extern const char *serm_layout_name(SermLayout layout);
+/* What the model's options and serm.gemm ask for and this processor and machine have. */
+extern SermLayout serm_layout_of(const SermModelRow *row);
+/* The precision and the provider of a layout; the other settings stay. */
+extern void serm_layout_settings(SermLayout layout, SermModelSettings *settings);
+
+/* --- blas.c */
+
+/* What serm.gemm asks for, if it can be had in this process: the layout of f32. */
+extern SermLayout serm_blas_layout(void);
+/* NULL: the built-in one. */
+extern const SermGemmProvider *serm_blas_provider(SermLayout layout);
 
 /* --- cache_file.c: image <-> file */
 
@@ -139,7 +166,7 @@ extern Size serm_image_data_start(uint32 count);
 extern void serm_image_describe(unsigned char *bytes, uint32 index, const SermTensor *tensor, Size offset);
 /* The tensors of a verified image; the set's array is palloc'd. */
 extern SermTensorSet serm_image_tensors(const SermImage *image);
-/* Remove the file of a version when the transaction commits. */
-extern void serm_cache_forget_at_commit(const SermImageKey *key);
+/* Remove the files of a version, in every layout but `kept` (-1: none), when the transaction commits. */
+extern void serm_cache_forget_at_commit(const SermImageKey *key, int kept);
 
 #endif

@@ -5,11 +5,11 @@
 
 #include <math.h>
 
-#include "core/model/cross_encoder_stored.h"
 #include "core/text/wordpiece_learn.h"
 #include "utils/array.h"
 #include "utils/fmgrprotos.h"
 
+#include "core/model/cross_encoder_stored.h"
 #include "pg/store/internal.h"
 
 /* How many models a hint names. */
@@ -30,8 +30,13 @@ const SermOption serm_model_option_table[] = {
     {"budget", SERM_OPTION_REAL, FIELD(budget), 0, 1e12, NULL},
     {"budget_round", SERM_OPTION_REAL, FIELD(budget_round), 0, 1e12, NULL},
     {"budget_day", SERM_OPTION_REAL, FIELD(budget_day), 0, 1e12, NULL},
+    {"precision", SERM_OPTION_TEXT, FIELD(precision), 0, 0, "f32, bf16, int8"},
+    {"long_documents", SERM_OPTION_TEXT, FIELD(long_documents), 0, 0, "truncate, chunk_max, chunk_first"},
+    {"chunk_count", SERM_OPTION_INT, FIELD(chunk_count), 1, 1000, NULL},
+    {"chunk_overlap", SERM_OPTION_INT, FIELD(chunk_overlap), 0, 1000, NULL},
 };
-const int serm_model_option_count = lengthof(serm_model_option_table);
+/* At the end of the table. */
+#define CROSS_ENCODER_OPTIONS 4
 
 /* What cross-encoders that are made here have besides: their shape. */
 static const SermOption encoder_rows[] = {
@@ -50,18 +55,19 @@ static const SermOption remote_rows[] = {
     {"prompt", SERM_OPTION_TEXT, FIELD(prompt), 0, 0, NULL},
 };
 
-/* The options of a kind; NULL: those of every model. */
+/* All options of a kind, with the shape of an encoder or without. */
 static const SermOption *
-table_of(const char *kind, int *count)
+table_of(const char *kind, bool shape, int *count)
 {
-	bool encoder = kind != NULL && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
-	bool remote = kind != NULL && strcmp(kind, SERM_KIND_REMOTE) == 0;
+	bool encoder = shape && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
+	bool remote = strcmp(kind, SERM_KIND_REMOTE) == 0;
 	int more = encoder ? lengthof(encoder_rows) : remote ? lengthof(remote_rows) : 0;
 	SermOption *table = palloc(sizeof(serm_model_option_table) + sizeof(encoder_rows) + sizeof(remote_rows));
 
-	memcpy(table, serm_model_option_table, sizeof(serm_model_option_table));
-	memcpy(table + serm_model_option_count, encoder ? encoder_rows : remote_rows, more * sizeof(SermOption));
-	*count = serm_model_option_count + more;
+	*count = serm_model_option_count(kind);
+	memcpy(table, serm_model_option_table, *count * sizeof(SermOption));
+	memcpy(table + *count, encoder ? encoder_rows : remote_rows, more * sizeof(SermOption));
+	*count += more;
 	return table;
 }
 
@@ -72,8 +78,28 @@ static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalo
 static SermPlan names_plan = {
     "SELECT m.name FROM serm.model AS m ORDER BY m.name LIMIT $1", 1, {INT8OID}, NULL};
 
+int
+serm_model_option_count(const char *kind)
+{
+	return lengthof(serm_model_option_table) -
+	       (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? 0 : CROSS_ENCODER_OPTIONS);
+}
+
 void
-serm_model_options_read(const Jsonb *given, const char *kind, const char *what, SermModelOptions *options)
+serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defaults)
+{
+	if (options->rule == NULL)
+		options->rule = defaults->rule;
+	if (options->labels == NULL)
+		options->labels = defaults->labels;
+	if (options->precision == NULL)
+		options->precision = defaults->precision;
+	if (options->long_documents == NULL)
+		options->long_documents = defaults->long_documents;
+}
+
+void
+serm_model_options_read(const char *kind, const Jsonb *given, const char *what, SermModelOptions *options)
 {
 	const SermOption *table;
 	int count;
@@ -87,26 +113,23 @@ serm_model_options_read(const Jsonb *given, const char *kind, const char *what, 
 	    .evidence = NULL,
 	    .budget = NAN,
 	    .budget_round = NAN,
-	    .budget_day = NAN};
+	    .budget_day = NAN,
+	    .precision = "f32",
+	    .long_documents = "truncate",
+	    .chunk_count = 4,
+	    .chunk_overlap = 32};
 
 	*options = defaults;
-	table = table_of(kind, &count);
+	table = table_of(kind, true, &count);
 	serm_options_read(given, table, count, options, what);
-	/* JSON null means the default. */
-	if (options->rule == NULL)
-		options->rule = defaults.rule;
-	if (options->labels == NULL)
-		options->labels = defaults.labels;
+	serm_model_options_keep(options, &defaults);
 }
 
 Jsonb *
-serm_model_options_write(const SermModelOptions *options)
+serm_model_options_write(const char *kind, const SermModelOptions *options)
 {
 	int count;
-	const SermOption *table = table_of(options->encoder.layers != 0 ? SERM_KIND_CROSS_ENCODER
-	                                   : options->server != NULL    ? SERM_KIND_REMOTE
-	                                                                : NULL,
-	    &count);
+	const SermOption *table = table_of(kind, options->encoder.layers != 0, &count);
 
 	return serm_options_write(table, count, options);
 }
@@ -187,7 +210,7 @@ read_row(void)
 	value = serm_spi_value(0, 6, &null);
 	row->active = null ? 0 : DatumGetInt32(value);
 	serm_model_options_read(
-	    DatumGetJsonbP(serm_spi_value(0, 7, &null)), row->kind, "serm.model", &row->options);
+	    row->kind, DatumGetJsonbP(serm_spi_value(0, 7, &null)), "serm.model", &row->options);
 	return row;
 }
 

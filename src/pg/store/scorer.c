@@ -1,7 +1,7 @@
 /*
  * Scorers: opened versions, ready to score. The weights behind them are shared
- * by all scorers of the backend, found by content (model, version, checksum):
- * a name that is used again for another model cannot meet old weights.
+ * by all scorers of the backend, found by content (model, version, checksum) and
+ * options: a name that is used again for another model cannot meet old weights.
  *
  * Every statement opens its scorers anew: rights are checked and the active
  * version is read under the statement's own snapshot. What that costs is two
@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 
+#include "core/train/encoder_explain.h"
 #include "pg/store/internal.h"
 
 /* Weights that no scorer uses are kept mapped up to this number. */
@@ -31,8 +32,17 @@
 /* What one prediction may take: texts are bounded, so this is never reached by sound ones. */
 #define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
 
+/* What is opened: weights, and what is read of documents. Compared by its bytes. */
+typedef struct WeightsKey {
+	SermImageKey image;
+	int32 long_documents;
+	int32 chunk_count;
+	int32 chunk_overlap;
+	int32 unused;
+} WeightsKey;
+
 typedef struct Weights {
-	SermImageKey key;
+	WeightsKey key;
 	MemoryContext context;
 	SermModel *model;
 	uint32 users;
@@ -65,7 +75,7 @@ static SermPlan version_plan = {
     "SELECT v.checksum FROM serm.version AS v WHERE v.model = $1 AND v.version = $2", 2, {TEXTOID, INT4OID},
     NULL};
 
-static HTAB *opened = NULL; /* SermImageKey -> Weights */
+static HTAB *opened = NULL; /* WeightsKey -> Weights */
 static uint64 clock_ticks = 0;
 
 /* --- invalidation: a flag only; the reading is done at the next use */
@@ -184,20 +194,24 @@ interrupted(SermStatus status)
 
 /* Open the weights in a context that disappears with everything if this fails. */
 static Weights *
-load_weights(const SermImageKey *key, const SermModelRow *row)
+load_weights(const WeightsKey *key, const SermModelRow *row)
 {
 	/* The image may be built in a context of its own, which is reset once it is mapped instead. */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm weights", ALLOCSET_SMALL_SIZES);
 	MemoryContext build = AllocSetContextCreate(context, "serm image", ALLOCSET_SMALL_SIZES);
 	SermImage *image = MemoryContextAllocZero(context, sizeof(SermImage));
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
+	SermModelSettings settings = {.long_documents = key->long_documents,
+	    .chunk_count = (uint32) key->chunk_count,
+	    .chunk_overlap = (uint32) key->chunk_overlap};
 	Weights *weights;
 	SermTensorSet tensors;
 	SermArena arena;
 	SermModel *model;
 	SermError error = {SERM_OK, ""};
 
-	*image = serm_cache_open(key, build);
+	serm_layout_settings(key->image.layout, &settings);
+	*image = serm_cache_open(&key->image, build);
 	callback->func = close_image;
 	callback->arg = image;
 	MemoryContextRegisterResetCallback(context, callback);
@@ -205,12 +219,12 @@ load_weights(const SermImageKey *key, const SermModelRow *row)
 	MemoryContextSwitchTo(context);
 	tensors = serm_image_tensors(image);
 	serm_arena_init(&arena, (SermAllocator){allocate_block, release_block, context}, SIZE_MAX);
-	serm_check(serm_model_open(row->kind, &tensors, &arena, &model, &error), &error);
+	serm_check(serm_model_open_with(row->kind, &tensors, &settings, &arena, &model, &error), &error);
 	serm_model_set_host(model, go_on, NULL);
 	if (serm_model_grade_count(model) != (uint32) row->grade_count)
 		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
-		    errmsg("version %d of model \"%s\" has %u grades, the model %d", key->version, key->model,
-		        serm_model_grade_count(model), row->grade_count));
+		    errmsg("version %d of model \"%s\" has %u grades, the model %d", key->image.version,
+		        key->image.model, serm_model_grade_count(model), row->grade_count));
 	weights = hash_search(opened, key, HASH_ENTER, NULL);
 	weights->context = context;
 	weights->model = model;
@@ -220,12 +234,12 @@ load_weights(const SermImageKey *key, const SermModelRow *row)
 }
 
 static Weights *
-find_weights(const SermImageKey *key, const SermModelRow *row)
+find_weights(const WeightsKey *key, const SermModelRow *row)
 {
 	Weights *weights;
 
 	if (opened == NULL) {
-		HASHCTL control = {.keysize = sizeof(SermImageKey), .entrysize = sizeof(Weights)};
+		HASHCTL control = {.keysize = sizeof(WeightsKey), .entrysize = sizeof(Weights)};
 
 		opened = hash_create("serm weights", 16, &control, HASH_ELEM | HASH_BLOBS);
 	}
@@ -251,6 +265,21 @@ release_weights(void *scorer)
 
 /* --- scorers */
 
+/* What the options of the model ask for. */
+static void
+choose_settings(WeightsKey *key, const SermModelRow *row)
+{
+	static const char *const modes[] = {"truncate", "chunk_max", "chunk_first"};
+
+	StaticAssertStmt(lengthof(modes) == SERM_LONG_COUNT, "a name for each");
+	key->image.layout = serm_layout_of(row);
+	for (int i = 0; i < (int) lengthof(modes); i++)
+		if (strcmp(row->options.long_documents, modes[i]) == 0)
+			key->long_documents = i;
+	key->chunk_count = row->options.chunk_count;
+	key->chunk_overlap = row->options.chunk_overlap;
+}
+
 /* The checksum of a version; inside serm_reading_begin(). */
 static uint64
 read_checksum(const SermModelRow *row, int version)
@@ -271,7 +300,7 @@ static void
 open_version(SermScorer *scorer, const char *model, int version, SermSight sight)
 {
 	SermReading reading = serm_reading_begin(sight);
-	SermImageKey key;
+	WeightsKey key = {0};
 
 	watch_tables();
 	scorer->row = serm_model_find(model, scorer->context);
@@ -286,7 +315,9 @@ open_version(SermScorer *scorer, const char *model, int version, SermSight sight
 		    errhint("Make one with CALL serm.pretrain(%s), or with CALL serm.train once there are judgments.",
 		        quote_literal_cstr(scorer->row->name)));
 	scorer->version = version != 0 ? version : scorer->row->active;
-	serm_image_key(&key, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
+	serm_image_key(
+	    &key.image, scorer->row->name, scorer->version, read_checksum(scorer->row, scorer->version));
+	choose_settings(&key, scorer->row);
 	check_rights();
 	scorer->weights = find_weights(&key, scorer->row);
 	scorer->weights->users++;
@@ -403,27 +434,72 @@ check_finite(const SermScorer *scorer, const SermPrediction *prediction)
 		        scorer->version));
 }
 
+static void
+check_stored(SermStatus status, const SermError *error)
+{
+	if (status == SERM_ERR_CORRUPT)
+		ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a serm.doc is damaged: %s", error->message));
+	serm_check(status, error);
+}
+
+static void
+pg_attribute_noreturn() wrong_document(const SermScorer *scorer, const char *problem)
+{
+	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	    errmsg("model \"%s\" cannot read this serm.doc: %s", scorer->row->name, problem),
+	    serm_model_reads_text(scorer->weights->model)
+	        ? errhint("Encode documents for it with serm.encode(doc, %s), or pass the text.",
+	              quote_literal_cstr(scorer->row->name))
+	        : errhint("Encode documents for it with serm.encode(doc), or pass the text."));
+}
+
 /* Parse or read a document into the scratch arena. */
 static SermDocument
 open_document(SermScorer *scorer, SermDocBytes source)
 {
+	const unsigned char *bytes = (const unsigned char *) source.bytes.bytes;
 	SermDocument doc;
 	SermError error = {SERM_OK, ""};
-	SermStatus status;
 
 	if (!source.encoded)
 		serm_check(serm_document_parse(
 		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &scorer->scratch, &doc, &error),
 		    &error);
-	else {
-		status = serm_document_read(
-		    (const unsigned char *) source.bytes.bytes, source.bytes.length, &scorer->scratch, &doc, &error);
-		if (status == SERM_ERR_CORRUPT)
-			ereport(
-			    ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("a serm.doc is damaged: %s", error.message));
-		serm_check(status, &error);
-	}
+	else if (serm_token_document_is(bytes, source.bytes.length))
+		wrong_document(scorer, "it holds the tokens of a cross-encoder");
+	else
+		check_stored(serm_document_read(bytes, source.bytes.length, &scorer->scratch, &doc, &error), &error);
 	return doc;
+}
+
+/* The same for a model that reads texts. */
+static SermTokenDocument
+open_tokens(SermScorer *scorer, SermDocBytes source)
+{
+	const unsigned char *bytes = (const unsigned char *) source.bytes.bytes;
+	SermTokenDocument doc;
+	SermError error = {SERM_OK, ""};
+
+	if (!source.encoded)
+		serm_check(serm_model_encode(scorer->weights->model,
+		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &scorer->scratch, &doc, &error),
+		    &error);
+	else if (!serm_token_document_is(bytes, source.bytes.length))
+		wrong_document(scorer, "it holds words, not tokens");
+	else
+		check_stored(serm_token_document_read(
+		                 bytes, source.bytes.length, SERM_TOKENS_MAX, &scorer->scratch, &doc, &error),
+		    &error);
+	return doc;
+}
+
+/* Raise what a model says of tokens that were stored. */
+static void
+check_tokens(const SermScorer *scorer, SermStatus status, const SermError *error)
+{
+	if (status == SERM_ERR_INVALID)
+		wrong_document(scorer, error->message);
+	serm_check(status, error);
 }
 
 void
@@ -444,6 +520,21 @@ serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPredic
 	check_finite(scorer, prediction);
 }
 
+static void
+predict_tokens(SermScorer *scorer, SermDocBytes source, SermPrediction *prediction)
+{
+	SermTokenDocument doc = open_tokens(scorer, source);
+	SermError error = {SERM_OK, ""};
+	SermStatus status;
+
+	do
+		status = serm_model_predict_tokens(
+		    scorer->weights->model, scorer->query, &doc, &scorer->scratch, prediction, &error);
+	while (interrupted(status));
+	check_tokens(scorer, status, &error);
+	check_finite(scorer, prediction);
+}
+
 void
 serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes source, SermPrediction *prediction)
 {
@@ -456,10 +547,30 @@ serm_scorer_predict_bytes(SermScorer *scorer, SermText query, SermDocBytes sourc
 	}
 	prepare_query(scorer, query);
 	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model)) {
+		predict_tokens(scorer, source, prediction);
+		return;
+	}
 	doc = open_document(scorer, source);
 	serm_check(
 	    serm_model_predict_parsed(scorer->weights->model, scorer->query, &doc, prediction, &error), &error);
 	check_finite(scorer, prediction);
+}
+
+static void
+explain_tokens(SermScorer *scorer, SermDocBytes source, SermExplanation *explanation)
+{
+	SermTokenDocument doc = open_tokens(scorer, source);
+	SermArenaMark mark = serm_arena_mark(&scorer->scratch);
+	SermError error = {SERM_OK, ""};
+	SermStatus status;
+
+	do {
+		serm_arena_rewind(&scorer->scratch, mark);
+		status = serm_cross_explain(
+		    scorer->weights->model, scorer->query, &doc, &scorer->scratch, explanation, &error);
+	} while (interrupted(status));
+	check_tokens(scorer, status, &error);
 }
 
 void
@@ -470,11 +581,43 @@ serm_scorer_explain(SermScorer *scorer, SermText query, SermDocBytes source, Ser
 
 	prepare_query(scorer, query);
 	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model)) {
+		explain_tokens(scorer, source, explanation);
+		return;
+	}
 	doc = open_document(scorer, source);
 	serm_check(serm_model_explain(scorer->weights->model, scorer->query,
 	               serm_text_utf8(scorer->query_text, &scorer->query_buffer), &doc, &scorer->scratch,
 	               explanation, &error),
 	    &error);
+}
+
+SermText
+serm_scorer_encode(SermScorer *scorer, SermText text)
+{
+	SermDocBytes source = {text, false};
+	unsigned char *bytes;
+	size_t length;
+
+	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
+	if (serm_model_reads_text(scorer->weights->model)) {
+		SermTokenDocument doc = open_tokens(scorer, source);
+
+		length = serm_token_document_size(&doc);
+		bytes = serm_arena_reserve(&scorer->scratch, length);
+		if (bytes != NULL)
+			serm_token_document_write(&doc, bytes);
+	} else {
+		SermDocument doc = open_document(scorer, source);
+
+		length = serm_document_size(&doc);
+		bytes = serm_arena_reserve(&scorer->scratch, length);
+		if (bytes != NULL)
+			serm_document_write(&doc, bytes);
+	}
+	if (bytes == NULL)
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+	return (SermText){(const char *) bytes, length};
 }
 
 const SermModel *
@@ -508,6 +651,12 @@ serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes source)
 		serm_check(serm_batch_add_text(scorer->batch, scorer->query,
 		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &error),
 		    &error);
+		return;
+	}
+	if (serm_model_reads_text(scorer->weights->model)) {
+		SermTokenDocument tokens = open_tokens(scorer, source);
+
+		check_tokens(scorer, serm_batch_add_tokens(scorer->batch, scorer->query, &tokens, &error), &error);
 		return;
 	}
 	doc = open_document(scorer, source);

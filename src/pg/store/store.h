@@ -37,6 +37,11 @@ typedef struct SermModelOptions {
 	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
+	/* Of cross-encoders only. */
+	char *precision;          /* of their weights: f32 (default), bf16, int8 */
+	char *long_documents;     /* truncate (default), chunk_max, chunk_first */
+	int32 chunk_count;        /* of chunk_first, default 4 */
+	int32 chunk_overlap;      /* tokens that neighbouring chunks share, default 32 */
 	SermEncoderShape encoder; /* of a cross-encoder */
 	/* Of kind remote: */
 	char *server; /* a foreign server of the wrapper serm_agent */
@@ -130,6 +135,11 @@ extern void serm_scorer_predict_bytes(
  */
 extern void serm_scorer_explain(
     SermScorer *scorer, SermText query, SermDocBytes doc, SermExplanation *explanation);
+
+/*
+ * What a serm.doc holds of a text for this model: its bytes, in the scorer until its next use.
+ */
+extern SermText serm_scorer_encode(SermScorer *scorer, SermText doc);
 
 /*
  * The tensors of a version as they were stored, in `context`: what training of a cross-encoder begins with.

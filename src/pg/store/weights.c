@@ -297,13 +297,15 @@ static SermImage
 prepare_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext context)
 {
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "serm prepare", ALLOCSET_DEFAULT_SIZES);
+	SermModelSettings settings = {.chunk_count = 1};
 	SermTensorSet prepared;
 	SermImage image;
 	SermArena arena;
 	SermError error = {SERM_OK, ""};
 
 	serm_arena_init(&arena, serm_context_allocator(work), SIZE_MAX);
-	serm_check(serm_cross_encoder_prepare(tensors, &arena, &prepared, &error), &error);
+	serm_layout_settings(key->layout, &settings);
+	serm_check(serm_cross_encoder_prepare(tensors, &settings, &arena, &prepared, &error), &error);
 	image = build_image(key, &prepared, context);
 	MemoryContextDelete(work);
 	return image;
