@@ -328,3 +328,12 @@ CREATE TABLE serm._checkpoint (
 );
 ALTER TABLE serm._checkpoint ALTER COLUMN data SET STORAGE EXTERNAL;
 COMMENT ON TABLE serm._checkpoint IS 'where the training of a cross-encoder stands: weights and moments in parts, for a process that has to take over; not dumped';
+
+CREATE TABLE serm._answer (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	key bytea NOT NULL,
+	probability real[] NOT NULL,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, key)
+);
+COMMENT ON TABLE serm._answer IS 'what a remote model said of a pair, by the SHA-256 of all that it was asked: it is not asked again';

@@ -467,6 +467,9 @@ serm_prompt_request(
 	    milli % 1000, (unsigned) (request->seed & 0x7fffffff), (unsigned) request->tokens_max);
 	if (request->json_mode)
 		serm_writer_text(&writer, ",\"response_format\":{\"type\":\"json_object\"}");
+	if (request->top_logprobs > 0)
+		serm_writer_format(
+		    &writer, ",\"logprobs\":true,\"top_logprobs\":%u", (unsigned) request->top_logprobs);
 	serm_writer_text(&writer, "}");
 	return serm_writer_finish(&writer, body, error);
 }

@@ -32,7 +32,7 @@
 #define CONTINUED_EPOCHS 8
 #define CONTINUED_BATCH 128
 /* Of Margin-MSE beside the divergence from a teacher; measured in doc/distillation.md. */
-#define TAUGHT_MARGINS 0.3
+#define TAUGHT_MARGINS 1
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
