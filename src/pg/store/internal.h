@@ -82,8 +82,6 @@ extern const SermOption serm_model_option_table[];
 extern int serm_model_option_count(const char *kind);
 extern void serm_model_options_read(
     const char *kind, const Jsonb *given, const char *what, SermModelOptions *options);
-/* With what was given and what was not; a shape only where there is one. */
-extern Jsonb *serm_model_options_write(const char *kind, const SermModelOptions *options);
 /* JSON null means the default, also for texts. */
 extern void serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defaults);
 /* With what was given and what was not. */

@@ -81,7 +81,7 @@ static SermPlan names_plan = {
 int
 serm_model_option_count(const char *kind)
 {
-	return (int) lengthof(serm_model_option_table) - SHAPE_OPTIONS -
+	return (int) lengthof(serm_model_option_table) -
 	       (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? 0 : CROSS_ENCODER_OPTIONS);
 }
 
