@@ -486,6 +486,8 @@ serm_job_admit(SermJob *job)
 
 	if (job->failure == NULL && !job->vote.cached)
 		answer = serm_budget_reserve(&job->task, &job->budgets, job->cost_most, &job->failure);
+	else
+		serm_budget_settle(&job->task);
 	if (answer == SERM_BUDGET_WAIT) {
 		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
 		job->failure = pstrdup("it waits for what others leave of the budget");

@@ -197,6 +197,7 @@ read_task(uint64 i, int64 token, bool limited)
 	task->doc = serm_spi_string(i, 9);
 	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
 	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
+	task->owes = DatumGetBool(serm_spi_value(i, 13, &null));
 	task->limited = limited;
 	task->compared = read_compared(i, &task->compared_count);
 	return task;
@@ -237,7 +238,7 @@ claim_from(Oid role, Datum servers, int limit, double tokens, int lease_ms, bool
 		    " FROM sized z WHERE t.id = z.id AND (z.before IS NULL OR z.before < $6)"
 		    " RETURNING t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, z.query, "
 		    "z.doc, z.round,"
-		    "  z.estimate, t.compared",
+		    "  z.estimate, t.compared, t.reserved IS NOT NULL",
 		    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	}
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -504,11 +505,13 @@ serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const 
 }
 
 bool
-serm_queue_has(int64 task)
+serm_queue_lost(const SermTask *task)
 {
-	SermParam params[] = {SERM_INT8(task)};
+	SermParam params[] = {SERM_INT8(task->id), SERM_TEXT(task->model), SERM_TEXT(task->agent)};
 
-	serm_spi_execute("SELECT FROM serm.task t WHERE t.id = $1", SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute("SELECT FROM serm.agent a WHERE a.model = $2 AND a.name = $3 AND a.active"
+	                 " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.id = $1)",
+	    SPI_OK_SELECT, false, params, lengthof(params));
 	return SPI_processed > 0;
 }
 
@@ -528,7 +531,7 @@ serm_queue_give_up(Oid role, const char *server, const char *error)
 	    "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
 	    "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
 	    "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL GROUP BY 1, 2, 3"
-	    "   ORDER BY 1, 2"
+	    "   ORDER BY g.model COLLATE \"C\", s.round"
 	    "  ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
 	    "   requests = p.requests + EXCLUDED.requests)"
 	    " INSERT INTO serm.vote (sample, agent, path, error)"

@@ -375,11 +375,11 @@ store_answers(Worker *worker)
 			ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
 			job->kept = false;
 		}
-	/* Whoever took a task over has counted what was reserved for it. */
+	/* Whoever took a task over, or its agent away, has counted what was reserved for it. */
 	foreach (cell, worker->ended) {
 		SermJob *job = lfirst(cell);
 
-		if (job->vote.cost > 0 && (job->kept || !serm_queue_has(job->task.id)))
+		if (job->vote.cost > 0 && (job->kept || serm_queue_lost(&job->task)))
 			charged = lappend(charged, job);
 	}
 	list_sort(charged, by_spending);
@@ -644,6 +644,20 @@ free_leases(const Worker *worker)
 	end(level);
 }
 
+/*
+ * What roles and databases set for their sessions must not end a worker, which loses what is on its way, nor
+ * let a crash forget what it had reserved.
+ */
+static void
+override_settings(void)
+{
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 void
 serm_annotate_worker_main(Datum argument)
 {
@@ -654,6 +668,7 @@ serm_annotate_worker_main(Datum argument)
 	BackgroundWorkerUnblockSignals();
 	memcpy(&worker.role, MyBgworkerEntry->bgw_extra, sizeof(worker.role));
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(argument), worker.role, 0);
+	override_settings();
 	if (!take_lock(worker.role))
 		proc_exit(0);
 	pgstat_report_activity(STATE_RUNNING, "asking agents");
