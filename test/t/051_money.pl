@@ -95,14 +95,17 @@ is(spent('double'), '0', 'which costs nothing either');
 
 # --- a model that is dropped while its requests are on their way
 make_model('kept', "http://127.0.0.1:$port/slow/v1", q{timeout_ms '5000'}, 40);
-make_model('doomed', "http://127.0.0.1:$port/slow/v1", q{timeout_ms '5000'}, 40);
 sql(q{CALL serm.annotate('kept', false)});
-sql(q{CALL serm.annotate('doomed', false)});
-$node->poll_query_until('postgres', q{SELECT count(*) > 5 FROM serm.task WHERE model = 'doomed' AND reserved IS NOT NULL}) or fail('requests are on their way');
 my $log = -s $node->logfile;
-sql(q{SELECT serm.drop_model('doomed')});
+for my $i (1 .. 6)
+{
+	make_model("doomed_$i", "http://127.0.0.1:$port/v1", q{timeout_ms '5000'}, 150);
+	sql(qq{CALL serm.annotate('doomed_$i', false)});
+	$node->poll_query_until('postgres', qq{SELECT count(*) > 5 * $i FROM serm.vote WHERE agent = 'doomed_$i'}) or fail('requests are on their way');
+	$node->psql('postgres', $i % 2 ? qq{SELECT serm.drop_model('doomed_$i')} : qq{SELECT serm.remove_agent('doomed_$i', 'doomed_$i')});
+}
 sql(q{CALL serm.annotate('kept')});
-unlike(substr(slurp_file($node->logfile), $log), qr/ERROR/, 'a model that is dropped takes no worker down');
+unlike(substr(slurp_file($node->logfile), $log), qr/ERROR/, 'a model or agent that goes meanwhile takes no worker down, nor is in its way');
 is(sql(q{SELECT count(grade) FROM serm.vote WHERE agent = 'kept'}), '40', 'and what others asked is answered');
 
 # --- settings of roles and databases that are meant for sessions

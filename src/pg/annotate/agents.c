@@ -218,6 +218,7 @@ serm_remove_agent(PG_FUNCTION_ARGS)
 	SermParam params[] = {SERM_TEXT(row->name), SERM_TEXT(agent)};
 	int level = serm_spi_begin(false);
 
+	serm_queue_gate(true);
 	serm_budget_drop_tasks(row->name, agent);
 	serm_spi_execute(
 	    "DELETE FROM serm.agent WHERE model = $1 AND name = $2", SPI_OK_DELETE, false, params, 2);

@@ -95,6 +95,7 @@ begin(void)
 		CommitTransactionCommand();
 		proc_exit(0);
 	}
+	serm_queue_gate(false);
 	return serm_spi_begin(false);
 }
 
