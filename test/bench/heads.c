@@ -30,7 +30,7 @@ pass(const SermHeads *heads, const SermReal *inputs, const SermReal *guards, uin
 	double start = seconds();
 
 	for (size_t row = 0; row < ROWS; row += together) {
-		serm_heads_predict_rows(heads, together, inputs + row * INPUTS, guards + row, predictions);
+		serm_heads_predict_rows(heads, together, inputs + row * INPUTS, guards + row, NULL, predictions);
 		*sum += predictions[0].score;
 	}
 	return seconds() - start;

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(43);
+SELECT plan(67);
 
 -- --- a BERT of one layer with small random weights, four labels, and the words of the products as its vocabulary
 
@@ -146,8 +146,8 @@ CALL serm.train('mentor', '{"epochs": 10, "heads": 2, "pretrain_epochs": 1}');
 SELECT FROM load('pupil');
 SELECT FROM serm.alter_model('pupil', log => 'shown');
 CALL serm.distill('pupil', 'mentor', '{"epochs": 20, "learning_rate": 0.005, "batch": 16, "unlabelled": 900, "temperature": 2}');
-SELECT ok(status = 'candidate' AND parent = 1 AND config @> '{"kind": "cross_encoder", "teacher": "mentor", "teacher_version": 1, "begun_with": 1, "alpha": 0.7, "unlabelled": 900,
-	"loss": "ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:0.3"}' AND counts @> '{"judgments": 0, "taught": 900, "unlabelled": 900}',
+SELECT ok(status = 'candidate' AND parent = 1 AND config @> '{"kind": "cross_encoder", "teacher": "mentor", "teacher_version": 1, "begun_with": 1, "alpha": 0.9, "unlabelled": 900,
+	"loss": "ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:1"}' AND counts @> '{"judgments": 0, "taught": 900, "unlabelled": 900}',
 	'a cross-encoder is a student: ' || config::text) FROM serm.version WHERE model = 'pupil' AND version = 2;
 SELECT ok(serm.check_version('pupil', 2) IS NOT FALSE, 'it serves what was trained');
 SELECT cmp_ok(corr(serm.score_version(query, doc, 'pupil', 2), serm.score(query, doc, 'mentor')), '>',
@@ -177,11 +177,63 @@ SELECT throws_ok($$CALL serm.train('small', '{"continue": "never", "parent": 2}'
 SELECT throws_ok($$CALL serm.train('small')$$, '2D000', NULL, 'a call in a transaction block');
 SELECT throws_ok($$CALL serm.pretrain('small', '{"heads": 1}')$$, '22023', NULL, 'an option that pretraining lacks');
 SELECT lives_ok($$INSERT INTO serm.agent (model, name, judge) VALUES ('small', 'x', 'f(text,text)')$$, 'a round has options of its own');
-SELECT throws_ok($$CALL serm.merge_versions('small', '{2,4}')$$, '2D000', NULL, 'merging is a procedure too');
-
--- --- one label: two grades
-
 SELECT is(has_table_privilege('public', 'serm._checkpoint', 'SELECT'), false, 'checkpoints are nobody else''s affair');
+\set VERBOSITY sqlstate
+\set ON_ERROR_STOP 0
+CALL serm.pretrain('small');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '0A000', 'an imported model is pre-trained already');
+CALL serm.merge_versions('small', '{2,4}');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '0A000', 'versions of encoders are not merged');
+CALL serm.train('small', '{"parent": 99}');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '42704', 'an unknown version to begin with');
+\set ON_ERROR_STOP 1
 SELECT lives_ok($$SELECT serm.drop_model('small')$$, 'the model can be dropped');
 SELECT is(count(*), 0::bigint, 'with all its weights') FROM serm.tensor;
+
+-- --- an encoder from nothing
+
+SELECT lives_ok($$SELECT serm.create_model('own', 'cross_encoder', documents => 'product',
+	options => '{"layers": 1, "hidden": 32, "heads": 2, "vocab": 200, "max_length": 32}')$$, 'a cross-encoder is created');
+SELECT ok(options @> '{"layers": 1, "hidden": 32, "heads": 2, "intermediate": 128, "vocab": 200, "max_length": 32, "test_share": 0.2}', 'its shape is kept')
+  FROM serm.model WHERE name = 'own';
+CALL serm.pretrain('own', '{"epochs": 30, "batch": 12, "learning_rate": 0.004}');
+SELECT results_eq($$SELECT version, status, parent, config ->> 'generation', (config ->> 'heads')::int FROM serm.version$$, $$VALUES (1, 'active', NULL::int, '0', 2)$$,
+	'generation 0 is active');
+SELECT ok(config @> '{"epochs": 30, "mask": 0.15, "architecture": "bert", "layers": 1, "hidden": 32, "tokenizer": "WordPiece", "tokens_max": 32}', 'and says what it is')
+  FROM serm.version;
+SELECT is(counts ->> 'documents', '36', 'it was learned from the documents') FROM serm.version;
+SELECT matches(convert_from(data, 'UTF8'), '"vocab_size": ?[0-9]+', 'its config is that of a BERT') FROM serm.tensor WHERE name = 'config';
+SELECT ok(bool_and(s BETWEEN 0 AND 3), 'it scores between the lowest and the highest grade') FROM product, serm.score('red shoe', doc, 'own') AS s;
+CALL serm.pretrain('own', '{"epochs": 30, "batch": 12, "learning_rate": 0.004}');
+SELECT is(count(DISTINCT checksum), 1::bigint, 'the same documents give the same bytes') FROM serm.version;
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'own', query, doc_id, grade FROM pair WHERE grade > 0 OR hashtext(query || doc_id) % 4 = 0;
+CALL serm.train('own', '{"epochs": 3}');
+SELECT results_eq($$SELECT version, status, parent FROM serm.version ORDER BY 1$$, $$VALUES (1, 'retired', NULL::int), (2, 'candidate', 1), (3, 'active', 2)$$,
+	'the first version with judgments takes its place');
+SELECT cmp_ok((SELECT value FROM serm.evaluate('own', 3, 'train') WHERE metric = 'nll'), '<',
+	(SELECT value - .1 FROM serm.evaluate('own', 2, 'train') WHERE metric = 'nll'), 'and knows the grades better');
+SELECT ok(serm.check_version('own', 3), 'it serves what was trained');
+
+SELECT FROM serm.create_model('direct', 'cross_encoder', documents => 'product', options => '{"layers": 1, "hidden": 16, "heads": 1, "vocab": 100, "max_length": 24}');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'direct', query, doc_id, grade FROM pair WHERE grade > 1;
+CALL serm.train('direct', '{"epochs": 1, "checkpoint": -1}');
+SELECT results_eq($$SELECT version, status, parent FROM serm.version WHERE model = 'direct' ORDER BY 1$$, $$VALUES (1, 'retired', NULL::int), (2, 'active', 1)$$,
+	'training makes what is not there yet');
+
+SELECT throws_ok($$SELECT serm.create_model('bad', options => '{"layers": 2}')$$, '22023', NULL, 'a default model has no layers');
+SELECT throws_ok($$SELECT serm.create_model('bad', 'cross_encoder', options => '{"hidden": 100, "heads": 3}')$$, '22023', NULL, 'sizes that do not fit together');
+SELECT throws_ok($$SELECT serm.create_model('bad', 'cross_encoder', options => '{"vocab": 10}')$$, '22023', NULL, 'a vocabulary that is too small');
+SELECT throws_ok($$SELECT serm.create_model('bad', 'transformer')$$, '22023', NULL, 'an unknown kind');
+SELECT throws_ok($$SELECT serm.alter_model('own', '{"layers": 2}')$$, '22023', NULL, 'the shape is settled');
+SELECT is(serm.alter_model('own', '{"rule": "quorum"}') ->> 'layers', '1', 'other options are not');
+SELECT throws_ok($$CALL serm.pretrain('own', '{"guard": 1}')$$, '22023', NULL, 'an option of the other kind');
+SELECT FROM serm.create_model('empty', 'cross_encoder');
+\set ON_ERROR_STOP 0
+CALL serm.pretrain('empty');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '55000', 'there is nothing to learn from');
+SET serm.train_memory = '64MB';
+SELECT FROM serm.create_model('large', 'cross_encoder', documents => 'product', options => '{"layers": 12, "hidden": 768, "heads": 12}');
+CALL serm.pretrain('large');
+SELECT is(:'LAST_ERROR_SQLSTATE'::text, '53200', 'too little memory is told before the start');
+SELECT is(count(*), 0::bigint, 'nothing is left of it') FROM serm.progress;
 SELECT * FROM finish();

@@ -39,7 +39,7 @@ SELECT is(count(*), 0::bigint, 'nothing was stored') FROM serm.version;
 CALL serm.pretrain('cold');
 SELECT results_eq($$SELECT version, status, parent FROM serm.version$$, $$VALUES (1, 'active', NULL::int)$$, 'the first version is active');
 SELECT is(reason, 'first version', 'and the history says why') FROM serm.deployment;
-SELECT ok(config @> '{"generation": 0, "seed": 1, "pretrain_epochs": 10, "shown": 10000, "kind": "interaction"}', 'its config has the options') FROM serm.version;
+SELECT ok(config @> '{"generation": 0, "seed": 1, "pretrain_epochs": -1, "shown": 10000, "kind": "interaction"}', 'its config has the options') FROM serm.version;
 SELECT is(counts, '{"judgments": 0, "queries": 0, "documents": 36, "test_judgments": 0, "test_queries": 0, "shown_pairs": 0}'::jsonb, 'its counts') FROM serm.version;
 SELECT is(serm.check_version('cold', 1), NULL, 'nothing was judged that the weights could be checked on');
 SELECT is((SELECT doc_id FROM product ORDER BY serm.score('blue chair', doc, 'cold') DESC LIMIT 1), 'blue-chair', 'the right product comes first');

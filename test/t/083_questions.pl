@@ -136,6 +136,15 @@ compared('biased', 'first', '{"form": "pair"}', q{, paths '6'});
 cmp_ok(sql(q{SELECT avg((places[1] = 1)::int) FROM serm.vote WHERE agent = 'biased'}), '>', 0.6, 'it prefers the first');
 cmp_ok(quality('biased'), '>', 0.8, 'in both orders that cancels: ' . quality('biased'));
 
+# --- where agents differ those who compare are asked more, too
+sql(q{SELECT serm.create_model('more', options => '{"gold_rate": 0, "rule": "unanimous", "extra_paths": 2}')});
+add_agent('more', 'more_pairs', 'compares', q{, paths '2', canary '0'}, '{"form": "pair"}');
+add_agent('more', 'more_top', 'top', q{, paths '1', canary '0'});
+sql(q{INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'more', 'blue pillow', i::text, (ARRAY['a blue pillow', 'a pillow', 'nothing'])[i % 3 + 1] FROM generate_series(1, 6) i;
+	CALL serm.annotate('more')});
+is(sql(q{SELECT count(*) > 0, count(*) = count(v.places), count(*) = count(v.grade), bool_and(v.path > 2) FROM serm.vote v WHERE v.agent = 'more_pairs' AND v.extra}), 't|t|t|t', 'extra paths compare');
+is(sql(q{SELECT count(*) FROM (SELECT FROM serm.vote WHERE agent = 'more_pairs' GROUP BY sample HAVING count(DISTINCT grade) > 1) x}), '0', 'and the grade is that of all comparisons');
+
 # --- alone with its query a document is graded by itself
 sql(q{SELECT serm.create_model('alone', options => '{"gold_rate": 0, "rule": "unanimous"}')});
 add_agent('alone', 'alone', 'compares', q{, paths '2', canary '0'}, '{"form": "pair"}');

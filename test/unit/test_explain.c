@@ -40,6 +40,7 @@ train(SermArena *arena)
 	serm_train_defaults(&options);
 	options.seed = 3;
 	options.epochs = 15;
+	options.pretrain_epochs = 10;
 	for (int i = 0; i < PRODUCTS; i++) {
 		snprintf(names[i], sizeof(names[i]), "%s %s", colours[i / THINGS], things[i % THINGS]);
 		snprintf(docs[i], sizeof(docs[i]), "%.30s\nA %.30s for your home, made to last %d years.", names[i],
@@ -365,7 +366,7 @@ test_attribution(const SermTensorSet *tensors, SermArena *arena)
 			from[i] = (SermReal) serm_rng_normal(&rng);
 			to[i] = (SermReal) serm_rng_normal(&rng);
 		}
-		serm_attribute(&parts.heads, (SermHeadsPoint){from, 0}, (SermHeadsPoint){to, guard}, &slope);
+		serm_attribute(&parts.heads, (SermHeadsPoint){from, 0}, (SermHeadsPoint){to, guard}, 1, &slope);
 		serm_heads_predict(&parts.heads, from, 0, &begin);
 		serm_heads_predict(&parts.heads, to, guard, &end);
 		sum = slope.guard * (double) guard;

@@ -151,7 +151,7 @@ test_rows(Weights *weights, SermArena *arena)
 			for (int i = 0; i < INPUTS; i++)
 				x[r][i] = i % 4 == 1 || (i + r) % 7 == 0 ? 0 : (SermReal) serm_rng_normal(&rng) / 4;
 		}
-		serm_heads_predict_rows(&packed, count, x[0], guards, rows);
+		serm_heads_predict_rows(&packed, count, x[0], guards, NULL, rows);
 		for (uint32_t r = 0; r < count; r++) {
 			serm_heads_predict(&packed, x[r], guards[r], &alone);
 			different += memcmp(&alone, &rows[r], sizeof(alone)) != 0;

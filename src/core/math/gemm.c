@@ -37,14 +37,41 @@ serm_panels_count(size_t n, size_t k)
 	return (n + SERM_PANEL - 1) / SERM_PANEL * SERM_PANEL * k;
 }
 
+typedef SermReal Four
+    __attribute__((vector_size(4 * sizeof(SermReal)), aligned(sizeof(SermReal)), may_alias));
+
+/* A square of four rows becomes one of four columns. */
+static inline void
+turn_square(const SermReal *b, size_t b_row, SermReal *packed)
+{
+	Four r0 = *(const Four *) b, r1 = *(const Four *) (b + b_row);
+	Four r2 = *(const Four *) (b + 2 * b_row), r3 = *(const Four *) (b + 3 * b_row);
+	Four low0 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5),
+	     high0 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+	Four low1 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5),
+	     high1 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+
+	*(Four *) packed = __builtin_shufflevector(low0, low1, 0, 1, 4, 5);
+	*(Four *) (packed + SERM_PANEL) = __builtin_shufflevector(low0, low1, 2, 3, 6, 7);
+	*(Four *) (packed + 2 * SERM_PANEL) = __builtin_shufflevector(high0, high1, 0, 1, 4, 5);
+	*(Four *) (packed + 3 * SERM_PANEL) = __builtin_shufflevector(high0, high1, 2, 3, 6, 7);
+}
+
 /* Turned in squares, so that both what is read and what is written stays near. */
 static void
 turn_panel(size_t columns, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
 {
 	for (size_t p0 = 0; p0 < k; p0 += SERM_PANEL) {
-		size_t p1 = k - p0 < SERM_PANEL ? k : p0 + SERM_PANEL;
+		size_t p1 = k - p0 < SERM_PANEL ? k : p0 + SERM_PANEL, p4 = p0 + (p1 - p0) / 4 * 4, j = 0;
 
-		for (size_t j = 0; j < columns; j++)
+		for (; j + 4 <= columns; j += 4) {
+			for (size_t p = p0; p < p4; p += 4)
+				turn_square(b + j * b_row + p, b_row, packed + p * SERM_PANEL + j);
+			for (size_t p = p4; p < p1; p++)
+				for (size_t i = j; i < j + 4; i++)
+					packed[p * SERM_PANEL + i] = b[i * b_row + p];
+		}
+		for (; j < columns; j++)
 			for (size_t p = p0; p < p1; p++)
 				packed[p * SERM_PANEL + j] = b[j * b_row + p];
 	}

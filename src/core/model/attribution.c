@@ -16,12 +16,14 @@ typedef struct Head {
 	const SermReal *w2, *b2, *w3, *b3;
 	uint32_t grades;
 	SermReal temperature; /* 0: none */
+	SermReal share;       /* of the logits */
 	SermReal start[HIDDEN1];
 	SermReal change[HIDDEN1];
 } Head;
 
 static Head
-open_head(const SermHeads *heads, uint32_t head, const SermReal *from, const SermReal *difference)
+open_head(
+    const SermHeads *heads, uint32_t head, const SermReal *from, const SermReal *difference, SermReal share)
 {
 	uint32_t inputs = heads->input_count, grades = heads->grade_count;
 	const SermReal *w1 = heads->w1 + (size_t) head * HIDDEN1 * inputs;
@@ -30,7 +32,8 @@ open_head(const SermHeads *heads, uint32_t head, const SermReal *from, const Ser
 	    .w3 = heads->w3 + (size_t) head * grades * HIDDEN2,
 	    .b3 = heads->b3 + (size_t) head * grades,
 	    .grades = grades,
-	    .temperature = heads->temperature};
+	    .temperature = heads->temperature,
+	    .share = share};
 
 	for (uint32_t o = 0; o < HIDDEN1; o++) {
 		opened.start[o] =
@@ -40,7 +43,7 @@ open_head(const SermHeads *heads, uint32_t head, const SermReal *from, const Ser
 	return opened;
 }
 
-/* df / dlogit of each grade before the guard and the temperature: P(y) (y - f) / T. */
+/* df / dlogit of each grade, guard and share included, before the temperature: P(y) (y - f) / T. */
 static void
 score_gradient(const Head *head, SermReal guard, SermReal *logits)
 {
@@ -49,7 +52,7 @@ score_gradient(const Head *head, SermReal guard, SermReal *logits)
 	double largest = -INFINITY, sum = 0, f = 0, p[SERM_GRADES_MAX];
 
 	for (uint32_t y = 0; y < grades; y++) {
-		p[y] = ((double) logits[y] + (double) guard * y) * scale;
+		p[y] = ((double) head->share * (double) logits[y] + (double) guard * y) * scale;
 		largest = fmax(largest, p[y]);
 	}
 	for (uint32_t y = 0; y < grades; y++)
@@ -81,7 +84,7 @@ add_gradient(const Head *head, SermReal at, SermReal guard, SermReal *sum)
 	score_gradient(head, guard, logits);
 	for (uint32_t y = 0; y < head->grades; y++) {
 		d_guard += (double) logits[y] * y;
-		serm_axpy(logits[y], head->w3 + (size_t) y * HIDDEN2, d_hidden2, HIDDEN2);
+		serm_axpy(head->share * logits[y], head->w3 + (size_t) y * HIDDEN2, d_hidden2, HIDDEN2);
 	}
 	for (uint32_t o = 0; o < HIDDEN2; o++)
 		if (hidden2[o] > 0)
@@ -96,7 +99,8 @@ add_gradient(const Head *head, SermReal at, SermReal guard, SermReal *sum)
  * transpose is applied once, to the sum.
  */
 void
-serm_attribute(const SermHeads *heads, SermHeadsPoint from, SermHeadsPoint to, SermAttribution *attribution)
+serm_attribute(const SermHeads *heads, SermHeadsPoint from, SermHeadsPoint to, SermReal share,
+    SermAttribution *attribution)
 {
 	uint32_t inputs = heads->input_count;
 	SermReal difference[SERM_ATTRIBUTION_INPUTS_MAX], total[SERM_ATTRIBUTION_INPUTS_MAX] = {0};
@@ -107,7 +111,7 @@ serm_attribute(const SermHeads *heads, SermHeadsPoint from, SermHeadsPoint to, S
 	for (uint32_t i = 0; i < inputs; i++)
 		difference[i] = to.input[i] - from.input[i];
 	for (uint32_t h = 0; h < heads->head_count; h++) {
-		Head head = open_head(heads, h, from.input, difference);
+		Head head = open_head(heads, h, from.input, difference, share);
 		SermReal sum[HIDDEN1] = {0};
 
 		for (uint32_t step = 0; step < STEPS; step++) {

@@ -25,7 +25,8 @@ typedef struct SermAttribution {
 	double guard;
 } SermAttribution;
 
-extern void serm_attribute(
-    const SermHeads *heads, SermHeadsPoint from, SermHeadsPoint to, SermAttribution *attribution);
+/* Logits count by `share`, as in serm_heads_predict_rows(). */
+extern void serm_attribute(const SermHeads *heads, SermHeadsPoint from, SermHeadsPoint to, SermReal share,
+    SermAttribution *attribution);
 
 #endif

@@ -378,17 +378,18 @@ contribute(Explainer *explainer, SermExplanation *explanation)
 	const SermInteractionParts *parts = explainer->parts;
 	SermReal guard_to = serm_interaction_guard(&parts->guard, &explainer->actual);
 	SermReal guard_from = serm_interaction_guard(&parts->guard, &explainer->unrelated);
+	SermReal share = explainer->actual.support;
 	SermPrediction to, from;
 
 	serm_interaction_input(parts->mean, parts->inverse, &explainer->actual, explainer->to);
 	serm_interaction_input(parts->mean, parts->inverse, &explainer->unrelated, explainer->from);
-	serm_heads_predict(&parts->heads, explainer->to, guard_to, &to);
-	serm_heads_predict(&parts->heads, explainer->from, guard_from, &from);
+	serm_heads_predict_rows(&parts->heads, 1, explainer->to, &guard_to, &share, &to);
+	serm_heads_predict_rows(&parts->heads, 1, explainer->from, &guard_from, &share, &from);
 	explanation->score = to.score;
 	if (explainer->query->term_count == 0)
 		return;
 	serm_attribute(&parts->heads, (SermHeadsPoint){explainer->from, guard_from},
-	    (SermHeadsPoint){explainer->to, guard_to}, &explainer->slope);
+	    (SermHeadsPoint){explainer->to, guard_to}, share, &explainer->slope);
 	divide_lexical(explainer);
 	divide_largest_matched(explainer);
 	divide_interactions(explainer);

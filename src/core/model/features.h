@@ -17,6 +17,8 @@
 #define SERM_INTERACTION_BODY_WORDS 48
 #define SERM_FEATURES (SERM_LEXICAL_FEATURES + SERM_INTERACTION_FEATURES)
 
+#define SERM_SUPPORT_FULL 255
+
 /* Corpus statistics (S4). Word ids are sorted ascending; df[i] belongs to id[i]. */
 typedef struct SermStatistics {
 	double document_count;
@@ -31,6 +33,12 @@ typedef struct SermStatistics {
 	uint32_t trigram_count;
 	const uint32_t *trigram_id;
 	const uint32_t *trigram_df;
+	/* Share of the words of documents that are spelled, so that their trigrams are seen; 0: all, as in
+	 * versions that did not count it. */
+	double spelled_share;
+	/* [word_count] How much of what documents with this word say was judged too, of SERM_SUPPORT_FULL (S17);
+	 * NULL: of every word as much as there is. */
+	const uint8_t *word_support;
 } SermStatistics;
 
 /* What a pair looks like to the model: raw, before scaling (S10). */
@@ -38,6 +46,7 @@ typedef struct SermFeatures {
 	float value[SERM_FEATURES];
 	float bm25;    /* BM25 (k1 1.2, b .75) of the joined text, raw */
 	float lexical; /* what words and their spelling say, without a label: one part of s0 (S14) */
+	float support; /* of the query by judgments: what the heads say counts by it (S17) */
 	float dot;     /* dot(title) + dot(body) of the mean vectors: the other part */
 } SermFeatures;
 
@@ -51,6 +60,9 @@ extern double serm_statistics_idf(const SermStatistics *statistics, uint32_t wor
 
 /* The same of a trigram. */
 extern double serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram);
+
+/* The support of a word in [0, 1]; below 0 when it was never seen. Needs word_support. */
+extern double serm_statistics_support(const SermStatistics *statistics, uint32_t word_id);
 
 /* Count statistics over documents (title line feed body each); word arrays come from `arena`. */
 extern SermStatus serm_statistics_count(const SermText *docs, size_t doc_count, SermArena *arena,

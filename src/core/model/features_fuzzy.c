@@ -3,6 +3,8 @@
  * distinct trigram sets, as in pg_trgm's family), and words that are written
  * together on one side only.
  */
+#include <math.h>
+
 #include "core/model/features_parts.h"
 #include "core/text/ngram.h"
 
@@ -141,6 +143,9 @@ serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, Se
 			query->trigram_idf[index->numbers[at]] = (float) idf;
 			query->trigram_weight += idf;
 		}
+	/* A part of the words is a sample of what all of them would say: it counts by the root of its size. */
+	if (statistics->spelled_share > 0)
+		query->trigram_weight /= sqrt(statistics->spelled_share);
 	return true;
 }
 

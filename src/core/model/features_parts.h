@@ -97,6 +97,7 @@ struct SermParsedQuery {
 	uint32_t match_size;
 	uint32_t trigram_masks;       /* 64 trigrams of the query each */
 	uint64_t powers[SERM_POWERS]; /* of the base of compounds */
+	double support;               /* in [0, 1], by judgments; here it moves nothing that loops read */
 };
 
 /*

@@ -82,14 +82,14 @@ serm_heads_pack(SermHeads *heads, SermArena *arena)
 	return packed != NULL;
 }
 
-/* Softmax of (logits[grade] + guard * grade) / temperature, in place. */
+/* Softmax of (share * logits[grade] + guard * grade) / temperature, in place. */
 static void
-to_probabilities(SermReal *logits, uint32_t grades, SermReal guard, SermReal temperature)
+to_probabilities(SermReal *logits, uint32_t grades, SermReal guard, SermReal share, SermReal temperature)
 {
 	SermReal largest = -INFINITY, sum = 0;
 
 	for (uint32_t y = 0; y < grades; y++) {
-		logits[y] += guard * (SermReal) y;
+		logits[y] = share * logits[y] + guard * (SermReal) y;
 		if (temperature > 0)
 			logits[y] /= temperature;
 		largest = logits[y] > largest ? logits[y] : largest;
@@ -173,7 +173,7 @@ cut_grade(const SermReal *cuts, uint32_t grades, float score)
 
 /* What the logits of all heads, [head_count][LOGITS], say together. */
 static void
-conclude(const SermHeads *heads, SermReal *logits, SermReal guard, SermPrediction *prediction)
+conclude(const SermHeads *heads, SermReal *logits, SermReal guard, SermReal share, SermPrediction *prediction)
 {
 	uint32_t grades = heads->grade_count;
 	SermReal mean[SERM_GRADES_MAX] = {0};
@@ -183,7 +183,7 @@ conclude(const SermHeads *heads, SermReal *logits, SermReal guard, SermPredictio
 	for (uint32_t head = 0; head < heads->head_count; head++) {
 		SermReal *probability = logits + (size_t) head * LOGITS, f = 0;
 
-		to_probabilities(probability, grades, guard, heads->temperature);
+		to_probabilities(probability, grades, guard, share, heads->temperature);
 		for (uint32_t y = 0; y < grades; y++) {
 			mean[y] += probability[y];
 			f += (SermReal) y * probability[y];
@@ -239,7 +239,7 @@ serm_heads_logits(const SermHeads *heads, uint32_t head, const SermReal *input, 
 
 void
 serm_heads_predict_rows(const SermHeads *heads, uint32_t count, const SermReal *inputs,
-    const SermReal *guards, SermPrediction *predictions)
+    const SermReal *guards, const SermReal *shares, SermPrediction *predictions)
 {
 	SermReal logits[SERM_HEADS_ROWS][SERM_HEADS_MAX * LOGITS];
 
@@ -247,11 +247,11 @@ serm_heads_predict_rows(const SermHeads *heads, uint32_t count, const SermReal *
 	SERM_ASSERT(heads->grade_count >= SERM_GRADES_MIN && heads->grade_count <= SERM_GRADES_MAX);
 	run(heads, 0, heads->head_count, count, inputs, logits[0], SERM_LENGTH(logits[0]));
 	for (uint32_t row = 0; row < count; row++)
-		conclude(heads, logits[row], guards[row], &predictions[row]);
+		conclude(heads, logits[row], guards[row], shares != NULL ? shares[row] : 1, &predictions[row]);
 }
 
 void
 serm_heads_predict(const SermHeads *heads, const SermReal *input, SermReal guard, SermPrediction *prediction)
 {
-	serm_heads_predict_rows(heads, 1, input, &guard, prediction);
+	serm_heads_predict_rows(heads, 1, input, &guard, NULL, prediction);
 }

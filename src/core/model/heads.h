@@ -44,9 +44,9 @@ extern void serm_heads_predict(
     const SermHeads *heads, const SermReal *input, SermReal guard, SermPrediction *prediction);
 
 /* The same for `count` inputs at most SERM_HEADS_ROWS, [count][input_count], as matrix products; the same
- * bits. */
+ * bits. Logits are multiplied by `shares` [count] before the guard is added; NULL: by 1. */
 extern void serm_heads_predict_rows(const SermHeads *heads, uint32_t count, const SermReal *inputs,
-    const SermReal *guards, SermPrediction *predictions);
+    const SermReal *guards, const SermReal *shares, SermPrediction *predictions);
 
 /* The logits [grade_count] of one head, before the guard and the temperature. */
 extern void serm_heads_logits(const SermHeads *heads, uint32_t head, const SermReal *input, SermReal *logits);

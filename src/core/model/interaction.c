@@ -43,6 +43,7 @@ typedef struct InteractionBatch {
 	SermBatch batch;
 	SermReal input[SERM_BATCH_ROWS][SERM_FEATURES];
 	SermReal guard[SERM_BATCH_ROWS];
+	SermReal share[SERM_BATCH_ROWS];
 } InteractionBatch;
 
 static_assert(SERM_BATCH_ROWS <= SERM_HEADS_ROWS, "the heads take a whole batch");
@@ -184,6 +185,23 @@ open_counts(const SermTensorSet *tensors, const char *id_name, const char *df_na
 	return SERM_OK;
 }
 
+/* Versions without it were trained before support was counted, or without judgments. */
+static SermStatus
+open_support(const SermTensorSet *tensors, uint64_t words, const uint8_t **support, SermError *error)
+{
+	const SermTensor *tensor;
+	SermStatus status;
+
+	*support = NULL;
+	if (serm_tensor_find(tensors, SERM_TENSOR_VOCABULARY_SUPPORT) == NULL)
+		return SERM_OK;
+	status = serm_tensor_require(
+	    tensors, SERM_TENSOR_VOCABULARY_SUPPORT, SERM_DTYPE_U8, 1, &words, &tensor, error);
+	if (status == SERM_OK)
+		*support = tensor->data;
+	return status;
+}
+
 static SermStatus
 open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
 {
@@ -194,6 +212,9 @@ open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermEr
 	if (status == SERM_OK && serm_tensor_find(tensors, SERM_TENSOR_TRIGRAM_ID) != NULL)
 		status = open_counts(tensors, SERM_TENSOR_TRIGRAM_ID, SERM_TENSOR_TRIGRAM_DF,
 		    statistics->document_count, &trigrams, error);
+	if (status != SERM_OK)
+		return status;
+	status = open_support(tensors, words.count, &statistics->word_support, error);
 	if (status != SERM_OK)
 		return status;
 	statistics->word_count = words.count;
@@ -208,23 +229,27 @@ open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermEr
 static SermStatus
 open_statistics(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
 {
-	const uint64_t shape = SERM_STATISTICS_COUNT;
-	const SermTensor *tensor;
+	const SermTensor *tensor = serm_tensor_find(tensors, SERM_TENSOR_STATISTICS);
+	bool older = tensor != NULL && tensor->rank == 1 && tensor->shape[0] == SERM_STATISTICS_COUNT_MIN;
+	const uint64_t count = older ? SERM_STATISTICS_COUNT_MIN : SERM_STATISTICS_COUNT;
 	const double *values;
 	SermStatus status =
-	    serm_tensor_require(tensors, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, 1, &shape, &tensor, error);
+	    serm_tensor_require(tensors, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, 1, &count, &tensor, error);
 
 	if (status != SERM_OK)
 		return status;
 	values = tensor->data;
-	for (int i = 0; i < SERM_STATISTICS_COUNT; i++)
+	for (uint64_t i = 0; i < count; i++)
 		if (!(values[i] >= 0 && values[i] <= COUNT_MAX))
 			return serm_fail(
-			    error, SERM_ERR_CORRUPT, "value %d of tensor \"%s\" is out of range", i, tensor->name);
+			    error, SERM_ERR_CORRUPT, "value %d of tensor \"%s\" is out of range", (int) i, tensor->name);
 	statistics->document_count = values[0];
 	statistics->title_length = values[1];
 	statistics->body_length = values[2];
 	statistics->joined_length = values[3];
+	statistics->spelled_share = older ? 0 : values[4];
+	if (statistics->spelled_share > 1)
+		return serm_fail(error, SERM_ERR_CORRUPT, "value 4 of tensor \"%s\" is out of range", tensor->name);
 	return open_vocabulary(tensors, statistics, error);
 }
 
@@ -362,10 +387,12 @@ interaction_parse_query(
 
 /* What the heads take of a pair. */
 static void
-to_input(const InteractionModel *opened, const SermFeatures *features, SermReal *input, SermReal *guard)
+to_input(const InteractionModel *opened, const SermFeatures *features, SermReal *input, SermReal *guard,
+    SermReal *share)
 {
 	serm_interaction_input(opened->mean, opened->inverse, features, input);
 	*guard = serm_interaction_guard(&opened->guard, features);
+	*share = features->support;
 }
 
 static SermStatus
@@ -375,14 +402,14 @@ interaction_predict(const SermModel *model, const SermQuery *query, SermText doc
 	const InteractionModel *opened = (const InteractionModel *) model;
 	const InteractionQuery *parsed = (const InteractionQuery *) query;
 	SermFeatures features;
-	SermReal input[SERM_FEATURES], guard;
+	SermReal input[SERM_FEATURES], guard, share;
 	SermStatus status = serm_features_compute(
 	    &opened->statistics, &opened->embedding, parsed->parsed, doc, scratch, &features, error);
 
 	if (status != SERM_OK)
 		return status;
-	to_input(opened, &features, input, &guard);
-	serm_heads_predict(&opened->heads, input, guard, prediction);
+	to_input(opened, &features, input, &guard, &share);
+	serm_heads_predict_rows(&opened->heads, 1, input, &guard, &share, prediction);
 	return SERM_OK;
 }
 
@@ -392,13 +419,13 @@ interaction_predict_parsed(const SermModel *model, const SermQuery *query, const
 {
 	const InteractionModel *opened = (const InteractionModel *) model;
 	SermFeatures features;
-	SermReal input[SERM_FEATURES], guard;
+	SermReal input[SERM_FEATURES], guard, share;
 
 	(void) error;
 	serm_features_of_document(
 	    &opened->statistics, &opened->embedding, ((const InteractionQuery *) query)->parsed, doc, &features);
-	to_input(opened, &features, input, &guard);
-	serm_heads_predict(&opened->heads, input, guard, prediction);
+	to_input(opened, &features, input, &guard, &share);
+	serm_heads_predict_rows(&opened->heads, 1, input, &guard, &share, prediction);
 	return SERM_OK;
 }
 
@@ -418,7 +445,8 @@ interaction_batch_add(SermBatch *batch, const SermQuery *query, const SermDocume
 	(void) error;
 	serm_features_of_document(
 	    &opened->statistics, &opened->embedding, ((const InteractionQuery *) query)->parsed, doc, &features);
-	to_input(opened, &features, rows->input[batch->count], &rows->guard[batch->count]);
+	to_input(
+	    opened, &features, rows->input[batch->count], &rows->guard[batch->count], &rows->share[batch->count]);
 	return SERM_OK;
 }
 
@@ -429,7 +457,7 @@ interaction_batch_run(const SermBatch *batch, SermPrediction *predictions, SermE
 
 	(void) error;
 	serm_heads_predict_rows(&((const InteractionModel *) batch->model)->heads, batch->count, rows->input[0],
-	    rows->guard, predictions);
+	    rows->guard, rows->share, predictions);
 	return SERM_OK;
 }
 

@@ -18,22 +18,27 @@
 #define SERM_TENSOR_EMBEDDING_SCALE "embedding.scale" /* f32 [SERM_EMBEDDING_ROWS] */
 #define SERM_TENSOR_VOCABULARY_ID "vocabulary.id"     /* u32 [V], ascending, unique; V may be 0 */
 #define SERM_TENSOR_VOCABULARY_DF "vocabulary.df"     /* u32 [V] */
-#define SERM_TENSOR_TRIGRAM_ID "trigram.id"           /* u32 [T], as the words; optional, with the next one */
-#define SERM_TENSOR_TRIGRAM_DF "trigram.df"           /* u32 [T] */
-#define SERM_TENSOR_STATISTICS "statistics"           /* f64 [4]: documents, title, body, joined length */
-#define SERM_TENSOR_SCALE_MEAN "scale.mean"           /* f32 [SERM_FEATURES] */
-#define SERM_TENSOR_SCALE_INVERSE "scale.inverse"     /* f32 [SERM_FEATURES]; 0 masks the feature */
-#define SERM_TENSOR_HEADS_W1 "heads.w1"               /* f32 [K][SERM_HIDDEN1][SERM_FEATURES] */
-#define SERM_TENSOR_HEADS_B1 "heads.b1"               /* f32 [K][SERM_HIDDEN1] */
-#define SERM_TENSOR_HEADS_W2 "heads.w2"               /* f32 [K][SERM_HIDDEN2][SERM_HIDDEN1] */
-#define SERM_TENSOR_HEADS_B2 "heads.b2"               /* f32 [K][SERM_HIDDEN2] */
-#define SERM_TENSOR_HEADS_W3 "heads.w3"               /* f32 [K][G][SERM_HIDDEN2] */
-#define SERM_TENSOR_HEADS_B3 "heads.b3"               /* f32 [K][G] */
-#define SERM_TENSOR_CUTS "cuts"                       /* f32 [G - 1], ascending */
-#define SERM_TENSOR_GUARD "guard"                     /* f32 [SERM_GUARD_COUNT], the fields of SermGuard */
-#define SERM_TENSOR_TEMPERATURE "temperature"         /* f32 [1] > 0, optional: SermHeads.temperature */
+#define SERM_TENSOR_VOCABULARY_SUPPORT                                                                       \
+	"vocabulary.support"                    /* u8 [V], optional: SermStatistics.word_support */
+#define SERM_TENSOR_TRIGRAM_ID "trigram.id" /* u32 [T], as the words; optional, with the next one */
+#define SERM_TENSOR_TRIGRAM_DF "trigram.df" /* u32 [T] */
+#define SERM_TENSOR_STATISTICS                                                                               \
+	"statistics" /* f64 [5]: documents, title, body, joined length, spelled share; or 4 */
+#define SERM_TENSOR_SCALE_MEAN "scale.mean"       /* f32 [SERM_FEATURES] */
+#define SERM_TENSOR_SCALE_INVERSE "scale.inverse" /* f32 [SERM_FEATURES]; 0 masks the feature */
+#define SERM_TENSOR_HEADS_W1 "heads.w1"           /* f32 [K][SERM_HIDDEN1][SERM_FEATURES] */
+#define SERM_TENSOR_HEADS_B1 "heads.b1"           /* f32 [K][SERM_HIDDEN1] */
+#define SERM_TENSOR_HEADS_W2 "heads.w2"           /* f32 [K][SERM_HIDDEN2][SERM_HIDDEN1] */
+#define SERM_TENSOR_HEADS_B2 "heads.b2"           /* f32 [K][SERM_HIDDEN2] */
+#define SERM_TENSOR_HEADS_W3 "heads.w3"           /* f32 [K][G][SERM_HIDDEN2] */
+#define SERM_TENSOR_HEADS_B3 "heads.b3"           /* f32 [K][G] */
+#define SERM_TENSOR_CUTS "cuts"                   /* f32 [G - 1], ascending */
+#define SERM_TENSOR_GUARD "guard"                 /* f32 [SERM_GUARD_COUNT], the fields of SermGuard */
+#define SERM_TENSOR_TEMPERATURE "temperature"     /* f32 [1] > 0, optional: SermHeads.temperature */
 
-#define SERM_STATISTICS_COUNT 4
+#define SERM_STATISTICS_COUNT 5
+/* Without the share of words that are spelled. */
+#define SERM_STATISTICS_COUNT_MIN 4
 #define SERM_GUARD_COUNT 6
 #define SERM_INPUT_CLIP 4.0f
 /* No weight may be larger: trained ones are below 100; products of three layers of these stay below 1e30. */

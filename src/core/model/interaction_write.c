@@ -59,6 +59,7 @@ serm_interaction_write(
 	counts[1] = statistics->title_length;
 	counts[2] = statistics->body_length;
 	counts[3] = statistics->joined_length;
+	counts[4] = statistics->spelled_share;
 	*temperature = heads->temperature;
 	*guard = parts->guard;
 	add_tensor(&list, SERM_TENSOR_EMBEDDING_ROWS, SERM_DTYPE_I8, parts->embedding.rows, 2,
@@ -67,9 +68,13 @@ serm_interaction_write(
 	    SERM_EMBEDDING_ROWS, 0, 0);
 	add_tensor(&list, SERM_TENSOR_VOCABULARY_ID, SERM_DTYPE_U32, statistics->word_id, 1, words, 0, 0);
 	add_tensor(&list, SERM_TENSOR_VOCABULARY_DF, SERM_DTYPE_U32, statistics->word_df, 1, words, 0, 0);
+	if (statistics->word_support != NULL)
+		add_tensor(
+		    &list, SERM_TENSOR_VOCABULARY_SUPPORT, SERM_DTYPE_U8, statistics->word_support, 1, words, 0, 0);
 	add_tensor(&list, SERM_TENSOR_TRIGRAM_ID, SERM_DTYPE_U32, statistics->trigram_id, 1, trigrams, 0, 0);
 	add_tensor(&list, SERM_TENSOR_TRIGRAM_DF, SERM_DTYPE_U32, statistics->trigram_df, 1, trigrams, 0, 0);
-	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1, SERM_STATISTICS_COUNT, 0, 0);
+	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1,
+	    statistics->spelled_share > 0 ? SERM_STATISTICS_COUNT : SERM_STATISTICS_COUNT_MIN, 0, 0);
 	add_tensor(&list, SERM_TENSOR_SCALE_MEAN, SERM_DTYPE_F32, parts->mean, 1, SERM_FEATURES, 0, 0);
 	add_tensor(&list, SERM_TENSOR_SCALE_INVERSE, SERM_DTYPE_F32, parts->inverse, 1, SERM_FEATURES, 0, 0);
 	add_tensor(&list, SERM_TENSOR_HEADS_W1, DTYPE_REAL, heads->w1, 3, k, SERM_HIDDEN1, SERM_FEATURES);

@@ -75,6 +75,14 @@ serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram)
 	    statistics->document_count, at < statistics->trigram_count ? statistics->trigram_df[at] : 0);
 }
 
+double
+serm_statistics_support(const SermStatistics *statistics, uint32_t word_id)
+{
+	uint32_t at = find_id(statistics->word_id, statistics->word_count, word_id);
+
+	return at < statistics->word_count ? (double) statistics->word_support[at] / SERM_SUPPORT_FULL : -1;
+}
+
 /* An id in an open-addressing table; `last` is the number of the last document that has it, from 1. */
 typedef struct Slot {
 	uint32_t id;
@@ -95,6 +103,7 @@ typedef struct Counter {
 	uint64_t docs;
 	uint64_t titles, bodies, joined; /* not empty */
 	uint64_t title_words, body_words;
+	uint64_t spelled; /* of both */
 } Counter;
 
 static Slot *
@@ -160,6 +169,12 @@ count_words(Counter *counter, const SermWords *words, uint32_t spelled)
 	}
 }
 
+static uint32_t
+at_most(uint32_t count, uint32_t limit)
+{
+	return count < limit ? count : limit;
+}
+
 static SermStatus
 count_doc(Counter *counter, SermText doc, SermError *error)
 {
@@ -184,6 +199,8 @@ count_doc(Counter *counter, SermText doc, SermError *error)
 	counter->bodies += words.count > 0;
 	counter->joined += title_count + words.count > 0;
 	counter->title_words += title_count;
+	counter->spelled += at_most(title_count, SERM_DOCUMENT_TITLE_SPELLED);
+	counter->spelled += at_most(words.count, SERM_DOCUMENT_BODY_SPELLED);
 	counter->body_words += words.count;
 	serm_arena_rewind(counter->arena, mark);
 	return SERM_OK;
@@ -260,6 +277,7 @@ finish(const Counter *counter, SermStatistics *statistics, SermError *error)
 	    .trigram_count = (uint32_t) counter->trigrams.count,
 	    .trigram_id = trigram_id,
 	    .trigram_df = trigram_df,
+	    .spelled_share = mean(counter->spelled, counter->title_words + counter->body_words),
 	};
 	return SERM_OK;
 }

@@ -189,9 +189,8 @@ encode_raw(const SermTokenizer *tokenizer, SermText text, SermTokenSink *sink)
 	serm_arena_rewind(sink->scratch, mark);
 }
 
-/* A copy with U+FFFD for what is no UTF-8; false when the arena refuses. */
-static bool
-sanitize(SermText *text, SermArena *arena)
+bool
+serm_tokenizer_sanitize(SermText *text, SermArena *arena)
 {
 	char *bytes;
 	size_t used = 0;
@@ -222,7 +221,7 @@ serm_tokenizer_encode(const SermTokenizer *tokenizer, SermText text, uint32_t to
 		return serm_fail(error, SERM_ERR_LIMIT, "a text of %zu bytes is too long", text.length);
 	/* Of its own, so that words can rewind it while ids stay. */
 	serm_arena_init(&scratch, arena->allocator, arena->limit);
-	if (!sanitize(&text, &scratch))
+	if (!serm_tokenizer_sanitize(&text, &scratch))
 		sink.out_of_memory = true;
 	else
 		split_added(tokenizer, &tokenizer->added_raw, text, &sink, encode_raw);

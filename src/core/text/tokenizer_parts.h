@@ -98,6 +98,9 @@ serm_token_allowed(const SermTokenizer *tokenizer, uint32_t id)
 	return tokenizer->text_yields_special || (tokenizer->special[id / 8] >> id % 8 & 1) == 0;
 }
 
+/* tokenizer.c. A copy with U+FFFD for what is no UTF-8; false when the arena refuses. */
+extern bool serm_tokenizer_sanitize(SermText *text, SermArena *arena);
+
 /* normalizer.c. Normalise valid UTF-8; *out points into `text` or `arena`. False when the arena refuses. */
 extern bool serm_normalize(const SermNormalizer *normalizer, SermText text, SermArena *arena, SermText *out);
 /* Can every walk through the map stay inside it? */

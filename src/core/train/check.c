@@ -16,7 +16,8 @@ serm_train_check_options(const SermTrainOptions *options, SermError *error)
 {
 	if (options->heads < 1 || options->heads > SERM_HEADS_MAX)
 		return serm_fail(error, SERM_ERR_INVALID, "heads must be between 1 and %d", SERM_HEADS_MAX);
-	if (options->epochs > EPOCHS_MAX || options->pretrain_epochs > EPOCHS_MAX)
+	if (options->epochs > EPOCHS_MAX ||
+	    (options->pretrain_epochs > EPOCHS_MAX && options->pretrain_epochs != SERM_PRETRAIN_EPOCHS_AUTO))
 		return serm_fail(error, SERM_ERR_INVALID, "epochs must be at most %d", EPOCHS_MAX);
 	if (options->batch > BATCH_MAX)
 		return serm_fail(error, SERM_ERR_INVALID, "batch must be at most %d", BATCH_MAX);

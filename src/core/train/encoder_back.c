@@ -321,6 +321,8 @@ head_back(SermDescent *descent, const SermReal *d_logits)
 		memcpy(descent->d_output +
 		           (serm_encoder_rows(run, layers - 1) < run->tokens ? s : run->start[s]) * hidden,
 		    d_top + s * hidden, hidden * sizeof(SermReal));
+	if (descent->back->d_rows != NULL)
+		serm_add(descent->back->d_rows, descent->d_output, (size_t) run->tokens * hidden);
 	return true;
 }
 

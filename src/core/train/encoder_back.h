@@ -13,8 +13,9 @@ typedef struct SermEncoderBack {
 	const SermGemmProvider *gemm;
 	uint32_t frozen;  /* the embeddings and the lowest layers up to this number get no gradient; 0: all do */
 	SermReal *turned; /* weights packed for the way back, one linear behind the other */
-	SermReal *gradient; /* as the flat vector; added to */
-	uint32_t *touched;  /* ids of words whose rows of the gradient may not be 0 */
+	SermReal *gradient;     /* as the flat vector; added to */
+	const SermReal *d_rows; /* [tokens][hidden] more derivatives by the last output, with all_rows; or NULL */
+	uint32_t *touched;      /* ids of words whose rows of the gradient may not be 0 */
 	uint32_t touched_count;
 	uint8_t *touched_set; /* [vocab] */
 	/*

@@ -7,18 +7,12 @@
 #include "core/base/rng.h"
 #include "core/train/encoder_back.h"
 #include "core/train/encoder_loss.h"
+#include "core/train/encoder_update.h"
 #include "core/train/failure.h"
 
 /* Streams of one seed. */
 #define ORDER_STREAM UINT64_C(0x6f72646572)
 #define DROPOUT_STREAM UINT64_C(0x64726f70)
-
-#define BETA1 0.9
-#define BETA2 0.999
-#define EPSILON 1e-8
-
-/* Parameters updated between two questions to the host. */
-#define QUIET_PARAMETERS ((size_t) 1 << 20)
 
 /* A list or a part of a long one, as positions in Fitter.member. */
 typedef struct Piece {
@@ -31,7 +25,6 @@ typedef struct Fitter {
 	const SermEncoderOptions *options;
 	const SermEncoderFitHost *host;
 	SermEncoderHost go_on;
-	SermEncoderLayout layout;
 	SermEncoderState *state;
 	SermEncoder *encoder;
 	void *packed;
@@ -220,96 +213,6 @@ run_group(
 	return status;
 }
 
-/* Stretches of the flat vector that one update treats alike. */
-typedef struct Stretch {
-	size_t start, end;
-	bool decay;
-} Stretch;
-
-enum { STRETCHES = 6 };
-
-/* All that is trained but the words. */
-static void
-list_stretches(const Fitter *fitter, Stretch *list)
-{
-	const SermEncoderLayout *at = &fitter->layout;
-	uint32_t freeze = fitter->options->freeze;
-	bool embeddings = freeze == 0;
-
-	list[0] = (Stretch){at->positions, embeddings ? at->gamma : at->positions, true};
-	list[1] = (Stretch){at->gamma, embeddings ? at->layer_plain : at->gamma, false};
-	list[2] = (Stretch){at->layer_plain + freeze * at->layer_plain_size, at->head, false};
-	list[3] = (Stretch){at->head, at->plain_count, false};
-	list[4] = (Stretch){at->layer_weights + freeze * at->layer_weights_size, at->pool, true};
-	list[5] = (Stretch){at->pool, at->count, true};
-}
-
-static double
-gradient_norm(const Fitter *fitter)
-{
-	const SermReal *gradient = fitter->back.gradient;
-	size_t hidden = fitter->config->hidden;
-	Stretch list[STRETCHES];
-	double sum = 0;
-
-	list_stretches(fitter, list);
-	for (int i = 0; i < STRETCHES; i++)
-		sum += serm_square_norm(gradient + list[i].start, list[i].end - list[i].start);
-	for (uint32_t i = 0; i < fitter->back.touched_count; i++)
-		sum += serm_square_norm(gradient + fitter->layout.words + fitter->back.touched[i] * hidden, hidden);
-	return sqrt(sum);
-}
-
-static bool
-update_stretch(Fitter *fitter, const SermAdamStep *step, size_t start, size_t end)
-{
-	SermEncoderState *state = fitter->state;
-
-	for (size_t at = start; at < end; at += QUIET_PARAMETERS) {
-		size_t n = end - at < QUIET_PARAMETERS ? end - at : QUIET_PARAMETERS;
-
-		if (!serm_encoder_go_on(&fitter->go_on))
-			return false;
-		serm_adam_update(
-		    step, n, fitter->back.gradient + at, state->mean + at, state->square + at, state->flat + at);
-	}
-	return true;
-}
-
-/* Clip and update, then lay the new weights out for both ways. */
-static SermStatus
-update(Fitter *fitter, double rate, SermError *error)
-{
-	const SermEncoderOptions *options = fitter->options;
-	SermEncoderState *state = fitter->state;
-	double norm = gradient_norm(fitter), t = (double) ++state->step;
-	double root = sqrt(1 - pow(BETA2, t)),
-	       scale = options->clip > 0 && norm > options->clip ? options->clip / norm : 1;
-	SermAdamStep plain = {(SermReal) BETA1, (SermReal) BETA2, (SermReal) scale,
-	    (SermReal) (rate * root / (1 - pow(BETA1, t))), (SermReal) (EPSILON * root), 1};
-	SermAdamStep decayed = plain;
-	size_t hidden = fitter->config->hidden;
-	Stretch list[STRETCHES];
-	bool good = true;
-
-	if (!isfinite(norm))
-		return serm_fail(error, SERM_ERR_DIVERGED, "training diverged: the gradient is not finite");
-	decayed.keep = (SermReal) (1 - rate * options->weight_decay);
-	list_stretches(fitter, list);
-	for (int i = 0; good && i < STRETCHES; i++)
-		good = update_stretch(fitter, list[i].decay ? &decayed : &plain, list[i].start, list[i].end);
-	for (uint32_t i = 0; good && i < fitter->back.touched_count; i++) {
-		size_t at = fitter->layout.words + fitter->back.touched[i] * hidden;
-
-		serm_adam_update(&decayed, hidden, fitter->back.gradient + at, state->mean + at, state->square + at,
-		    state->flat + at);
-	}
-	good = good && serm_encoder_pack(fitter->config, SERM_PRECISION_F32, fitter->back.gemm, state->flat,
-	                   fitter->packed, &fitter->go_on);
-	good = good && serm_encoder_back_pack(&fitter->back, state->flat, &fitter->go_on);
-	return good ? SERM_OK : serm_train_canceled(error);
-}
-
 /* One update on the pieces order[0 .. pieces), `examples` of them in all. */
 static SermStatus
 run_batch(
@@ -339,7 +242,10 @@ run_batch(
 		status = serm_fail(error, SERM_ERR_DIVERGED, "training diverged in epoch %u: the loss is not finite",
 		    fitter->state->epoch + 1);
 	if (status == SERM_OK)
-		status = update(fitter, rate, error);
+		status = serm_encoder_update(
+		    &(SermEncoderUpdate){fitter->config, fitter->options->weight_decay, fitter->options->clip,
+		        fitter->options->freeze, &fitter->back, fitter->state, fitter->packed, &fitter->go_on},
+		    rate, NULL, error);
 	fitter->state->loss += loss * examples;
 	return status;
 }
@@ -413,7 +319,6 @@ serm_encoder_fit(const SermEncoderConfig *config, const SermEncoderSet *set,
 	    .options = options,
 	    .host = host,
 	    .go_on = {train->keep_going, train->context},
-	    .layout = serm_encoder_layout(config),
 	    .state = state,
 	    .back = {.config = config,
 	        .gemm = host->gemm != NULL ? host->gemm : &serm_gemm_packed,

@@ -158,30 +158,35 @@ largest_group(const SermEncoderSet *set, uint32_t list_max)
 }
 
 size_t
-serm_encoder_fit_bytes(
-    const SermEncoderConfig *config, const SermEncoderSet *set, const SermEncoderOptions *options)
+serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size_t longest)
 {
-	size_t tokens = largest_group(set, options->list_max), hidden = config->hidden,
-	       wide = config->intermediate;
-	size_t count = serm_encoder_layout(config).count, longest = 0, attention;
+	size_t hidden = config->hidden, wide = config->intermediate, count = serm_encoder_layout(config).count;
 	size_t packed = serm_encoder_packed_bytes(config, SERM_PRECISION_F32, NULL);
 	/* Of a layer: its input, queries, keys and values, context, both norms, the middle and the wide part. */
 	size_t kept = config->layers * (9 * hidden + wide + 2), back = 6 * hidden + 3 * wide;
+	/* Scores, probabilities and what is packed of one head. */
+	size_t attention = 6 * (longest + 64) * (longest + 64 + hidden / config->heads);
+
+	return sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 2 * hidden) + attention) +
+	       2 * packed + packed / 8 + config->vocab * (sizeof(uint32_t) + 1) + ((size_t) 1 << 20);
+}
+
+size_t
+serm_encoder_fit_bytes(
+    const SermEncoderConfig *config, const SermEncoderSet *set, const SermEncoderOptions *options)
+{
+	size_t longest = 0;
 
 	for (uint32_t i = 0; i < set->example_count; i++)
 		longest = set->examples[i].input.length > longest ? set->examples[i].input.length : longest;
-	/* Scores, probabilities and what is packed of one head. */
-	attention = 6 * (longest + 64) * (longest + 64 + hidden / config->heads);
-	return sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 2 * hidden) + attention) +
-	       2 * packed + packed / 8 + config->vocab * (sizeof(uint32_t) + 1) +
-	       set->example_count * 6 * sizeof(uint32_t) + ((size_t) 1 << 20);
+	return serm_encoder_training_bytes(config, largest_group(set, options->list_max), longest) +
+	       set->example_count * 6 * sizeof(uint32_t);
 }
 
-static SermStatus
-check_memory(const Training *training, SermError *error)
+SermStatus
+serm_encoder_check_room(const SermArena *arena, size_t needed, SermError *error)
 {
-	size_t room = training->arena->limit - training->arena->total;
-	size_t needed = serm_encoder_fit_bytes(&training->config, &training->set, &training->fit);
+	size_t room = arena->limit - arena->total;
 
 	if (needed <= room)
 		return SERM_OK;
@@ -366,7 +371,8 @@ serm_train_encoder(const SermTrainingSet *set, const SermTensorSet *begin,
 	if (status == SERM_OK)
 		status = read_examples(&training, set, error);
 	if (status == SERM_OK)
-		status = check_memory(&training, error);
+		status = serm_encoder_check_room(
+		    arena, serm_encoder_fit_bytes(&training.config, &training.set, &training.fit), error);
 	if (status == SERM_OK && !serm_encoder_state_init(&training.config, flat, arena, &training.state))
 		status = serm_train_out_of_memory(error);
 	if (status == SERM_OK)

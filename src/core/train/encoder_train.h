@@ -27,6 +27,11 @@ typedef struct SermEncoderKeeper {
 	void *context;
 } SermEncoderKeeper;
 
+/* Bytes of parameters, their gradient and moments, their layouts for both ways, and one group of so many
+ * tokens. */
+extern size_t serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size_t longest);
+/* MEMORY, with both numbers, when the arena has not so many bytes left. */
+extern SermStatus serm_encoder_check_room(const SermArena *arena, size_t needed, SermError *error);
 /* Bytes that serm_encoder_fit() takes from its arena at most, with the state, for inputs of this set. */
 extern size_t serm_encoder_fit_bytes(
     const SermEncoderConfig *config, const SermEncoderSet *set, const SermEncoderOptions *options);

@@ -8,6 +8,21 @@
 #include "core/train/pretrain.h"
 
 #define PRETRAIN_STREAM UINT64_C(0x70726574)
+/* Batches that pre-training takes at least, within these bounds of epochs (doc/training.md). */
+#define PRETRAIN_STEPS 640
+#define PRETRAIN_EPOCHS_MIN 10
+#define PRETRAIN_EPOCHS_MAX 30
+
+static uint32_t
+choose_epochs(size_t documents)
+{
+	size_t batches = (documents + SERM_PRETRAIN_BATCH - 1) / SERM_PRETRAIN_BATCH;
+	size_t epochs = batches > 0 ? (PRETRAIN_STEPS + batches - 1) / batches : 0;
+
+	return epochs < PRETRAIN_EPOCHS_MIN   ? PRETRAIN_EPOCHS_MIN
+	       : epochs > PRETRAIN_EPOCHS_MAX ? PRETRAIN_EPOCHS_MAX
+	                                      : (uint32_t) epochs;
+}
 
 /* Pre-train in float, keep int8: features are computed from what will be served. */
 static SermStatus
@@ -21,6 +36,8 @@ learn_embeddings(SermFoundation *base, uint64_t seed, uint32_t epochs, const Ser
 
 	if (table == NULL)
 		return serm_train_out_of_memory(error);
+	if (epochs == SERM_PRETRAIN_EPOCHS_AUTO)
+		epochs = choose_epochs(base->corpus_count);
 	status = serm_pretrain(base->corpus, base->corpus_count, &base->statistics,
 	    serm_hash_mix(seed ^ PRETRAIN_STREAM), epochs, host, arena, table, error);
 	if (status != SERM_OK)

@@ -29,6 +29,7 @@ same_bytes(const void *a, const void *b, size_t bytes)
 	return a == b || bytes == 0 || memcmp(a, b, bytes) == 0;
 }
 
+/* What judgments support may differ: each version has its own. */
 static bool
 same_statistics(const SermStatistics *a, const SermStatistics *b)
 {
@@ -39,7 +40,7 @@ same_statistics(const SermStatistics *a, const SermStatistics *b)
 	       same_bytes(a->trigram_id, b->trigram_id, trigrams) &&
 	       same_bytes(a->trigram_df, b->trigram_df, trigrams) && a->document_count == b->document_count &&
 	       a->title_length == b->title_length && a->body_length == b->body_length &&
-	       a->joined_length == b->joined_length;
+	       a->joined_length == b->joined_length && a->spelled_share == b->spelled_share;
 }
 
 /* The slope is a parameter: it may differ. */
@@ -86,6 +87,31 @@ merge_layer(const Layer *layer, const SermInteractionParts *ancestor, const Serm
 	return SERM_OK;
 }
 
+/* A word is supported as well as in the version that knows it best; in full when one of them says nothing. */
+static bool
+merge_support(const SermInteractionParts *models, size_t count, SermArena *arena, SermStatistics *merged)
+{
+	uint8_t *support;
+
+	for (size_t m = 0; m < count; m++)
+		if (models[m].statistics.word_support == NULL)
+			merged->word_support = NULL;
+	if (merged->word_support == NULL)
+		return true;
+	support = serm_arena_array(arena, merged->word_count, 1);
+	if (support == NULL)
+		return false;
+	memcpy(support, merged->word_support, merged->word_count);
+	for (size_t m = 0; m < count; m++)
+		for (uint32_t w = 0; w < merged->word_count; w++) {
+			uint8_t own = models[m].statistics.word_support[w];
+
+			support[w] = own > support[w] ? own : support[w];
+		}
+	merged->word_support = support;
+	return true;
+}
+
 SermStatus
 serm_merge(const SermInteractionParts *ancestor, const SermInteractionParts *models, const double *weights,
     size_t count, SermArena *arena, SermInteractionParts *merged, SermError *error)
@@ -96,6 +122,8 @@ serm_merge(const SermInteractionParts *ancestor, const SermInteractionParts *mod
 	double slope = (double) ancestor->guard.slope;
 
 	*merged = *ancestor;
+	if (!merge_support(models, count, arena, &merged->statistics))
+		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while merging versions");
 	const struct {
 		Layer layer;
 		const SermReal **result;

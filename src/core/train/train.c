@@ -18,6 +18,7 @@
 #include "core/train/foundation.h"
 #include "core/train/order.h"
 #include "core/train/scaling.h"
+#include "core/train/support.h"
 #include "core/train/temperature.h"
 #include "core/train/weights.h"
 
@@ -26,10 +27,12 @@
 /* Half the full slope of the guard at this many queries; measured in doc/training.md. */
 #define GUARD_QUERIES 50
 #define GUARD_SLOPE 0.5
+/* What the head of a list may weigh beside RankNet, where no document but a few deserves it. */
+#define HEAD_COEFFICIENT 0.1
 #define CONTINUED_EPOCHS 8
 #define CONTINUED_BATCH 128
 /* Of Margin-MSE beside the divergence from a teacher; measured in doc/distillation.md. */
-#define TAUGHT_MARGINS 0.3
+#define TAUGHT_MARGINS 1
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
@@ -49,6 +52,7 @@ typedef struct Trainer {
 	uint8_t *origin;       /* [example_count] SermOrigin when continued */
 	SermReal *input;       /* [example_count][SERM_FEATURES] */
 	SermReal *guard_value; /* [example_count] */
+	SermReal *share;       /* [example_count] what the heads' logits count by when they serve */
 	SermReal *target;      /* [example_count][grade_count] */
 	SermReal *weight;      /* [example_count] of the judgments */
 	SermReal *product;     /* [example_count] weight times what the options ask for */
@@ -60,6 +64,7 @@ typedef struct Trainer {
 	SermReal *teacher_weight; /* [example_count] of mean 1 */
 	uint32_t judged_count;
 	SermLossMargin margin;
+	double head_coefficient; /* of the loss that looks at the head of a list */
 	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
 	uint32_t term_count;
 	SermFit fit;
@@ -75,7 +80,7 @@ void
 serm_train_defaults(SermTrainOptions *options)
 {
 	*options = (SermTrainOptions){.heads = 4,
-	    .pretrain_epochs = 10,
+	    .pretrain_epochs = SERM_PRETRAIN_EPOCHS_AUTO,
 	    .learning_rate = 0.002,
 	    .weight_decay = 1e-5,
 	    .dropout = 0.1,
@@ -112,8 +117,10 @@ resolve_options(Trainer *trainer)
 		options->epochs = examples < SMALL_EXAMPLES ? 40 : 20;
 	if (options->batch == 0)
 		options->batch = examples < SMALL_EXAMPLES ? 64 : 256;
-	if (options->pairwise < 0)
+	if (options->pairwise < 0) {
 		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
+		trainer->head_coefficient = HEAD_COEFFICIENT * fmax(0, 2 * trainer->prior[0] - 1);
+	}
 	if (options->guard < 0)
 		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
 }
@@ -134,8 +141,11 @@ choose_default_loss(Trainer *trainer)
 	add_term(trainer, "ce", 1);
 	if (trainer->options.pairwise > 0)
 		add_term(trainer, "ranknet", trainer->options.pairwise);
-	if (trainer->set->judged == NULL)
+	if (trainer->set->judged == NULL) {
+		if (trainer->head_coefficient > 0)
+			add_term(trainer, "lambda_ndcg", trainer->head_coefficient);
 		return;
+	}
 	add_term(trainer, "kl", 1);
 	trainer->terms[trainer->term_count - 1].parameters.temperature = trainer->options.temperature;
 	add_term(trainer, "margin_mse", TAUGHT_MARGINS);
@@ -188,11 +198,12 @@ allocate(Trainer *trainer, SermError *error)
 	}
 	trainer->input = serm_arena_array(arena, n * SERM_FEATURES, size);
 	trainer->guard_value = serm_arena_array(arena, n, size);
+	trainer->share = serm_arena_array(arena, n, size);
 	trainer->target = serm_arena_array(arena, n * grades, size);
 	trainer->weight = serm_arena_array(arena, n, size);
 	if (trainer->scale_mean == NULL || trainer->scale_inverse == NULL || trainer->cuts == NULL ||
 	    trainer->guard == NULL || trainer->input == NULL || trainer->guard_value == NULL ||
-	    trainer->target == NULL || trainer->weight == NULL)
+	    trainer->share == NULL || trainer->target == NULL || trainer->weight == NULL)
 		return serm_train_out_of_memory(error);
 	return SERM_OK;
 }
@@ -262,6 +273,17 @@ load_targets(Trainer *trainer)
 	}
 }
 
+/* The documents of the examples in canonical order; NULL when the arena refuses. */
+static SermText *
+judged_documents(const Trainer *trainer)
+{
+	SermText *docs = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(*docs));
+
+	for (uint32_t i = 0; docs != NULL && i < trainer->order.example_count; i++)
+		docs[i] = trainer->set->examples[trainer->order.example[i]].doc;
+	return docs;
+}
+
 /* Words are counted in the corpus and embeddings learned from it; without one, the examples' own documents.
  */
 static SermStatus
@@ -271,17 +293,46 @@ lay_foundation(Trainer *trainer, SermError *error)
 	size_t count = trainer->set->corpus_count;
 
 	if (count == 0) {
-		SermText *own = serm_arena_array(trainer->arena, trainer->order.example_count, sizeof(*own));
-
-		if (own == NULL)
+		docs = judged_documents(trainer);
+		if (docs == NULL)
 			return serm_train_out_of_memory(error);
-		for (uint32_t i = 0; i < trainer->order.example_count; i++)
-			own[i] = trainer->set->examples[trainer->order.example[i]].doc;
-		docs = own;
 		count = trainer->order.example_count;
 	}
 	return serm_foundation_lay(docs, count, trainer->options.seed, trainer->options.pretrain_epochs,
 	    trainer->host, trainer->arena, &trainer->base, error);
+}
+
+/*
+ * What the judgments say something of. A continued version keeps what its parent was taught; one that was
+ * trained before this was known stays without it.
+ */
+static SermStatus
+learn_support(Trainer *trainer, SermError *error)
+{
+	SermStatistics *statistics = &trainer->base.statistics;
+	const uint8_t *known = trainer->continued ? trainer->parent.statistics.word_support : NULL;
+	uint8_t *support = serm_arena_array(trainer->arena, statistics->word_count, 1);
+	SermArenaMark mark = serm_arena_mark(trainer->arena);
+	SermText *docs, *judged;
+	size_t count;
+	SermStatus status;
+
+	if (trainer->continued && known == NULL)
+		return SERM_OK;
+	docs = judged_documents(trainer);
+	if (support == NULL || docs == NULL)
+		return serm_train_out_of_memory(error);
+	status = serm_order_documents(
+	    docs, trainer->order.example_count, trainer->host, trainer->arena, &judged, &count, error);
+	if (status == SERM_OK)
+		status = serm_support_learn(statistics, judged, count, known != NULL ? judged : trainer->base.corpus,
+		    known != NULL ? count : trainer->base.corpus_count, trainer->host, trainer->arena, support,
+		    error);
+	serm_arena_rewind(trainer->arena, mark);
+	for (uint32_t w = 0; status == SERM_OK && known != NULL && w < statistics->word_count; w++)
+		support[w] = support[w] > known[w] ? support[w] : known[w];
+	statistics->word_support = support;
+	return status;
 }
 
 /* Room for the features: of all examples where their scale is to be found, else of the longest list. */
@@ -374,6 +425,7 @@ scale_list(Trainer *trainer, uint32_t list)
 		serm_interaction_input(trainer->scale_mean, trainer->scale_inverse, features,
 		    trainer->input + (size_t) i * SERM_FEATURES);
 		trainer->guard_value[i] = serm_interaction_guard(trainer->guard, features);
+		trainer->share[i] = features->support;
 		if (trainer->s0 != NULL)
 			trainer->s0[i] = serm_interaction_s0(trainer->guard, features);
 	}
@@ -536,10 +588,10 @@ score_examples(const Trainer *trainer, float *score, SermError *error)
 
 			if (i % 1024 == 0 && !trainer->host->keep_going(trainer->host->context))
 				return serm_train_canceled(error);
-			serm_heads_predict(&trainer->fit.heads, trainer->input + (size_t) i * SERM_FEATURES,
-			    trainer->guard_value[i], &prediction);
+			serm_heads_predict_rows(&trainer->fit.heads, 1, trainer->input + (size_t) i * SERM_FEATURES,
+			    &trainer->guard_value[i], &trainer->share[i], &prediction);
 			for (uint32_t h = 0; h < trainer->options.heads; h++)
-				if (trainer->fit.bootstrap[(size_t) h * order->list_count + list] == 0) {
+				if (trainer->fit.seen[(size_t) h * order->list_count + list] == 0) {
 					sum += prediction.head_score[h];
 					unseen++;
 				}
@@ -599,17 +651,19 @@ prepare(Trainer *trainer, SermError *error)
 		status = serm_order_examples(trainer->set, trainer->host, trainer->arena, &trainer->order, error);
 	if (status != SERM_OK)
 		return status;
-	resolve_options(trainer);
 	status = load_judged(trainer, error);
-	if (status == SERM_OK)
-		status = choose_loss(trainer, error);
 	if (status != SERM_OK)
 		return status;
 	load_targets(trainer);
+	resolve_options(trainer);
+	status = choose_loss(trainer, error);
+	if (status != SERM_OK)
+		return status;
 	status = allocate_features(trainer, error);
 	if (status != SERM_OK)
 		return status;
-	return trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
+	status = trainer->continued ? take_over(trainer, error) : lay_foundation(trainer, error);
+	return status == SERM_OK ? learn_support(trainer, error) : status;
 }
 
 SermStatus

@@ -1,6 +1,6 @@
 /*
  * Training of the interaction model: corpus statistics, label-free embeddings,
- * scaling, K bootstrapped heads, cut points. The result is a set of tensors
+ * scaling, K heads that each leave queries out, cut points. The result is a set of tensors
  * that serm_model_open() reads.
  */
 #ifndef SERM_CORE_TRAIN_TRAIN_H
@@ -50,17 +50,20 @@ typedef struct SermTrainingSet {
 	const uint8_t *origin; /* [example_count] SermOrigin; NULL: all are new */
 } SermTrainingSet;
 
+/* Pre-training so long that a small corpus makes the steps of a large one: 10 to 30 epochs. */
+#define SERM_PRETRAIN_EPOCHS_AUTO UINT32_MAX
+
 typedef struct SermTrainOptions {
 	uint64_t seed;
 	uint32_t heads;           /* K, default 4 */
 	uint32_t epochs;          /* 0: 20, or 40 under 1,000 examples; 8 when continued */
-	uint32_t pretrain_epochs; /* default 10 */
+	uint32_t pretrain_epochs; /* default SERM_PRETRAIN_EPOCHS_AUTO */
 	uint32_t batch;           /* pairs per step at least; 0: 256, or 64 under 1,000 examples; 128 continued */
 	double learning_rate;     /* default .002 */
 	double weight_decay;      /* default 1e-5 */
 	double dropout;           /* default .1 */
 	const char *loss;         /* a sum for serm_loss_parse(); NULL: cross-entropy + pairwise x RankNet */
-	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 100 queries */
+	double pairwise;          /* coefficient of RankNet; < 0: as doc/losses.md has it */
 	double guard;             /* slope of s0 in the logits; < 0: .5 * 50 / (50 + queries) */
 	bool class_weights;       /* rare grades count more: 1 / sqrt(examples + 50) */
 	bool rank_weights;        /* the head of a list counts more: 1 + 1 / log2(rank + 1) */

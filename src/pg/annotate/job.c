@@ -286,14 +286,8 @@ typedef struct Draft {
 	SermPromptInput input;
 } Draft;
 
-static bool
-is_pair(const SermShown *shown, const SermTask *task)
-{
-	/* Examples keep the beginning of a document. */
-	return strcmp(shown->query, task->query) == 0 && strncmp(shown->doc, task->doc, strlen(shown->doc)) == 0;
-}
-
-/* The examples of the prompt, and in the place of one that is the pair in question another of its grade. */
+/* The examples of the prompt; in the place of one that has the query in question, and so may be its pair,
+ * comes another of its grade. */
 static void
 choose_examples(const SermTask *task, const Setup *setup, SermPromptInput *input)
 {
@@ -306,13 +300,13 @@ choose_examples(const SermTask *task, const Setup *setup, SermPromptInput *input
 
 		if (shown->spare || (int) input->example_count >= setup->example_count)
 			continue;
-		if (is_pair(shown, task)) {
+		if (strcmp(shown->query, task->query) == 0) {
 			const SermShown *instead = NULL;
 
 			foreach (other, setup->prompt->examples) {
 				const SermShown *spare = lfirst(other);
 
-				if (spare->spare && spare->grade == shown->grade && !is_pair(spare, task))
+				if (spare->spare && spare->grade == shown->grade && strcmp(spare->query, task->query) != 0)
 					instead = spare;
 			}
 			if (instead == NULL)
@@ -374,7 +368,7 @@ describe_step(void *argument)
 	if (job->task.attempt > job->attempts_max + CRASHES_MAX)
 		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 		    errmsg("given up after %d attempts that ended with their worker", job->task.attempt - 1));
-	if (setup->key != NULL)
+	if (setup->key != NULL && job->key == NULL)
 		job->key = pstrdup(setup->key);
 	draft->input = (SermPromptInput){.query = to_utf8(job->task.query),
 	    .grade_names = setup->grade_names,
@@ -419,16 +413,48 @@ write_step(void *argument)
 	                 TOKENS_PRICED;
 }
 
-/* Whatever is wrong with a model, a server, a key or evidence is the answer of this job, not the worker's
- * end. */
-static void
-attempt_step(Draft *draft, void (*step)(void *))
-{
-	MemoryContext previous = MemoryContextSwitchTo(draft->job->context);
-	ErrorData *error = serm_attempt(step, draft);
+/* Jobs that are prepared together. */
+typedef struct Drafts {
+	Draft *drafts;
+	int first, count;
+	void (*step)(void *);
+} Drafts;
 
-	if (error != NULL)
-		draft->job->failure = describe_error(error);
+static void
+take_steps(void *argument)
+{
+	const Drafts *all = argument;
+
+	for (int i = all->first; i < all->first + all->count; i++) {
+		SermJob *job = all->drafts[i].job;
+
+		if (job->failure != NULL || job->vote.cached)
+			continue;
+		MemoryContextSwitchTo(job->context);
+		all->step(&all->drafts[i]);
+	}
+}
+
+/*
+ * Whatever is wrong with a model, a server, a key or evidence is the answer of its job, not the worker's
+ * end. A subtransaction for each costs more than most steps: only where something is wrong.
+ */
+static void
+attempt_steps(Draft *drafts, int count, void (*step)(void *))
+{
+	Drafts all = {drafts, 0, count, step};
+	MemoryContext previous = CurrentMemoryContext;
+
+	if (serm_attempt(take_steps, &all) != NULL)
+		for (int i = 0; i < count; i++) {
+			Drafts one = {drafts, i, 1, step};
+			ErrorData *error;
+
+			MemoryContextSwitchTo(drafts[i].job->context);
+			error = serm_attempt(take_steps, &one);
+			if (error != NULL)
+				drafts[i].job->failure = describe_error(error);
+		}
 	MemoryContextSwitchTo(previous);
 }
 
@@ -457,7 +483,8 @@ find_known(Draft *drafts, int count)
 void
 serm_jobs_prepare(List *jobs)
 {
-	Draft *drafts = palloc0(mul_size(Max(list_length(jobs), 1), sizeof(Draft)));
+	int count = list_length(jobs);
+	Draft *drafts = palloc0(mul_size(Max(count, 1), sizeof(Draft)));
 	List *setups = NIL;
 	ListCell *cell;
 
@@ -468,13 +495,10 @@ serm_jobs_prepare(List *jobs)
 		draft->setup = find_setup(&setups, draft->job);
 		if (draft->setup->failure != NULL)
 			draft->job->failure = MemoryContextStrdup(draft->job->context, draft->setup->failure);
-		else
-			attempt_step(draft, describe_step);
 	}
-	find_known(drafts, list_length(jobs));
-	for (int i = 0; i < list_length(jobs); i++)
-		if (drafts[i].job->failure == NULL && !drafts[i].job->vote.cached)
-			attempt_step(&drafts[i], write_step);
+	attempt_steps(drafts, count, describe_step);
+	find_known(drafts, count);
+	attempt_steps(drafts, count, write_step);
 	wipe_keys(setups);
 }
 

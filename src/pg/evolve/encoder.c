@@ -139,6 +139,63 @@ serm_encoder_training_fit(SermTraining *training, const SermTrainingSet *set)
 	training->begin_context = NULL;
 }
 
+/* --- making one */
+
+bool
+serm_encoder_unmade(const SermModelRow *row)
+{
+	SermParam params[] = {SERM_TEXT(row->name)};
+
+	serm_spi_execute(
+	    "SELECT FROM serm.version AS v WHERE v.model = $1 LIMIT 1", SPI_OK_SELECT, false, params, 1);
+	return row->options.encoder.layers > 0 && SPI_processed == 0;
+}
+
+/* The documents, and the queries of the log. */
+static SermText *
+all_words(SermTraining *training, size_t *count)
+{
+	const SermPairSet *shown = &training->shown;
+	SermText *words;
+	SermError error = {0};
+
+	*count = training->corpus_count + shown->query_count;
+	words = serm_arena_array(&training->host.arena, Max(*count, 1), sizeof(SermText));
+	if (words == NULL)
+		serm_check(SERM_ERR_MEMORY, &error);
+	if (training->corpus_count > 0)
+		memcpy(words, training->corpus, training->corpus_count * sizeof(SermText));
+	for (size_t q = 0; q < shown->query_count; q++)
+		words[training->corpus_count + q] = shown->queries[q].utf8;
+	return words;
+}
+
+void
+serm_encoder_training_make(SermTraining *training)
+{
+	const SermEncoderShape *shape = &training->row->options.encoder;
+	SermEncoderMaking making = {(uint32) shape->layers, (uint32) shape->hidden, (uint32) shape->heads,
+	    (uint32) shape->intermediate, (uint32) shape->vocab, (uint32) shape->max_length,
+	    (uint32) training->row->grade_count};
+	SermEncoderPretrainOptions options = serm_pretrain_settings_encoder(&training->settings);
+	SermTrainHost host = serm_training_host(training);
+	SermEncoderKeeper keeper = {serm_checkpoint_restore, serm_checkpoint_keep, &training->checkpoint};
+	size_t count;
+	SermText *words;
+
+	if (shape->layers == 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		    errmsg("model \"%s\" was imported: it is pre-trained already", training->row->name),
+		    errhint("CALL serm.train('%s') fits it to the judgments.", training->row->name));
+	words = all_words(training, &count);
+	training->gemm_name = "built-in";
+	training->checkpoint = (SermCheckpoint){
+	    &training->host, training->row->name, training->settings.checkpoint, training->level, 0, 0};
+	training->status = serm_encoder_make(&making, words, count, training->corpus, training->corpus_count,
+	    &options, &host, training->settings.checkpoint >= 0 ? &keeper : NULL, &training->host.arena,
+	    &training->tensors, &training->report, &training->error);
+}
+
 /* --- describing */
 
 Jsonb *

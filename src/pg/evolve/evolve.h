@@ -10,7 +10,7 @@
 #include "core/model/model.h"
 #include "core/stats/auroc.h"
 #include "core/stats/significance.h"
-#include "core/train/encoder_train.h"
+#include "core/train/encoder_pretrain.h"
 #include "core/train/train.h"
 #include "lib/stringinfo.h"
 #include "pg/store/store.h"
@@ -249,6 +249,7 @@ typedef struct SermTrainSettings {
 	double clip;
 	int32 layers_frozen;
 	int32 max_length; /* tokens; 0: what the model takes */
+	double mask;      /* share of the tokens to guess in pre-training */
 	int32 checkpoint; /* seconds between two states that are kept; 0: each one, -1: none */
 	SermDistillSettings distill;
 } SermTrainSettings;
@@ -267,6 +268,7 @@ extern Jsonb *serm_distill_settings_write(const SermTrainSettings *settings);
 extern SermTrainOptions serm_train_settings_core(const SermTrainSettings *settings);
 /* The same for an encoder. */
 extern SermEncoderTrainOptions serm_train_settings_encoder(const SermTrainSettings *settings);
+extern SermEncoderPretrainOptions serm_pretrain_settings_encoder(const SermTrainSettings *settings);
 /* weight [SERM_SOURCE_COUNT] of the judgments by their source; 0 leaves them out. */
 extern void serm_train_settings_sources(const SermTrainSettings *settings, double *weight);
 /* Whether the version `reference` has to be scored: its number was given, or a loss cannot do without. */
@@ -363,17 +365,38 @@ extern int serm_training_store(SermTraining *training, int parent);
 /* CALL procedure(model, ...), once its options are read: run, store, promote as the settings say. */
 typedef void (*SermTrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* Make an encoder that is not there yet; returns whether there are judgments to go on with. */
+extern bool serm_training_make_first(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings);
 /* The options that a call may have depend on the kind of its model; an unknown one is told later. */
 extern const char *serm_training_kind(FunctionCallInfo fcinfo);
 extern void serm_training_call(
     FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, SermTrainingRun run);
+
+/* --- remote.c: a teacher behind an endpoint */
+
+typedef struct SermRemote SermRemote;
+
+/*
+ * Check the server of a remote model and open what asking needs, in a child of `owner`, which must survive
+ * commits. Inside SPI. Errors: 42704, 42809, 42501 of the server, 55000 it lacks endpoint or model.
+ */
+extern SermRemote *serm_remote_open(const SermModelRow *row, MemoryContext owner);
+/*
+ * Ask for the pairs that are chosen: given [pair] and probability [pair][grades]. Commits. Errors: 38000 more
+ * pairs without an answer than the settings allow, 08006 the server is gone, 53400 the budget is spent.
+ */
+extern void serm_remote_ask(SermRemote *remote, SermTraining *training, const SermPairSet *all,
+    const bool *chosen, float *probability, bool *given);
+extern void serm_remote_describe(const SermRemote *remote, StringInfo json);
 
 /* --- distill.c: a teacher and what it says */
 
 typedef struct SermTeaching {
 	const SermModelRow *row; /* of the teacher */
 	int version;             /* 0: it has none */
-	SermScorer *scorer;
+	SermScorer *scorer;      /* or: */
+	SermRemote *remote;
 	SermPairSet unlabelled;
 	SermPairSet all;    /* judged pairs, then the others that the teacher has graded */
 	float *probability; /* [all] over the student's grades */
@@ -403,6 +426,10 @@ extern void serm_teaching_count(const SermTraining *training, StringInfo json);
  */
 extern void serm_encoder_training_open(SermTraining *training);
 extern void serm_encoder_training_fit(SermTraining *training, const SermTrainingSet *set);
+/* Make an encoder of the model's shape from its documents: vocabulary, weights, pre-training. */
+extern void serm_encoder_training_make(SermTraining *training);
+/* Is this a model whose encoder is to be made here, and has not been yet? Inside SPI. */
+extern bool serm_encoder_unmade(const SermModelRow *row);
 /* What the tensors are: architecture, sizes, tokenizer. */
 extern Jsonb *serm_encoder_json(const SermTensorSet *tensors);
 

@@ -172,7 +172,7 @@ describe(const SermTraining *training)
 	serm_json_text(json, "labels", training->row->options.labels);
 	serm_json_number(json, "epochs", training->report.epochs);
 	serm_json_text(json, "gemm", training->gemm_name);
-	if (training->settings.encoder)
+	if (training->begin != 0)
 		serm_json_number(json, "begun_with", training->begin);
 	serm_json_number(json, "seconds", training->report.seconds);
 	serm_json_number(json, "final_loss", training->report.loss);
@@ -294,7 +294,7 @@ read_corpus(SermTraining *training)
 	serm_probe_read(host, training->row, encoder ? ENCODER_PROBE_PAIRS : PROBE_PAIRS, &training->probe);
 	/* A version that continues has the words and embeddings of its parent, an encoder those it begins with.
 	 */
-	if (training->parent == NULL && !encoder)
+	if (training->parent == NULL && (!encoder || training->cold))
 		serm_corpus_read(
 		    host, training->row, training->settings.corpus, &training->corpus, &training->corpus_count);
 }
@@ -391,11 +391,16 @@ fit_cold(SermTraining *training)
 {
 	SermTrainHost host = serm_training_host(training);
 	SermTrainOptions options = serm_train_settings_core(&training->settings);
-	SermColdSet set = cold_set(training);
 
-	host.gemm = serm_blas_gemm(&training->gemm_name);
-	training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
-	    &training->report, &training->error);
+	if (training->settings.encoder)
+		serm_encoder_training_make(training);
+	else {
+		SermColdSet set = cold_set(training);
+
+		host.gemm = serm_blas_gemm(&training->gemm_name);
+		training->status = serm_train_cold(&set, &options, &host, &training->host.arena, &training->tensors,
+		    &training->report, &training->error);
+	}
 	if (training->host.pending != NULL)
 		serm_host_check(&training->host, training->status, &training->error);
 }
@@ -583,6 +588,33 @@ serm_training_kind(FunctionCallInfo fcinfo)
 	return kind != NULL ? kind : "interaction";
 }
 
+bool
+serm_training_make_first(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings)
+{
+	SermTrainSettings first;
+	SermModelRow *row;
+	SermParam params[1];
+	int level;
+	bool unmade, judged;
+
+	serm_require_nonatomic(fcinfo, procedure);
+	level = serm_spi_begin(true);
+	row = serm_model_read(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	unmade = serm_encoder_unmade(row);
+	params[0] = SERM_TEXT(row->name);
+	serm_spi_execute(
+	    "SELECT FROM serm.judgment AS j WHERE j.model = $1 LIMIT 1", SPI_OK_SELECT, false, params, 1);
+	judged = SPI_processed > 0;
+	serm_spi_end(level);
+	if (!unmade)
+		return true;
+	serm_train_settings_defaults(&first, SERM_KIND_CROSS_ENCODER);
+	first.seed = settings->seed;
+	first.checkpoint = settings->checkpoint;
+	serm_training_call(fcinfo, procedure, &first, serm_training_run_cold);
+	return judged;
+}
+
 SERM_FUNCTION(serm_train);
 
 /* CALL serm.train(model text, options jsonb). */
@@ -594,6 +626,8 @@ serm_train(PG_FUNCTION_ARGS)
 
 	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_train_settings_read(options, &settings, "serm.train");
+	if (settings.encoder && !serm_training_make_first(fcinfo, "serm.train", &settings))
+		PG_RETURN_VOID();
 	serm_training_call(fcinfo, "serm.train", &settings, serm_training_run);
 	PG_RETURN_VOID();
 }

@@ -16,17 +16,19 @@
 #define BATCH_MAX 4096
 #define SHOWN 10000
 /* Measured in doc/distillation.md. */
-#define ALPHA .7
+#define ALPHA .9
 #define UNLABELLED 20000
 /* The default model's, at the weight of many queries. */
 #define ENCODER_LOSS "ce:1, ranknet:0.3"
 #define CHECKPOINT_SECONDS 300
+#define MASK .15
+#define ENCODER_CORPUS 100000
 
 static const SermOption setting_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
     {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
     {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), -1, EPOCHS_MAX, NULL},
     {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, BATCH_MAX, NULL},
     {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 1, NULL},
     {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
@@ -114,7 +116,7 @@ static const char *const not_distilled[] = {"continue", "continue_above", "paren
 /* Of those, what a model without judgments can be told; `shown` is its own. */
 static const SermOption pretrain_table[] = {
     {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), -1, EPOCHS_MAX, NULL},
     {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
     {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
     {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
@@ -139,6 +141,33 @@ encoder_defaults(SermTrainSettings *settings)
 	settings->dropout = options.dropout;
 	settings->loss = ENCODER_LOSS;
 	settings->checkpoint = CHECKPOINT_SECONDS;
+	settings->pretrain_epochs = 0;
+	settings->mask = MASK;
+	settings->corpus = ENCODER_CORPUS;
+}
+
+/* The same of an encoder that is made here. */
+static const SermOption encoder_pretrain_table[] = {
+    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
+    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
+    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 1, BATCH_MAX, NULL},
+    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 0, 1, NULL},
+    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
+    {"warmup", SERM_OPTION_REAL, offsetof(SermTrainSettings, warmup), 0, 1, NULL},
+    {"clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, clip), 0, 1e6, NULL},
+    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), -1, .9, NULL},
+    {"mask", SERM_OPTION_REAL, offsetof(SermTrainSettings, mask), 0, 1, NULL},
+    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
+    {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
+    {"checkpoint", SERM_OPTION_INT, offsetof(SermTrainSettings, checkpoint), -1, PG_INT32_MAX, NULL},
+    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+};
+
+static const SermOption *
+pretrain_table_of(const SermTrainSettings *settings, int *count)
+{
+	*count = settings->encoder ? (int) lengthof(encoder_pretrain_table) : (int) lengthof(pretrain_table);
+	return settings->encoder ? encoder_pretrain_table : pretrain_table;
 }
 
 void
@@ -315,14 +344,20 @@ serm_train_settings_write(const SermTrainSettings *settings)
 void
 serm_pretrain_settings_read(const Jsonb *options, SermTrainSettings *settings)
 {
-	serm_options_read(options, pretrain_table, lengthof(pretrain_table), settings, "serm.pretrain");
+	int count;
+	const SermOption *table = pretrain_table_of(settings, &count);
+
+	serm_options_read(options, table, count, settings, "serm.pretrain");
 	settings->promote_given = options != NULL && serm_json_has(options, "promote");
 }
 
 Jsonb *
 serm_pretrain_settings_write(const SermTrainSettings *settings)
 {
-	return serm_options_write(pretrain_table, lengthof(pretrain_table) - 1, settings);
+	int count;
+	const SermOption *table = pretrain_table_of(settings, &count);
+
+	return serm_options_write(table, count - 1, settings);
 }
 
 /* The options of serm.train that a distillation knows, and its own; the last of the first is `promote`. */
@@ -388,7 +423,7 @@ serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings)
 	/* An encoder has no default of its own, and core has one for the others. */
 	if (settings->loss == NULL && settings->encoder)
 		settings->loss =
-		    psprintf(ENCODER_LOSS ", kl(temperature=%g):1, margin_mse:0.3", settings->distill.temperature);
+		    psprintf(ENCODER_LOSS ", kl(temperature=%g):1, margin_mse:1", settings->distill.temperature);
 	serm_train_settings_sources(settings, sources);
 	settings->promote_given = options != NULL && serm_json_has(options, "promote");
 }
@@ -447,5 +482,24 @@ serm_train_settings_encoder(const SermTrainSettings *settings)
 	    .freeze = (uint32) settings->layers_frozen,
 	    .loss = settings->loss,
 	    .alpha = settings->distill.alpha};
+	return options;
+}
+
+SermEncoderPretrainOptions
+serm_pretrain_settings_encoder(const SermTrainSettings *settings)
+{
+	SermEncoderPretrainOptions options;
+
+	serm_encoder_pretrain_defaults(&options);
+	options.seed = (uint64) settings->seed;
+	options.epochs = (uint32) settings->pretrain_epochs;
+	options.batch = (uint32) settings->batch;
+	if (settings->learning_rate > 0)
+		options.learning_rate = settings->learning_rate;
+	options.weight_decay = settings->weight_decay;
+	options.warmup = settings->warmup;
+	options.clip = settings->clip;
+	options.dropout = settings->dropout;
+	options.mask = settings->mask;
 	return options;
 }

@@ -6,6 +6,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
 #include "storage/lock.h"
@@ -15,6 +16,7 @@
 #include "utils/regproc.h"
 #include "utils/varlena.h"
 
+#include "core/model/cross_encoder_stored.h"
 #include "pg/store/internal.h"
 
 #define NAME_BYTES_MAX 48
@@ -82,6 +84,23 @@ resolve_evidence(const char *evidence)
 	    get_namespace_name(get_func_namespace(function)), get_func_name(function));
 }
 
+/* A remote model needs its server; others have none, which the table of options sees to. */
+static void
+check_server(const char *kind, const SermModelOptions *options)
+{
+	if (strcmp(kind, SERM_KIND_REMOTE) != 0)
+		return;
+	if (options->server == NULL)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("a model of kind \"remote\" needs the option \"server\""),
+		    errhint("Name a server of the wrapper serm_agent: options => '{\"server\": \"judge_a\"}'."));
+	if (GetForeignServerByName(options->server, true) == NULL)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("server \"%s\" does not exist", options->server),
+		    errhint("CREATE SERVER %s FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint '...', model '...')",
+		        quote_identifier(options->server)));
+}
+
 static SermParam
 regclass_param(Oid relation)
 {
@@ -101,12 +120,13 @@ serm_model_create(const SermNewModel *new)
 	check_grades(DatumGetArrayTypeP(new->grades));
 	if (options.evidence != NULL)
 		options.evidence = resolve_evidence(options.evidence);
+	check_server(new->kind, &options);
 	if (OidIsValid(new->log))
 		(void) serm_source_name(new->log, SERM_SOURCE_LOG, new->name);
 	if (OidIsValid(new->documents))
 		(void) serm_source_name(new->documents, SERM_SOURCE_DOCUMENTS, new->name);
 	/* With their defaults written out: a later change of a default must not move the test split. */
-	written = serm_options_write(serm_model_option_table, serm_model_option_count(new->kind), &options);
+	written = serm_model_options_write(new->kind, &options);
 
 	level = serm_spi_begin(false);
 	serm_spi_execute("INSERT INTO serm.model (name, kind, grades, log, documents, options) "
@@ -124,6 +144,24 @@ serm_model_create(const SermNewModel *new)
 		        quote_literal_cstr(new->name)));
 }
 
+/* What was not given of an encoder's shape: small enough to be trained by one processor in minutes. */
+static void
+complete_shape(SermEncoderShape *shape)
+{
+	const SermEncoderShape small = {.layers = 2, .hidden = 128, .heads = 2, .vocab = 8000, .max_length = 128};
+
+	shape->layers = shape->layers != 0 ? shape->layers : small.layers;
+	shape->hidden = shape->hidden != 0 ? shape->hidden : small.hidden;
+	shape->heads = shape->heads != 0 ? shape->heads : small.heads;
+	shape->intermediate = shape->intermediate != 0 ? shape->intermediate : 4 * shape->hidden;
+	shape->vocab = shape->vocab != 0 ? shape->vocab : small.vocab;
+	shape->max_length = shape->max_length != 0 ? shape->max_length : small.max_length;
+	if (shape->hidden % shape->heads != 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("option \"hidden\" of serm.create_model is no multiple of \"heads\""),
+		    errhint("For example \"hidden\": %d with \"heads\": %d.", 64 * shape->heads, shape->heads));
+}
+
 SERM_FUNCTION(serm_create_model);
 Datum
 serm_create_model(PG_FUNCTION_ARGS)
@@ -136,11 +174,14 @@ serm_create_model(PG_FUNCTION_ARGS)
 	    .documents = PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4)};
 
 	check_name(new.name);
-	if (!serm_model_kind_known(new.kind))
+	if (!serm_model_kind_known(new.kind) && strcmp(new.kind, SERM_KIND_REMOTE) != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		    errmsg("unknown kind of model \"%s\"", new.kind), errhint("Valid kinds are: interaction."));
+		    errmsg("unknown kind of model \"%s\"", new.kind),
+		    errhint("Valid kinds are: interaction, cross_encoder, remote."));
 	serm_model_options_read(
 	    new.kind, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), "serm.create_model", &new.options);
+	if (strcmp(new.kind, SERM_KIND_CROSS_ENCODER) == 0)
+		complete_shape(&new.options.encoder);
 	serm_model_create(&new);
 	PG_RETURN_VOID();
 }
@@ -202,8 +243,7 @@ serm_alter_model(PG_FUNCTION_ARGS)
 	Oid documents = PG_ARGISNULL(3) ? InvalidOid : PG_GETARG_OID(3);
 	SermModelRow *row = serm_model_read(name);
 	SermModelOptions options;
-	const int count = serm_model_option_count(row->kind);
-	Jsonb *written = serm_options_write(serm_model_option_table, count, &row->options);
+	Jsonb *written = serm_model_options_write(row->kind, &row->options);
 	SermLayout layout = serm_layout_of(row);
 	int level;
 
@@ -217,10 +257,15 @@ serm_alter_model(PG_FUNCTION_ARGS)
 		    DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(written), PG_GETARG_DATUM(1)));
 	}
 	serm_model_options_read(row->kind, written, "serm.alter_model", &options);
+	check_server(row->kind, &options);
+	if (memcmp(&options.encoder, &row->options.encoder, sizeof(options.encoder)) != 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("the shape of the encoder of model \"%s\" cannot change", row->name),
+		    errhint("Create another model with the shape that you want, and copy the judgments."));
 	if (options.evidence != NULL &&
 	    (row->options.evidence == NULL || strcmp(options.evidence, row->options.evidence) != 0))
 		options.evidence = resolve_evidence(options.evidence);
-	written = serm_options_write(serm_model_option_table, count, &options);
+	written = serm_model_options_write(row->kind, &options);
 
 	level = serm_spi_begin(false);
 	check_split(row->name, row->options.test_share, options.test_share);

@@ -5,7 +5,9 @@
 
 #include <math.h>
 
+#include "core/text/wordpiece_learn.h"
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 
 #include "core/model/cross_encoder_stored.h"
 #include "pg/store/internal.h"
@@ -36,6 +38,39 @@ const SermOption serm_model_option_table[] = {
 /* At the end of the table. */
 #define CROSS_ENCODER_OPTIONS 4
 
+/* What cross-encoders that are made here have besides: their shape. */
+static const SermOption encoder_rows[] = {
+    {"layers", SERM_OPTION_INT, FIELD(encoder.layers), 1, SERM_ENCODER_LAYERS_MAX, NULL},
+    {"hidden", SERM_OPTION_INT, FIELD(encoder.hidden), 8, SERM_ENCODER_HIDDEN_MAX, NULL},
+    {"heads", SERM_OPTION_INT, FIELD(encoder.heads), 1, SERM_ENCODER_HEADS_MAX, NULL},
+    {"intermediate", SERM_OPTION_INT, FIELD(encoder.intermediate), 8, SERM_ENCODER_INTERMEDIATE_MAX, NULL},
+    {"vocab", SERM_OPTION_INT, FIELD(encoder.vocab), SERM_WORDPIECE_VOCAB_MIN, 200000, NULL},
+    {"max_length", SERM_OPTION_INT, FIELD(encoder.max_length), 8, SERM_ENCODER_POSITIONS_MAX, NULL},
+};
+
+/* What remote models have. */
+static const SermOption remote_rows[] = {
+    {"server", SERM_OPTION_TEXT, FIELD(server), 0, 0, NULL},
+    {"model", SERM_OPTION_TEXT, FIELD(model), 0, 0, NULL},
+    {"prompt", SERM_OPTION_TEXT, FIELD(prompt), 0, 0, NULL},
+};
+
+/* All options of a kind, with the shape of an encoder or without. */
+static const SermOption *
+table_of(const char *kind, bool shape, int *count)
+{
+	bool encoder = shape && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
+	bool remote = strcmp(kind, SERM_KIND_REMOTE) == 0;
+	int more = encoder ? lengthof(encoder_rows) : remote ? lengthof(remote_rows) : 0;
+	SermOption *table = palloc(sizeof(serm_model_option_table) + sizeof(encoder_rows) + sizeof(remote_rows));
+
+	*count = serm_model_option_count(kind);
+	memcpy(table, serm_model_option_table, *count * sizeof(SermOption));
+	memcpy(table + *count, encoder ? encoder_rows : remote_rows, more * sizeof(SermOption));
+	*count += more;
+	return table;
+}
+
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
                               "m.documents::pg_catalog.oid, m.active, m.options "
                               "FROM serm.model AS m WHERE m.name = $1",
@@ -46,7 +81,7 @@ static SermPlan names_plan = {
 int
 serm_model_option_count(const char *kind)
 {
-	return lengthof(serm_model_option_table) -
+	return (int) lengthof(serm_model_option_table) -
 	       (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? 0 : CROSS_ENCODER_OPTIONS);
 }
 
@@ -66,6 +101,8 @@ serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defau
 void
 serm_model_options_read(const char *kind, const Jsonb *given, const char *what, SermModelOptions *options)
 {
+	const SermOption *table;
+	int count;
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
@@ -83,8 +120,18 @@ serm_model_options_read(const char *kind, const Jsonb *given, const char *what, 
 	    .chunk_overlap = 32};
 
 	*options = defaults;
-	serm_options_read(given, serm_model_option_table, serm_model_option_count(kind), options, what);
+	table = table_of(kind, true, &count);
+	serm_options_read(given, table, count, options, what);
 	serm_model_options_keep(options, &defaults);
+}
+
+Jsonb *
+serm_model_options_write(const char *kind, const SermModelOptions *options)
+{
+	int count;
+	const SermOption *table = table_of(kind, options->encoder.layers != 0, &count);
+
+	return serm_options_write(table, count, options);
 }
 
 /* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().

@@ -13,6 +13,16 @@
 
 #include "core/model/model.h"
 
+/* The shape of an encoder that is to be made here. */
+typedef struct SermEncoderShape {
+	int32 layers; /* 0: it is not made here */
+	int32 hidden;
+	int32 heads;
+	int32 intermediate;
+	int32 vocab;      /* pieces at most */
+	int32 max_length; /* tokens of an input */
+} SermEncoderShape;
+
 /* Options of a model (serm.model.options), each with its default. One table in store/model_row.c. */
 typedef struct SermModelOptions {
 	double test_share; /* share of queries kept for testing, 0 to .5, default .2 */
@@ -28,11 +38,19 @@ typedef struct SermModelOptions {
 	double budget_round;
 	double budget_day;
 	/* Of cross-encoders only. */
-	char *precision;      /* of their weights: f32 (default), bf16, int8 */
-	char *long_documents; /* truncate (default), chunk_max, chunk_first */
-	int32 chunk_count;    /* of chunk_first, default 4 */
-	int32 chunk_overlap;  /* tokens that neighbouring chunks share, default 32 */
+	char *precision;          /* of their weights: f32 (default), bf16, int8 */
+	char *long_documents;     /* truncate (default), chunk_max, chunk_first */
+	int32 chunk_count;        /* of chunk_first, default 4 */
+	int32 chunk_overlap;      /* tokens that neighbouring chunks share, default 32 */
+	SermEncoderShape encoder; /* of a cross-encoder */
+	/* Of kind remote: */
+	char *server; /* a foreign server of the wrapper serm_agent */
+	char *model;  /* the model's name in requests; NULL: that of the server's options */
+	char *prompt; /* instructions in place of the built-in ones, or NULL */
 } SermModelOptions;
+
+/* A model behind an endpoint: it has no versions and scores in no statement; it teaches. */
+#define SERM_KIND_REMOTE "remote"
 
 typedef struct SermModelRow {
 	char name[NAMEDATALEN];
