@@ -93,6 +93,11 @@ like(sql(q{SELECT error FROM serm.vote WHERE agent = 'double'}), qr/connect.* \(
 	'a forbidden address is not blamed for what goes wrong with the allowed one');
 is(spent('double'), '0', 'which costs nothing either');
 
+# --- a gateway that sends its headers before the model has thought
+make_model('early', "http://127.0.0.1:$port/early/v1", q{timeout_ms '30000', max_attempts '1'}, 2);
+sql(q{CALL serm.annotate('early')});
+is(sql(q{SELECT count(grade), max(error) FROM serm.vote WHERE agent = 'early'}), '2|', 'a model may think after its headers have come');
+
 # --- a model that is dropped while its requests are on their way
 make_model('kept', "http://127.0.0.1:$port/slow/v1", q{timeout_ms '5000'}, 40);
 sql(q{CALL serm.annotate('kept', false)});

@@ -56,7 +56,7 @@ struct SermTransfer {
 	size_t header_length;
 	char retry_after[64];
 	char retry_after_ms[32];
-	int64 first_byte_ms; /* 0: none yet */
+	int64 first_byte_ms; /* of the body: gateways send headers before a model has thought; 0: none yet */
 	bool refused;        /* an address that the rules forbid */
 	bool opened;         /* another one that they allow: it decides what became of the request */
 	bool too_large;      /* body or headers */
@@ -108,6 +108,8 @@ on_body(char *bytes, size_t size, size_t count, void *context)
 	const size_t length = size * count;
 	size_t needed;
 
+	if (transfer->first_byte_ms == 0)
+		transfer->first_byte_ms = now_ms();
 	if (length > SERM_REPLY_BYTES_MAX || transfer->body_length + length > SERM_REPLY_BYTES_MAX) {
 		transfer->too_large = true;
 		return 0;
@@ -156,8 +158,6 @@ on_header(char *bytes, size_t size, size_t count, void *context)
 		transfer->too_large = true;
 		return 0;
 	}
-	if (transfer->first_byte_ms == 0)
-		transfer->first_byte_ms = now_ms();
 	keep_header(bytes, length, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
 	keep_header(bytes, length, "retry-after-ms:", transfer->retry_after_ms, sizeof(transfer->retry_after_ms));
 	return length;
