@@ -28,9 +28,9 @@ static const Level levels[] = {
         "proname LIKE 'mine%' OR proname LIKE 'drift%' OR proname LIKE 'click\\_%' OR proname LIKE "
         "'%\\_shift'"
         " OR proname IN ('evaluate', 'check_version', 'settle', 'mining_overlap', 'check_log',"
-        " 'evaluate_click_model', '_model_name', '_isotonic')"},
+        " 'evaluate_click_model', '_model_name', '_isotonic', '_monotonic_ms')"},
     {"operate", "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA serm",
-        "proname NOT LIKE '\\_%' OR proname IN ('_agent_terms', '_compared', '_monotonic_ms')"},
+        "proname NOT LIKE '\\_%' OR proname IN ('_agent_terms', '_compared')"},
 };
 
 static int
