@@ -369,9 +369,11 @@ take_over(Trainer *trainer, SermError *error)
 	own->word_df = copy_numbers(known->word_df, known->word_count, arena);
 	own->trigram_id = copy_numbers(known->trigram_id, known->trigram_count, arena);
 	own->trigram_df = copy_numbers(known->trigram_df, known->trigram_count, arena);
+	if (known->scripts != NULL)
+		own->scripts = serm_arena_copy(arena, known->scripts, SERM_SCRIPTS * sizeof(*known->scripts));
 	trainer->origin = serm_arena_array(arena, trainer->order.example_count, 1);
 	if (own->word_id == NULL || own->word_df == NULL || own->trigram_id == NULL || own->trigram_df == NULL ||
-	    trainer->origin == NULL)
+	    (known->scripts != NULL && own->scripts == NULL) || trainer->origin == NULL)
 		return serm_train_out_of_memory(error);
 	memcpy(base->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
 	memcpy(base->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));
