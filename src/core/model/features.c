@@ -234,9 +234,8 @@ joined_features(const SermParsedQuery *query, const SermField *title, const Serm
 	features->bm25 = (float) bm25;
 	/* Words that are written otherwise count by the trigrams they share, and half by their likeness as a
 	 * whole. */
-	features->lexical =
-	    (float) (bm25 / query->weight + serm_trigrams_bm25(query, title, body, average) +
-	             SERM_LIKENESS_SHARE * (fuzzy / query->weight - coverage));
+	features->lexical = (float) (bm25 / query->weight + serm_trigrams_bm25(query, title, body, average) +
+	                             SERM_LIKENESS_SHARE * (fuzzy / query->weight - coverage));
 }
 
 static void

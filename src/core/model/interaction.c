@@ -228,8 +228,8 @@ open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermEr
 
 /* Versions without it have one collection, or were trained before scripts were told apart. */
 static SermStatus
-open_scripts(const SermTensorSet *tensors, double documents, const SermScriptStatistics **scripts,
-    SermError *error)
+open_scripts(
+    const SermTensorSet *tensors, double documents, const SermScriptStatistics **scripts, SermError *error)
 {
 	const uint64_t shape[2] = {SERM_SCRIPTS, SERM_STATISTICS_COUNT};
 	const SermTensor *tensor;
