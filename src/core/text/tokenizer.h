@@ -124,6 +124,8 @@ extern SermText serm_tokenizer_piece(const SermTokenizer *tokenizer, uint32_t id
  * whether a word begins with it. For people to read.
  */
 extern size_t serm_tokenizer_spell(const SermTokenizer *tokenizer, uint32_t id, char *out, bool *begins);
+/* Does a word begin with the piece of this id, as far as the piece tells? */
+extern bool serm_tokenizer_begins(const SermTokenizer *tokenizer, uint32_t id);
 /* Equal for tokenizers that give the same ids. */
 extern uint64_t serm_tokenizer_fingerprint(const SermTokenizer *tokenizer);
 extern bool serm_tokenizer_special(const SermTokenizer *tokenizer, uint32_t id);

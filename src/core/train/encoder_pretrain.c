@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
+#include "core/model/encoder_pair.h"
 #include "core/train/encoder_masked.h"
 #include "core/train/encoder_set.h"
 #include "core/train/encoder_update.h"
@@ -27,7 +28,7 @@
 /* Of the tokens to guess. */
 #define MASKED_SHARE .8
 #define REPLACED_SHARE .1
-#define RUN_VERSION UINT64_C(0x7365726d1001)
+#define RUN_VERSION UINT64_C(0x7365726d1002)
 
 typedef struct Doc {
 	const uint32_t *ids;
@@ -247,8 +248,10 @@ make_example(Pretraining *training, uint32_t index, SermMaskedInput *input, Serm
 		return status;
 	if (!hide(training, &tokens, &rng, input))
 		return serm_train_out_of_memory(error);
+	/* By what is left to read: a mark must not tell what was hidden. */
+	status = serm_encoder_mark(training->config, training->tokenizer, training->arena, &tokens, error);
 	input->input = (SermEncoderInput){tokens.ids, tokens.types, tokens.count, index};
-	return SERM_OK;
+	return status;
 }
 
 /* --- updates */
@@ -401,7 +404,8 @@ hash_run(const Pretraining *training, uint64_t *run)
 	const SermEncoderPretrainOptions *options = training->options;
 	const double numbers[] = {(double) options->seed, training->epochs, options->batch,
 	    options->learning_rate, options->weight_decay, options->warmup, options->clip, options->dropout,
-	    options->mask, training->config->labels, training->config->heads, training->tokens_max};
+	    options->mask, training->config->labels, training->config->heads, training->config->match_types,
+	    training->tokens_max};
 	bool good;
 
 	*run = RUN_VERSION;
