@@ -100,7 +100,7 @@ test_types(SermArena *arena)
 	    "111",
 	    "what was cut is not there");
 	check_types("[SEP] [CLS]", "[SEP] [CLS]", 64,
-	    "0000000"
+	    "00000000"
 	    "1111111",
 	    "text that looks special");
 	CHECK(strcmp(types_of(false, "blue", "blue", 64, arena), "0001"

@@ -23,11 +23,12 @@ slot_of(const Prefixes *prefixes, uint64_t key)
 	return &prefixes->texts[at];
 }
 
-/* The hash of a word's pieces as far as it was read; 0 for a special token, after which a word begins. */
+/* The hash of a word's pieces as far as it was read; 0 for what is special or unknown, after which a word
+ * begins. */
 static uint64_t
 next_key(const SermTokenizer *tokenizer, uint64_t key, uint32_t id)
 {
-	if (serm_tokenizer_special(tokenizer, id))
+	if (serm_tokenizer_special(tokenizer, id) || id == serm_tokenizer_unknown(tokenizer))
 		return 0;
 	return serm_hash_mix((serm_tokenizer_begins(tokenizer, id) ? 0 : key) + id + 1);
 }

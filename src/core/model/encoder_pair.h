@@ -11,7 +11,8 @@
  * A token is marked when the other text, as far as it is read, has a word that
  * begins with the same pieces up to and including this one: "pillow" and the
  * "pillow" of "pillow ##s" mark each other, "##s" and the "##s" of "lamp ##s"
- * do not. Special tokens are never marked.
+ * do not. Special and unknown tokens are never
+ * marked.
  */
 #ifndef SERM_CORE_MODEL_ENCODER_PAIR_H
 #define SERM_CORE_MODEL_ENCODER_PAIR_H

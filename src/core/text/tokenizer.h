@@ -117,6 +117,8 @@ extern SermTokenizerKind serm_tokenizer_kind(const SermTokenizer *tokenizer);
 extern uint32_t serm_tokenizer_vocab(const SermTokenizer *tokenizer);
 extern uint32_t serm_tokenizer_tokens_max(const SermTokenizer *tokenizer); /* 0: not said */
 extern uint32_t serm_tokenizer_pad(const SermTokenizer *tokenizer);        /* or SERM_TOKEN_NONE */
+/* The id of what the vocabulary cannot spell, or SERM_TOKEN_NONE */
+extern uint32_t serm_tokenizer_unknown(const SermTokenizer *tokenizer);
 /* The piece of an id as the vocabulary spells it; empty for an id without one. */
 extern SermText serm_tokenizer_piece(const SermTokenizer *tokenizer, uint32_t id);
 /*
