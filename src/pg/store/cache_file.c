@@ -18,9 +18,12 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 
 #include "core/base/hash.h"
@@ -282,6 +285,10 @@ is_leftover(const char *path, const char *name)
 		return is_old(path);
 	if (database != MyDatabaseId)
 		return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	/* Whose rows are hidden from this user is not gone. */
+	if (check_enable_rls(get_relname_relid("version", get_namespace_oid("serm", false)), InvalidOid, true) !=
+	    RLS_NONE)
+		return false;
 	values[0] = CStringGetTextDatum(model);
 	values[1] = Int32GetDatum(version);
 	values[2] = Int64GetDatum((int64) checksum);
