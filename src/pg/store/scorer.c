@@ -29,8 +29,6 @@
 /* Large blocks of the weights' memory, and what madvise() asks addresses to be multiples of. */
 #define LARGE_BYTES ((Size) 4 * 1024 * 1024)
 #define PAGE_BYTES ((uintptr_t) 64 * 1024)
-/* What one prediction may take: texts are bounded, so this is never reached by sound ones. */
-#define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
 
 /* What is opened: weights, and what is read of documents. Compared by its bytes. */
 typedef struct WeightsKey {
@@ -218,6 +216,9 @@ check_run(SermStatus status, const SermError *error)
 		raised = NULL;
 		ReThrowError(kept);
 	}
+	if (status == SERM_ERR_MEMORY)
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("%s", error->message),
+		    errhint("Pass a shorter text, or import the model with a smaller max_length."));
 	serm_check(status, error);
 }
 
@@ -367,7 +368,7 @@ serm_version_tensors(const SermModelRow *row, int version, MemoryContext context
 static SermArenaMark
 start_arena(SermArena *arena, MemoryContext context)
 {
-	serm_arena_init(arena, serm_context_allocator(context), SCRATCH_BYTES_MAX);
+	serm_arena_init(arena, serm_context_allocator(context), SERM_PREDICT_BYTES_MAX);
 	/* A mark behind a first allocation keeps the first block when the arena is rewound. */
 	if (serm_arena_alloc(arena, 1) == NULL)
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
