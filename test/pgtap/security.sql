@@ -48,7 +48,7 @@ CREATE FUNCTION pg_temp.may(who name) RETURNS text LANGUAGE sql AS $$
 	 WHERE has_function_privilege(who, oid, 'EXECUTE') AND NOT has_function_privilege('public', oid, 'EXECUTE')
 $$;
 SELECT is(pg_temp.may('tap_none'), NULL, 'a plain role may execute nothing');
-SELECT is(pg_temp.may('tap_score'), 'explain predict rank score score_batch score_version split_of', 'score: the scoring functions');
+SELECT is(pg_temp.may('tap_score'), 'encode explain predict rank score score_batch score_version split_of', 'score: the scoring functions');
 SELECT alike(pg_temp.may('tap_analyse'), '%evaluate%mine%mine_clicks%mine_disagreement%mine_feedback%settle%', 'analyse: mining and settling');
 SELECT unalike(pg_temp.may('tap_analyse'), '%promote%', 'analyse: no promotion');
 SELECT unalike(pg_temp.may('tap_analyse'), '%train%', 'analyse: no training');

@@ -23,7 +23,8 @@ typedef struct Level {
 
 static const Level levels[] = {
     {"score", "SELECT ON serm.model, serm.version, serm.tensor, serm.versions",
-        "proname IN ('score', 'score_version', 'score_batch', 'predict', 'rank', 'explain', 'split_of')"},
+        "proname IN ('score', 'score_version', 'score_batch', 'predict', 'rank', 'explain', 'encode', "
+        "'split_of')"},
     {"analyse", "SELECT ON ALL TABLES IN SCHEMA serm",
         "proname LIKE 'mine%' OR proname LIKE 'drift%' OR proname LIKE 'click\\_%' OR proname LIKE "
         "'%\\_shift'"
