@@ -189,7 +189,7 @@ read_tensor(Import *import, const SermImportFile *file, const SermFileTensor *te
 			ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			    errmsg("%s cannot be imported: tensor \"%s\" is no part of a %s sequence classifier",
 			        file->name, tensor->name, serm_encoder_architecture_name(import->config.architecture)),
-			    errhint("Supported are BERT, RoBERTa and XLM-R without adapters."));
+			    errhint("Supported are BERT, RoBERTa, XLM-R and ModernBERT without adapters."));
 		default:
 			break;
 	}
