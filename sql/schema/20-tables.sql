@@ -110,7 +110,7 @@ CREATE TABLE serm.sample (
 	created timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX sample_pair ON serm.sample (model, round, md5(query), md5(doc_id));
-CREATE INDEX sample_open ON serm.sample (model, state) WHERE state IN ('waiting', 'annotating', 'disputed');
+CREATE INDEX sample_open ON serm.sample (model, state, id) WHERE state IN ('waiting', 'annotating', 'disputed');
 COMMENT ON TABLE serm.sample IS 'a mined pair: the agents that chose it, their signals and reason, and what became of it; round 0 is outside of any round';
 
 CREATE TABLE serm.agent (
@@ -181,7 +181,8 @@ CREATE TABLE serm.task (
 	requested_by oid NOT NULL CHECK (pg_has_role(requested_by, 'USAGE')),
 	UNIQUE (sample, agent, path),
 	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
-);
+	-- A claim updates every row once and no column of an index: half a page is kept for that.
+) WITH (fillfactor = 50);
 -- Tasks are claimed in the order of this index: a claim reads what it takes, however many wait.
 CREATE INDEX task_due ON serm.task (requested_by, not_before, id);
 CREATE INDEX task_reserved ON serm.task (model) WHERE reserved IS NOT NULL;
@@ -327,3 +328,12 @@ CREATE TABLE serm._checkpoint (
 );
 ALTER TABLE serm._checkpoint ALTER COLUMN data SET STORAGE EXTERNAL;
 COMMENT ON TABLE serm._checkpoint IS 'where the training of a cross-encoder stands: weights and moments in parts, for a process that has to take over; not dumped';
+
+CREATE TABLE serm._answer (
+	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
+	key bytea NOT NULL,
+	probability real[] NOT NULL,
+	at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (model, key)
+);
+COMMENT ON TABLE serm._answer IS 'what a remote model said of a pair, by the SHA-256 of all that it was asked: it is not asked again';

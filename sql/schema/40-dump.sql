@@ -14,6 +14,7 @@ SELECT pg_catalog.pg_extension_config_dump('serm.mined', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.click_model', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.click_param', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.spending', '');
+SELECT pg_catalog.pg_extension_config_dump('serm._answer', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.deployment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.judgment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('serm.sample_id_seq', '');

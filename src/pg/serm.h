@@ -76,6 +76,8 @@ extern void serm_spi_end(int level);
 /* Commit, start the next transaction, pin the search_path again; the level is updated. No snapshot is held
  * after. */
 extern void serm_spi_commit(int *level);
+/* Until AtEOXact_GUC(false, the returned level): plans read what they need off indexes, in their order. */
+extern int serm_spi_prefer_indexes(void);
 /* Execute with parameters; `expected` is the SPI_OK_ code. Raises XX000 on anything else. Result in
  * SPI_tuptable, SPI_processed; the memory context stays the caller's. */
 extern void serm_spi_execute(

@@ -49,6 +49,23 @@ serm_spi_commit(int *level)
 	*level = pin_search_path();
 }
 
+/*
+ * Our statements read a few rows of tables that grow from nothing: without statistics the planner would
+ * rather sort or hash them whole. What it may not do it counts as dear, which is no reason to compile.
+ */
+int
+serm_spi_prefer_indexes(void)
+{
+	static const char *const settings[] = {
+	    "enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit"};
+	int level = NewGUCNestLevel();
+
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		(void) set_config_option(
+		    settings[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
 static void
 check_result(int code, int expected, const char *sql)
 {

@@ -17,6 +17,9 @@ from quality_metrics import DRAWS, Lists, bootstrap, ndcg
 from quality_sets import SETS, load, psql, rows
 
 JUDGED = .25
+# A small encoder made here: what one core trains in minutes.
+ENCODER = {"layers": 2, "hidden": 64, "heads": 2, "vocab": 4000, "max_length": 64}
+ENCODER_TRAINING = {"epochs": 2}
 METRICS = ("tau with teacher", "lin@4", "lin@10", "NLL")
 
 
@@ -38,10 +41,10 @@ class Fold:
             CREATE TABLE bench.log AS SELECT query, doc_id, now() AS shown_at, 1 AS position, false AS clicked FROM bench.grade
                 JOIN bench.query USING (query_id) WHERE fold <> {number};""")
 
-    def create(self, model, where, log=False):
-        psql(f"""SELECT serm.create_model('{model}', grades => (SELECT array_agg('g' || g ORDER BY g)
+    def create(self, model, where, log=False, kind="interaction", shape={}):
+        psql(f"""SELECT serm.create_model('{model}', '{kind}', grades => (SELECT array_agg('g' || g ORDER BY g)
                 FROM generate_series(0, {self.grades - 1}) g), documents => 'bench.document',
-                log => {"'bench.log'" if log else "NULL"}, options => '{{"test_share": 0}}');
+                log => {"'bench.log'" if log else "NULL"}, options => '{json.dumps(dict(shape, test_share=0))}');
             INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge)
                 SELECT '{model}', query, doc_id, grade, 'human', 'bench' FROM bench.grade
                 JOIN bench.query USING (query_id) WHERE fold <> {self.number} AND {where};""")
@@ -64,8 +67,11 @@ QUARTER = f"abs(hashtextextended(query, 5)::float8) / 9223372036854775808 < {JUD
 
 def teachers(fold):
     """name -> how to make it: the one with more judgments, and the one that is larger and has no more than the student."""
-    return {"more judgments": lambda: (fold.create("teacher", "true"), fold.call("train", "teacher")),
-            "16 heads": lambda: (fold.create("teacher", QUARTER), fold.call("train", "teacher", '{"heads": 16}'))}
+    made = {"more judgments": lambda: (fold.create("teacher", "true"), fold.call("train", "teacher")),
+            "16 heads": lambda: (fold.create("teacher", QUARTER), fold.call("train", "teacher", '{"heads": 16}')),
+            "encoder from scratch": lambda: (fold.create("teacher", "true", kind="cross_encoder", shape=ENCODER),
+                                             fold.call("train", "teacher", json.dumps(ENCODER_TRAINING)))}
+    return {name: make for name, make in made.items() if name in os.environ.get("TEACHERS", name).split(",")}
 
 
 def run_fold(name, number, variants, predictions):
@@ -121,7 +127,7 @@ def tell(teacher, lists, values, draws):
 
 def main():
     root, names = sys.argv[1], [a for a in sys.argv[2:] if "=" not in a]
-    variants = {"distilled": {}, "without judgments": {"judged": "none"}}
+    variants = {"distilled": {}, "distilled, no judgments": {"judged": "none"}}
     given = [a.split("=", 1) for a in sys.argv[2:] if "=" in a]
     if given:
         variants = {k: json.loads(v) for k, v in given}

@@ -8,11 +8,13 @@
  *   build/quality_core SET DIRECTORY [option=value ...]
  *
  * SET is crowdflower, homedepot, epqa, dl2019 or cranfield and says how its
- * grades become 0..3; DIRECTORY holds docs.tsv, queries.tsv and qrels.tsv.
+ * grades become 0..3, anything else leaves them; DIRECTORY holds docs.tsv, queries.tsv and qrels.tsv.
  * Options: seed, epochs, pretrain, heads, batch, rate, dropout, pairwise,
  * guard, mix (the guard afterwards: the ranking is by f / sd(f) + mix * s0 /
  * sd(s0)), repeats (other seeds of the model, same folds), quiet; loss (a text
  * as in doc/losses.md), class, rank, calibrate (1: on), curriculum, margin.
+ * folds (without a value) takes the folds and candidates of bench-quality from
+ * folds.tsv, which test/bench/quality_folds.py writes with mapped grades.
  * noise is the share of the training grades that become another grade, drawn evenly.
  * dump=FILE keeps the measures of each query; against=FILE compares with such
  * a file of another run over the same folds, paired by query.
@@ -35,6 +37,8 @@
 #define CUTOFFS 3
 #define MEASURES (2 * CUTOFFS + 1)
 #define CALIBRATION_BINS 10
+/* The score of what is no candidate. */
+#define BELOW (-1e9f)
 
 static const size_t cutoffs[CUTOFFS] = {1, 4, 10};
 static const char *const measure_names[MEASURES] = {
@@ -47,6 +51,7 @@ typedef struct Options {
 	double mix;
 	double noise;
 	bool quiet;
+	bool folds;
 	const char *dump;
 	const char *against;
 } Options;
@@ -78,6 +83,8 @@ score_baselines(Set *set, uint64_t seed)
 			    &error);
 			set->pairs[i].score[1] = features.bm25;
 			set->pairs[i].score[2] = (float) serm_rng_uniform(&rng);
+			for (int system = 0; set->pairs[i].outside && system < SYSTEMS; system++)
+				set->pairs[i].score[system] = BELOW;
 		}
 		serm_arena_rewind(&arena, mark);
 	}
@@ -224,7 +231,7 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 	serm_rng_seed(&noise, options->split_seed + fold);
 	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 4 << 30);
 	for (size_t i = 0; i < set->pair_count; i++)
-		if (set->fold[set->pairs[i].query] != fold) {
+		if (set->fold[set->pairs[i].query] != fold && !set->pairs[i].outside) {
 			SermExample *example = &examples[training.example_count++];
 
 			example->query = set->pairs[i].query;
@@ -247,6 +254,8 @@ run_fold(Set *set, uint32_t fold, const Options *options)
 			Pair *pair = &set->pairs[i];
 			SermPrediction prediction;
 
+			if (pair->outside)
+				continue;
 			require(
 			    serm_model_predict(model, query, set->docs[pair->doc], &arena, &prediction, &error), &error);
 			pair->score[0] += prediction.score / (float) options->repeats;
@@ -361,6 +370,8 @@ collect_rows(const Set *set, size_t *count)
 		for (size_t i = set->query_start[q]; i < set->query_start[q + 1]; i++) {
 			float target[GRADES] = {0};
 
+			if (set->pairs[i].outside)
+				continue;
 			target[set->pairs[i].grade] = 1;
 			row->nll += serm_calibration_nll(set->pairs[i].probability, target, GRADES);
 			row->pairs++;
@@ -425,7 +436,7 @@ pearson(const Set *set)
 	for (size_t i = 0; i < set->pair_count; i++) {
 		const Pair *pair = &set->pairs[i];
 
-		if (set->fold[pair->query] >= set->folds_run)
+		if (set->fold[pair->query] >= set->folds_run || pair->outside)
 			continue;
 		n++;
 		x += pair->score[0];
@@ -450,7 +461,7 @@ report_grades(const Set *set)
 	for (size_t i = 0; i < set->pair_count; i++) {
 		const Pair *pair = &set->pairs[i];
 
-		if (set->fold[pair->query] >= set->folds_run)
+		if (set->fold[pair->query] >= set->folds_run || pair->outside)
 			continue;
 		memcpy(probability + n * GRADES, pair->probability, sizeof(pair->probability));
 		target[n++ * GRADES + pair->grade] = 1;
@@ -512,8 +523,8 @@ parse_option(const char *argument, Options *options)
 
 	if (parse_training_option(argument, equals, length, value, options))
 		return;
-	if (strcmp(argument, "quiet") == 0) {
-		options->quiet = true;
+	if (strcmp(argument, "quiet") == 0 || strcmp(argument, "folds") == 0) {
+		*(argument[0] == 'q' ? &options->quiet : &options->folds) = true;
 		return;
 	}
 	if (length == 4 && memcmp(argument, "seed", 4) == 0) {
@@ -546,7 +557,10 @@ main(int argc, char **argv)
 	for (int i = 3; i < argc; i++)
 		parse_option(argv[i], &options);
 	load_set(argv[1], argv[2], &set);
-	split(argv[1], options.split_seed, &set);
+	if (options.folds)
+		load_folds(argv[2], &set);
+	else
+		split(argv[1], options.split_seed, &set);
 	score_baselines(&set, options.split_seed);
 	for (uint32_t repeat = 0; repeat < options.repeats; repeat++) {
 		for (uint32_t fold = 0; fold < set.folds_run; fold++)

@@ -26,6 +26,7 @@ typedef struct Pair {
 	float score[SYSTEMS];
 	float probability[GRADES];
 	uint32_t argmax, cut;
+	bool outside; /* judged, but no candidate: last for every system, and in no training */
 } Pair;
 
 typedef struct Set {
@@ -209,6 +210,45 @@ load_set(const char *name, const char *directory, Set *set)
 	for (size_t q = 1; q <= set->query_count; q++)
 		if (set->query_start[q] == 0)
 			set->query_start[q] = set->query_start[q - 1];
+	free(doc_index);
+	free(query_index);
+}
+
+static inline Pair *
+find_pair(const Set *set, uint32_t query, uint32_t doc)
+{
+	Pair key = {.query = query, .doc = doc};
+
+	return bsearch(&key, set->pairs, set->pair_count, sizeof(key), compare_pairs);
+}
+
+/*
+ * The folds and candidates of `make bench-quality`, from folds.tsv as test/bench/quality_folds.py writes it.
+ * Of a set with two folds one is held out, of others each in turn.
+ */
+static inline void
+load_folds(const char *directory, Set *set)
+{
+	IdSlot *doc_index = index_ids(set->doc_ids, set->doc_count);
+	IdSlot *query_index = index_ids(set->query_ids, set->query_count);
+	size_t lines;
+	char *text = read_file(directory, "folds.tsv", &lines), *fields[3];
+
+	set->fold = calloc(set->query_count, sizeof(*set->fold));
+	while (next_line(&text, fields) != NULL) {
+		uint32_t query = find_id(query_index, set->query_count, fields[0]);
+		uint32_t doc = find_id(doc_index, set->doc_count, fields[1]);
+		Pair *pair = find_pair(set, query, doc);
+		unsigned fold, candidate;
+
+		if (pair == NULL || sscanf(fields[2], "%*u\t%u\t%u", &fold, &candidate) != 2)
+			die("folds.tsv and qrels.tsv differ", fields[0]);
+		pair->outside = candidate == 0;
+		set->fold[query] = fold;
+		if (fold >= set->folds)
+			set->folds = fold + 1;
+	}
+	set->folds_run = set->folds == 2 ? 1 : set->folds;
 	free(doc_index);
 	free(query_index);
 }

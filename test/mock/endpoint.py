@@ -15,6 +15,7 @@ judge once said of the pair; pair_key() makes the second column.
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -198,6 +199,74 @@ class Judge(BaseHTTPRequestHandler):
             self.answer(400, {"error": "nobody was asked about this pair"})
         else:
             self.content(request, '{"grade": %s}' % grade)
+
+    # --- log-probabilities: what a remote model says of each grade
+
+    def logprobs(self, request, place=None, tokens=('{"', "grade", '":', " "), **changes):
+        """An answer whose grade has top_logprobs; `place` replaces them, `changes` what the choice says."""
+        grade, _ = judge(request, 0.0)
+        match = re.search(r"integer from 0 to (\d+)", request["messages"][0]["content"])
+        far = [abs(y - grade) for y in range(int(match.group(1)) + 1)]
+        whole = sum(math.exp(-1.5 * d) for d in far)
+        top = [{"token": str(y), "logprob": -1.5 * d - math.log(whole)} for y, d in enumerate(far)]
+        content = [{"token": t, "logprob": 0.0, "top_logprobs": []} for t in tokens]
+        content.append({"token": str(grade), "logprob": top[grade]["logprob"], "top_logprobs": top if place is None else place(top)})
+        answer = completion('{"grade": %d' % grade, request)
+        answer["choices"][0].update({"logprobs": {"content": content}, "finish_reason": "length"})
+        answer["choices"][0].update(changes)
+        if request.get("logprobs") is not True or not request.get("top_logprobs"):
+            self.answer(400, {"error": "nobody asked for log-probabilities"})
+        else:
+            self.answer(200, answer)
+
+    def habit_lp(self, request, number):
+        self.logprobs(request)
+
+    def habit_lpbare(self, request, number):
+        """The grade alone, its tokens with and without a blank."""
+        self.logprobs(request, tokens=(), place=lambda top: [
+            dict(t, token=b + t["token"], logprob=t["logprob"] - math.log(2)) for t in top for b in ("", " ")])
+
+    def habit_lpslow(self, request, number):
+        time.sleep(0.2)
+        self.logprobs(request)
+
+    def habit_lpsleep(self, request, number):
+        time.sleep(20)
+        self.logprobs(request)
+
+    def habit_lpnone(self, request, number):
+        self.grade(request)
+
+    def habit_lpnan(self, request, number):
+        self.logprobs(request, place=lambda top: [dict(t, logprob=float("nan")) for t in top])
+
+    def habit_lphuge(self, request, number):
+        self.logprobs(request, place=lambda top: [dict(t, logprob=1e308) for t in top])
+
+    def habit_lptype(self, request, number):
+        self.logprobs(request, place=lambda top: [dict(t, logprob="-1") for t in top])
+
+    def habit_lptwice(self, request, number):
+        self.logprobs(request, place=lambda top: top * 40)
+
+    def habit_lptalk(self, request, number):
+        """Says something else first."""
+        self.logprobs(request, tokens=("The", " grade", " is", " "))
+
+    def habit_lpflaky(self, request, number):
+        """Refuses, breaks, and answers nonsense to every pair whose number of words is a multiple of five."""
+        if len(words(fields_of(request).get("document", "")) | words(fields_of(request).get("query", ""))) % 5 == 0:
+            self.content(request, "no")
+        elif number % 7 == 0:
+            self.answer(429, {"error": "slow down"}, {"retry-after-ms": "50"})
+        elif number % 11 == 0:
+            self.answer(500, {"error": "broken"})
+        elif number % 13 == 0:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self.logprobs(request)
 
     def habit_billed(self, request, number):
         """Tells /stats what it has charged."""

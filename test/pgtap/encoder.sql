@@ -146,8 +146,8 @@ CALL serm.train('mentor', '{"epochs": 10, "heads": 2, "pretrain_epochs": 1}');
 SELECT FROM load('pupil');
 SELECT FROM serm.alter_model('pupil', log => 'shown');
 CALL serm.distill('pupil', 'mentor', '{"epochs": 20, "learning_rate": 0.005, "batch": 16, "unlabelled": 900, "temperature": 2}');
-SELECT ok(status = 'candidate' AND parent = 1 AND config @> '{"kind": "cross_encoder", "teacher": "mentor", "teacher_version": 1, "begun_with": 1, "alpha": 0.7, "unlabelled": 900,
-	"loss": "ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:0.3"}' AND counts @> '{"judgments": 0, "taught": 900, "unlabelled": 900}',
+SELECT ok(status = 'candidate' AND parent = 1 AND config @> '{"kind": "cross_encoder", "teacher": "mentor", "teacher_version": 1, "begun_with": 1, "alpha": 0.9, "unlabelled": 900,
+	"loss": "ce:1, ranknet:0.3, kl(temperature=2):1, margin_mse:1"}' AND counts @> '{"judgments": 0, "taught": 900, "unlabelled": 900}',
 	'a cross-encoder is a student: ' || config::text) FROM serm.version WHERE model = 'pupil' AND version = 2;
 SELECT ok(serm.check_version('pupil', 2) IS NOT FALSE, 'it serves what was trained');
 SELECT cmp_ok(corr(serm.score_version(query, doc, 'pupil', 2), serm.score(query, doc, 'mentor')), '>',

@@ -58,9 +58,9 @@ SELECT is(count(*), 0::bigint, 'nothing was stored') FROM serm.version;
 \set ON_ERROR_STOP 1
 
 -- --- each loss trains, is finite and can be promoted
-CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1}');
+CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "pairwise": 1}');
 CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "loss": "ce:1, ranknet:1"}');
-SELECT is(count(DISTINCT checksum), 1::bigint, 'the default loss, spelled out, gives the same bytes') FROM serm.version;
+SELECT is(count(DISTINCT checksum), 1::bigint, 'pairwise, spelled out as a loss, gives the same bytes') FROM serm.version;
 SELECT is(config -> 'loss', '"ce:1, ranknet:1"', 'the version says what it minimised') FROM serm.version WHERE version = 2;
 SELECT format('CALL serm.train(''m'', ''{"epochs": 2, "heads": 2, "pretrain_epochs": 0, "promote": true, "loss": "%s"}'')', loss)
   FROM unnest('{ce,ordinal,kl,tcm,ranknet,ranknet_adjacent,ranknet_skip,hinge_rank,bt_wt,lambda_ndcg,dpo,mapo,margin_mse,ranknet_teacher,listnet,listmle,irpo,infonce_multi}'::text[])
@@ -73,7 +73,7 @@ SELECT is(string_agg(config ->> 'loss', ',' ORDER BY version), 'kl,dpo,margin_ms
 SELECT ok(bool_and(serm.check_version('m', version)), 'and serves what was trained') FROM serm.version;
 
 -- --- weights
-CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "source_weights": "human:1, agents:1"}');
+CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "pairwise": 1, "source_weights": "human:1, agents:1"}');
 SELECT is(a.checksum, b.checksum, 'weights of 1 give the bytes of none') FROM serm.version a, serm.version b WHERE a.version = 1 AND b.version = 21;
 CALL serm.train('m', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "source_weights": " agents : .5 "}');
 SELECT isnt(a.checksum, b.checksum, 'another weight counts') FROM serm.version a, serm.version b WHERE a.version = 1 AND b.version = 22;

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(112);
+SELECT plan(117);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -123,6 +123,23 @@ SELECT set_eq($$SELECT query, doc_id FROM serm.mine_clicks('tap_mine', options =
 SELECT set_eq($$SELECT query, doc_id FROM serm.mine('tap_mine', budget => 100000, options => '{"tau_c": 3, "include_judged": true}')
 	WHERE 'clicks' = ANY (agents)$$, $$SELECT query, doc_id FROM shop WHERE n % 50 = 1$$, 'clicks: as one of several agents it finds the same');
 SELECT is_empty($$SELECT * FROM serm.mine_clicks('tap_mine', '-infinity', '2000-01-01')$$, 'clicks: nothing from an empty window');
+-- A stored model that covers the window is used instead of one of the window's own.
+SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: without a stored model the window is fitted')
+  FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true}');
+CALL serm.fit_click_model('tap_mine', options => '{"strength": 40}');
+SELECT set_eq($$SELECT query, doc_id, round((signals->>'attractiveness')::numeric, 5), signals->'thresholds'->'stored_clicks'
+		FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "tau_cm": 0.3, "include_judged": true}')$$,
+	$$SELECT query, doc_id, round(attractiveness::numeric, 5), to_jsonb(true) FROM serm.click_relevance('tap_mine') JOIN product USING (doc_id)
+		WHERE attractiveness > 0.3 AND impressions >= 20$$, 'clicks: a stored model is used');
+SELECT ok(bool_and(abs((signals->>'attractiveness')::float - 0.9) < 0.05 AND NOT signals->'thresholds' ? 'stored_clicks'), 'clicks: but not against the option')
+  FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true, "stored_clicks": false}');
+SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: nor where the window ends after it')
+  FROM serm.mine_clicks('tap_mine', until => now() + interval '1 hour', options => '{"tau_c": 3, "include_judged": true}');
+UPDATE serm.click_model SET since = now() - interval '1 day' WHERE model = 'tap_mine';
+SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: or begins before it')
+  FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true}');
+DELETE FROM serm.click_param WHERE model = 'tap_mine';
+DELETE FROM serm.click_model WHERE model = 'tap_mine';
 CREATE VIEW short_log AS SELECT * FROM clicklog WHERE position = 3 AND doc_id IN (SELECT doc_id FROM shop WHERE n % 50 = 1) LIMIT 999;
 UPDATE serm.model SET log = 'short_log' WHERE name = 'tap_mine';
 SELECT is_empty($$SELECT * FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "tau_cm": 0}')$$, 'clicks: no model of fewer than 1000 impressions');

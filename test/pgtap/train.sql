@@ -115,7 +115,7 @@ SELECT FROM serm.create_model('tap_soft', grades => '{no,perhaps,yes}');
 INSERT INTO serm.judgment (model, query, doc, grade, target)
 	SELECT 'tap_soft', query, doc, CASE WHEN grade = 3 THEN 1.5 WHEN grade = 2 THEN 1 ELSE 0 END,
 		CASE WHEN grade = 2 THEN ARRAY[.7, 0, .3]::real[] END FROM pair WHERE grade > 0 OR hashtext(query || doc_id) % 4 = 0;
-CALL serm.train('tap_soft', '{"epochs": 30, "promote": false}');
+CALL serm.train('tap_soft', '{"epochs": 30, "promote": false, "pairwise": 1}');
 SELECT is(active, NULL, 'a first version can be kept back') FROM serm.model WHERE name = 'tap_soft';
 SELECT throws_ok($$SELECT * FROM serm.evaluate('tap_soft')$$, '55000', NULL, 'then there is nothing active to evaluate');
 SELECT is(serm.promote('tap_soft', 1), 1, 'and promoted later');

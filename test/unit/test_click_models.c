@@ -564,6 +564,72 @@ test_isotonic(void)
 	serm_arena_free(&arena);
 }
 
+/* Lengths around those where texts leave their record, and the stage. */
+static const uint32_t text_lengths[] = {0, 1, 7, 8, 9, 16, 23, 24, 25, 31, 32, 100, 9000, 20000};
+#define LENGTHS (sizeof(text_lengths) / sizeof(text_lengths[0]))
+
+/* Rows in any order, of texts that agree but for their last byte or their length. */
+static void
+test_any_text(void)
+{
+	enum { TEXTS = 2 * LENGTHS, ROWS = 20000 };
+	static char bytes[TEXTS][20001];
+	static uint32_t shown[TEXTS][TEXTS], clicks[TEXTS][TEXTS];
+	SermClickText texts[TEXTS];
+	SermArena arena;
+	SermClickGrouping *grouping;
+	SermClickData data;
+	SermError error;
+	SermRng rng;
+	uint32_t expected = 0;
+	bool good = true;
+
+	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 256 << 20);
+	grouping = serm_click_grouping(&arena, SERM_CLICK_BY_POSITION, TEXTS * TEXTS);
+	for (uint32_t i = 0; i < TEXTS; i++) {
+		uint32_t length = text_lengths[i / 2];
+
+		memset(bytes[i], 'x', length);
+		if (length > 0)
+			bytes[i][length - 1] = (char) ('a' + i % 2);
+		texts[i] = (SermClickText){bytes[i], length};
+	}
+	serm_rng_seed(&rng, 3);
+	for (int row = 0; row < ROWS && good; row++) {
+		uint32_t query = serm_rng_below(&rng, TEXTS), document = serm_rng_below(&rng, TEXTS);
+		/* The two texts of length 0 are one. */
+		uint32_t q = query == 1 ? 0 : query, d = document == 1 ? 0 : document;
+		bool clicked = serm_rng_below(&rng, 3) == 0;
+
+		expected += shown[q][d] == 0;
+		shown[q][d]++;
+		clicks[q][d] += clicked;
+		good = serm_click_group(grouping, texts[query], texts[document], 1 + serm_rng_below(&rng, 30),
+		           clicked, false, &error) == SERM_OK;
+	}
+	good = good && serm_click_grouped(grouping, &data, &error) == SERM_OK;
+	CHECK(good && serm_click_pair_count(grouping) == expected, "texts are told apart by all of their bytes");
+	for (uint32_t q = 0; q < TEXTS && good; q++)
+		for (uint32_t d = 0; d < TEXTS; d++) {
+			uint32_t number = serm_click_find(grouping, texts[q], texts[d]);
+			SermClickPair pair;
+
+			if (q == 1 || d == 1)
+				continue;
+			if (number == SERM_CLICK_UNKNOWN) {
+				good &= shown[q][d] == 0;
+				continue;
+			}
+			pair = serm_click_pair(grouping, number);
+			good &= pair.shown == shown[q][d] && pair.clicked == clicks[q][d] &&
+			        pair.doc_id.length == texts[d].length &&
+			        memcmp(pair.doc_id.bytes, texts[d].bytes, texts[d].length) == 0 &&
+			        serm_click_query(grouping, pair.query).length == texts[q].length;
+		}
+	CHECK(good, "and counted as they were shown, whatever the order");
+	serm_arena_free(&arena);
+}
+
 int
 main(void)
 {
@@ -577,6 +643,7 @@ main(void)
 	test_climb();
 	test_sparse();
 	test_grouping();
+	test_any_text();
 	test_errors();
 	test_isotonic();
 	DONE();

@@ -135,6 +135,29 @@ test_neutral(void)
 	    "weigh 1, bit for bit");
 }
 
+/* Where nearly all documents have the lowest grade, the head of the lists counts, too. */
+static void
+test_rare_grades(void)
+{
+	World plain, world;
+	uint32_t bits, ranknet;
+
+	make_world(&plain);
+	for (int i = 0; i < PAIRS; i++)
+		if (i % GRADES == 1 || i % GRADES == 2) {
+			memset(plain.examples[i].target, 0, sizeof(plain.examples[i].target));
+			plain.examples[i].target[0] = 1;
+		}
+	bits = train_quietly(&plain);
+	world = plain;
+	world.options.loss = "ce:1, ranknet:1";
+	ranknet = train_quietly(&world);
+	CHECK(bits != 0 && bits != ranknet, "rare grades bring a loss of the head of the list");
+	world = plain;
+	world.options.pairwise = 1;
+	CHECK(train_quietly(&world) == ranknet, "which is left out when pairwise is given");
+}
+
 static void
 test_factors_count(void)
 {
@@ -448,7 +471,7 @@ fit_temperature(double sharpness, uint8_t seen)
 	    .weight = weight,
 	    .list_start = start,
 	    .list_key = key};
-	SermFit fit = {.heads = {1, 2, 3, w1, b1, w2, b2, w3, b3}, .bootstrap = bootstrap};
+	SermFit fit = {.heads = {1, 2, 3, w1, b1, w2, b2, w3, b3}, .seen = bootstrap};
 	SermArena arena = unit_arena();
 	SermTemperature temperature = {0};
 	SermError error;
@@ -580,6 +603,7 @@ int
 main(void)
 {
 	test_neutral();
+	test_rare_grades();
 	test_factors_count();
 	test_order();
 	test_every_loss();

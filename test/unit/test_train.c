@@ -531,7 +531,8 @@ test_residual(SermArena *arena)
 	SermPrediction prediction;
 	SermError error;
 	SermFit fit, half;
-	bool same = true;
+	bool same = true, once = true;
+	uint32_t repeated = 0;
 
 	for (int i = 0; i < N; i++) {
 		guard[i] = (SermReal) (1 + i % 2);
@@ -550,6 +551,15 @@ test_residual(SermArena *arena)
 	serm_heads_predict(&fit.heads, input, 0, &prediction);
 	CHECK_NEAR(prediction.score, 0.5, 0.03, "the heads leave to the guard what the guard explains");
 
+	for (uint32_t list = 0; list < LISTS; list++) {
+		uint32_t unseen = 0;
+
+		for (uint32_t h = 0; h < options.heads; h++)
+			unseen += fit.seen[h * LISTS + list] == 0;
+		once = once && unseen == 1;
+	}
+	CHECK(once, "each query is left out by one head of four");
+
 	/* The second half of the lists alone: each query is drawn as often as before. */
 	problem.list_count = LISTS / 2;
 	problem.example_count = N / 2;
@@ -557,9 +567,14 @@ test_residual(SermArena *arena)
 	options.epochs = 1;
 	serm_fit_heads(&problem, &options, &host, arena, &half, &error);
 	for (uint32_t h = 0; h < options.heads; h++)
-		same = same && memcmp(fit.bootstrap + h * LISTS + LISTS / 2, half.bootstrap + h * (LISTS / 2),
-		                   LISTS / 2) == 0;
+		same = same && memcmp(fit.seen + h * LISTS + LISTS / 2, half.seen + h * (LISTS / 2), LISTS / 2) == 0;
 	CHECK(same, "how often a head sees a query does not depend on the other queries");
+
+	options.calibrate = true;
+	serm_fit_heads(&problem, &options, &host, arena, &half, &error);
+	for (uint32_t i = 0; i < options.heads * LISTS / 2; i++)
+		repeated += half.seen[i] > 1;
+	CHECK(repeated > LISTS / 4, "a temperature is measured with heads that see a bootstrap");
 }
 
 static int

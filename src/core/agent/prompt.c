@@ -98,6 +98,17 @@ is_hidden(uint32_t code_point)
 	return (code_point & 0xfffe) == 0xfffe || (code_point >= 0xfdd0 && code_point <= 0xfdef);
 }
 
+/* Bytes from the start that are characters of their own and never hidden. */
+static size_t
+plain_length(const char *bytes, size_t length)
+{
+	size_t i = 0;
+
+	while (i < length && ((bytes[i] >= 0x20 && bytes[i] < 0x7f) || bytes[i] == '\n'))
+		i++;
+	return i;
+}
+
 SermStatus
 serm_prompt_clean(
     SermText text, size_t bytes_max, SermArena *arena, SermText *clean, bool *cut, SermError *error)
@@ -110,8 +121,16 @@ serm_prompt_clean(
 	while (at < text.length) {
 		char encoded[SERM_UTF8_MAX_BYTES];
 		uint32_t code_point;
-		size_t length;
+		size_t length = plain_length(text.bytes + at, text.length - at);
 
+		if (length > bytes_max - writer.length) {
+			length = bytes_max - writer.length;
+			*cut = true;
+		}
+		serm_writer_bytes(&writer, text.bytes + at, length);
+		at += length;
+		if (*cut || at == text.length)
+			break;
 		at += serm_utf8_decode(text.bytes + at, text.length - at, &code_point);
 		if (code_point == 0x2028 || code_point == 0x2029)
 			code_point = '\n';
@@ -448,6 +467,9 @@ serm_prompt_request(
 	    milli % 1000, (unsigned) (request->seed & 0x7fffffff), (unsigned) request->tokens_max);
 	if (request->json_mode)
 		serm_writer_text(&writer, ",\"response_format\":{\"type\":\"json_object\"}");
+	if (request->top_logprobs > 0)
+		serm_writer_format(
+		    &writer, ",\"logprobs\":true,\"top_logprobs\":%u", (unsigned) request->top_logprobs);
 	serm_writer_text(&writer, "}");
 	return serm_writer_finish(&writer, body, error);
 }

@@ -58,7 +58,8 @@ typedef struct SermRequest {
 	double temperature;
 	uint64_t seed; /* sent as a non-negative 31-bit number: some servers read 32-bit signed */
 	uint32_t tokens_max;
-	bool json_mode; /* ask for response_format json_object */
+	bool json_mode;        /* ask for response_format json_object */
+	uint32_t top_logprobs; /* ask for the log-probabilities of so many tokens at each place; 0: of none */
 } SermRequest;
 
 /*

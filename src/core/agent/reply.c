@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "core/agent/prompt.h"
+#include "core/agent/reply_parts.h"
 #include "core/base/utf8.h"
 
 #define TOKENS_MAX 1e9
@@ -460,4 +461,30 @@ serm_reply_parse(SermText body, SermQuestion question, SermArena *arena, SermRep
 	status = read_envelope(json, question, arena, reply, error);
 	cJSON_Delete(json);
 	return status;
+}
+
+/* --- for other readers of this room */
+
+SermStatus
+serm_reply_json(SermText body, SermArena *arena, cJSON **json, SermReplyReason *reason, SermError *error)
+{
+	*json = NULL;
+	*reason = SERM_REPLY_OK;
+	if (body.length > SERM_REPLY_BYTES_MAX)
+		*reason = SERM_REPLY_TOO_LARGE;
+	else if (!serm_utf8_valid(body.bytes, body.length))
+		*reason = SERM_REPLY_NOT_UTF8;
+	return *reason == SERM_REPLY_OK ? parse_json(body, arena, json, reason, error) : SERM_OK;
+}
+
+const cJSON *
+serm_reply_member(const cJSON *object, const char *name)
+{
+	return only_member(object, name);
+}
+
+int32_t
+serm_reply_tokens(const cJSON *body, const char *name)
+{
+	return token_count(only_member(body, "usage"), name);
 }

@@ -15,6 +15,9 @@
 #define BOOTSTRAP_STREAM UINT64_C(0x626f6f74)
 #define HEAD_STREAM UINT64_C(0x68656164)
 
+/* Of the queries a head leaves out at most one in so many. */
+#define PARTS_MIN 4
+
 /* No document is left out of a curriculum altogether. */
 #define CURRICULUM_FLOOR 1e-8
 
@@ -31,7 +34,7 @@ typedef struct Head {
 	SermReal *parameters;
 	SermReal *anchor; /* those of the parent, which stay; NULL without one */
 	SermAdamW adamw;
-	const uint8_t *bootstrap; /* [list_count] */
+	const uint8_t *seen; /* [list_count] how often it sees each list */
 } Head;
 
 typedef struct Fitter {
@@ -78,12 +81,25 @@ stream_seed(uint64_t seed, uint64_t stream, uint64_t number)
 	return serm_hash_mix(serm_hash_mix(seed ^ serm_hash_mix(stream)) + number);
 }
 
-/* Poisson(1) by query key and head, so that it depends on neither the order nor the number of queries. */
+/*
+ * Cross-validation committees (Parmanto, Munro and Doyle, NIPS 1995): the queries fall into as many parts as
+ * there are heads, at least PARTS_MIN, and each head leaves one part out. Which part a query is of depends on
+ * neither the order nor the number of queries.
+ */
+static void
+leave_part_out(const SermFitProblem *problem, uint64_t seed, uint32_t heads, uint32_t head, uint8_t *counts)
+{
+	uint64_t stream = stream_seed(seed, BOOTSTRAP_STREAM, 0);
+	uint32_t parts = heads > PARTS_MIN ? heads : PARTS_MIN;
+
+	for (uint32_t list = 0; list < problem->list_count; list++)
+		counts[list] = serm_hash_mix(problem->list_key[list] ^ stream) % parts != head;
+}
+
+/* Poisson(1) by query key and head. */
 static void
 draw_bootstrap(const SermFitProblem *problem, uint64_t seed, uint32_t head, uint8_t *counts)
 {
-	uint64_t total = 0;
-
 	for (uint32_t list = 0; list < problem->list_count; list++) {
 		SermRng rng;
 		uint32_t count;
@@ -91,9 +107,23 @@ draw_bootstrap(const SermFitProblem *problem, uint64_t seed, uint32_t head, uint
 		serm_rng_seed(&rng, problem->list_key[list] ^ stream_seed(seed, BOOTSTRAP_STREAM, head));
 		count = serm_rng_poisson(&rng, 1);
 		counts[list] = (uint8_t) (count < UINT8_MAX ? count : UINT8_MAX);
-		total += counts[list];
 	}
-	/* With a handful of queries a head may draw none: it takes them all then. */
+}
+
+/* How often a head sees each list. */
+static void
+choose_lists(const SermFitProblem *problem, const SermTrainOptions *options, uint32_t head, uint8_t *counts)
+{
+	uint64_t total = 0;
+
+	/* A temperature is measured on queries that half of the heads did not see. */
+	if (options->calibrate)
+		draw_bootstrap(problem, options->seed, head, counts);
+	else
+		leave_part_out(problem, options->seed, options->heads, head, counts);
+	for (uint32_t list = 0; list < problem->list_count; list++)
+		total += counts[list];
+	/* With a handful of queries nothing may be left: it takes them all then. */
 	if (total == 0)
 		memset(counts, 1, problem->list_count);
 }
@@ -442,7 +472,7 @@ add_guard(const Fitter *fitter, const Piece *piece, SermReal *logits)
 
 /*
  * One step on the pieces order[0 .. pieces): `examples` of them in all, those
- * that the head's bootstrap left out included, so that every head takes the
+ * that the head leaves out included, so that every head takes the
  * same number of steps. Returns the summed loss.
  */
 static double
@@ -457,7 +487,7 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	for (uint32_t p = 0; p < pieces; p++) {
 		const Piece *piece = &fitter->pieces[order[p]];
 
-		for (uint32_t i = 0; head->bootstrap[piece->list] > 0 && i < piece->length; i++, rows++)
+		for (uint32_t i = 0; head->seen[piece->list] > 0 && i < piece->length; i++, rows++)
 			memcpy(batch->input + (size_t) rows * inputs,
 			    problem->input + (size_t) fitter->member[piece->start + i] * inputs,
 			    inputs * sizeof(SermReal));
@@ -474,9 +504,9 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	for (uint32_t p = 0; p < pieces; p++) {
 		const Piece *piece = &fitter->pieces[order[p]];
 		size_t at = (size_t) rows * grades;
-		double share = (double) head->bootstrap[piece->list] / examples;
+		double share = (double) head->seen[piece->list] / examples;
 
-		if (head->bootstrap[piece->list] == 0)
+		if (head->seen[piece->list] == 0)
 			continue;
 		load_piece(fitter, piece);
 		add_guard(fitter, piece, batch->logits + at);
@@ -494,7 +524,7 @@ run_batch(Fitter *fitter, Head *head, const uint32_t *order, uint32_t pieces, ui
 	return loss * examples;
 }
 
-/* One epoch of one head; `loss` gets the mean over what the bootstrap kept. */
+/* One epoch of one head; `loss` gets the mean over what the head sees. */
 static SermStatus
 run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *error)
 {
@@ -513,7 +543,7 @@ run_epoch(Fitter *fitter, Head *head, uint32_t epoch, double *loss, SermError *e
 			const Piece *piece = &fitter->pieces[fitter->order[at + pieces]];
 
 			examples += piece->length;
-			seen += (double) head->bootstrap[piece->list] * piece->length;
+			seen += (double) head->seen[piece->list] * piece->length;
 		}
 		if (!fitter->host->keep_going(fitter->host->context))
 			return serm_train_canceled(error);
@@ -604,14 +634,14 @@ serm_fit_heads(const SermFitProblem *problem, const SermTrainOptions *options, c
 	SERM_ASSERT(options->heads > 0 && options->epochs > 0);
 	fitter.network = (SermNetwork){problem->input_count, problem->grade_count, options->dropout,
 	    host->gemm != NULL ? host->gemm : serm_gemm_builtin};
-	fit->bootstrap = serm_arena_array(arena, (size_t) options->heads * problem->list_count, 1);
-	if (fit->bootstrap == NULL || !allocate(&fitter, arena))
+	fit->seen = serm_arena_array(arena, (size_t) options->heads * problem->list_count, 1);
+	if (fit->seen == NULL || !allocate(&fitter, arena))
 		return serm_train_out_of_memory(error);
 	for (uint32_t h = 0; h < options->heads; h++) {
-		uint8_t *counts = fit->bootstrap + (size_t) h * problem->list_count;
+		uint8_t *counts = fit->seen + (size_t) h * problem->list_count;
 
-		draw_bootstrap(problem, options->seed, h, counts);
-		fitter.heads[h].bootstrap = counts;
+		choose_lists(problem, options, h, counts);
+		fitter.heads[h].seen = counts;
 	}
 	prepare(&fitter);
 	if (problem->parent != NULL && !prepare_mixture(&fitter, arena))

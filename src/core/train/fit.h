@@ -1,6 +1,6 @@
 /*
  * Fitting the K heads (S11 to S13 in doc/model.md): each is a network of its
- * own with its own bootstrap sample of the queries, its own start and its own
+ * own with its own part of the queries left out, its own start and its own
  * order of batches. The guard is part of the logits while training, so the
  * heads learn what s0 lacks.
  */
@@ -33,7 +33,7 @@ typedef struct SermFitProblem {
 	uint32_t judged_count;
 	SermLossMargin margin;      /* score [example_count] */
 	const uint32_t *list_start; /* [list_count + 1] */
-	const uint64_t *list_key;   /* [list_count] seeds the bootstrap */
+	const uint64_t *list_key;   /* [list_count] says who sees the list */
 	const SermLossTerm *terms;  /* the objective: a sum of losses */
 	uint32_t term_count;
 	const SermHeads *parent; /* continued training: where the heads begin, without a temperature; or NULL */
@@ -41,9 +41,9 @@ typedef struct SermFitProblem {
 } SermFitProblem;
 
 typedef struct SermFit {
-	SermHeads heads;    /* without cut points */
-	uint8_t *bootstrap; /* [head][list]: how often the head saw the list; 0 is out of bag */
-	double loss;        /* mean over the heads in the last epoch */
+	SermHeads heads; /* without cut points */
+	uint8_t *seen;   /* [head][list]: how often the head saw the list; 0: it was left out */
+	double loss;     /* mean over the heads in the last epoch */
 } SermFit;
 
 /* `options` are resolved: no field asks for a default. The result lies in `arena`. */

@@ -101,7 +101,7 @@ minimise(const Fitting *fitting, uint32_t halves, double *temperature, SermError
 	return status;
 }
 
-/* The logits of the heads whose bootstrap left the query of `list` out. */
+/* The logits of the heads that left the query of `list` out. */
 static void
 hold(const SermFitProblem *problem, const SermFit *fit, uint32_t list, uint32_t example, Held *held)
 {
@@ -111,7 +111,7 @@ hold(const SermFitProblem *problem, const SermFit *fit, uint32_t list, uint32_t 
 
 	*held = (Held){.example = example, .half = (uint32_t) (serm_hash_mix(problem->list_key[list]) & 1)};
 	for (uint32_t h = 0; h < fit->heads.head_count; h++) {
-		if (fit->bootstrap[(size_t) h * problem->list_count + list] > 0)
+		if (fit->seen[(size_t) h * problem->list_count + list] > 0)
 			continue;
 		serm_heads_logits(&fit->heads, h, input, logits);
 		for (uint32_t y = 0; y < grades; y++)
@@ -126,7 +126,7 @@ heads_without(const SermFitProblem *problem, const SermFit *fit, uint32_t list)
 	uint32_t count = 0;
 
 	for (uint32_t h = 0; h < fit->heads.head_count; h++)
-		count += fit->bootstrap[(size_t) h * problem->list_count + list] == 0;
+		count += fit->seen[(size_t) h * problem->list_count + list] == 0;
 	return count;
 }
 

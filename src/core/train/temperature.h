@@ -1,8 +1,7 @@
 /*
  * Temperature scaling (Guo et al., ICML 2017): one number by which all logits
- * are divided, fitted on predictions of the heads for queries that their
- * bootstraps left out, so that neither the test split nor a second training is
- * needed.
+ * are divided, fitted on predictions of the heads for queries that they did
+ * not see, so that neither the test split nor a second training is needed.
  */
 #ifndef SERM_CORE_TRAIN_TEMPERATURE_H
 #define SERM_CORE_TRAIN_TEMPERATURE_H

@@ -27,10 +27,12 @@
 /* Half the full slope of the guard at this many queries; measured in doc/training.md. */
 #define GUARD_QUERIES 50
 #define GUARD_SLOPE 0.5
+/* What the head of a list may weigh beside RankNet, where no document but a few deserves it. */
+#define HEAD_COEFFICIENT 0.1
 #define CONTINUED_EPOCHS 8
 #define CONTINUED_BATCH 128
 /* Of Margin-MSE beside the divergence from a teacher; measured in doc/distillation.md. */
-#define TAUGHT_MARGINS 0.3
+#define TAUGHT_MARGINS 1
 
 typedef struct Trainer {
 	const SermTrainingSet *set;
@@ -62,6 +64,7 @@ typedef struct Trainer {
 	SermReal *teacher_weight; /* [example_count] of mean 1 */
 	uint32_t judged_count;
 	SermLossMargin margin;
+	double head_coefficient; /* of the loss that looks at the head of a list */
 	SermLossTerm terms[SERM_LOSS_TERMS_MAX];
 	uint32_t term_count;
 	SermFit fit;
@@ -114,8 +117,10 @@ resolve_options(Trainer *trainer)
 		options->epochs = examples < SMALL_EXAMPLES ? 40 : 20;
 	if (options->batch == 0)
 		options->batch = examples < SMALL_EXAMPLES ? 64 : 256;
-	if (options->pairwise < 0)
+	if (options->pairwise < 0) {
 		options->pairwise = queries < SMALL_QUERIES ? 1.0 : 0.3;
+		trainer->head_coefficient = HEAD_COEFFICIENT * fmax(0, 2 * trainer->prior[0] - 1);
+	}
 	if (options->guard < 0)
 		options->guard = GUARD_SLOPE * GUARD_QUERIES / (GUARD_QUERIES + (double) queries);
 }
@@ -136,8 +141,11 @@ choose_default_loss(Trainer *trainer)
 	add_term(trainer, "ce", 1);
 	if (trainer->options.pairwise > 0)
 		add_term(trainer, "ranknet", trainer->options.pairwise);
-	if (trainer->set->judged == NULL)
+	if (trainer->set->judged == NULL) {
+		if (trainer->head_coefficient > 0)
+			add_term(trainer, "lambda_ndcg", trainer->head_coefficient);
 		return;
+	}
 	add_term(trainer, "kl", 1);
 	trainer->terms[trainer->term_count - 1].parameters.temperature = trainer->options.temperature;
 	add_term(trainer, "margin_mse", TAUGHT_MARGINS);
@@ -597,7 +605,7 @@ score_examples(const Trainer *trainer, float *score, SermError *error)
 			serm_heads_predict_rows(&trainer->fit.heads, 1, trainer->input + (size_t) i * SERM_FEATURES,
 			    &trainer->guard_value[i], &trainer->share[i], &prediction);
 			for (uint32_t h = 0; h < trainer->options.heads; h++)
-				if (trainer->fit.bootstrap[(size_t) h * order->list_count + list] == 0) {
+				if (trainer->fit.seen[(size_t) h * order->list_count + list] == 0) {
 					sum += prediction.head_score[h];
 					unseen++;
 				}
@@ -657,13 +665,14 @@ prepare(Trainer *trainer, SermError *error)
 		status = serm_order_examples(trainer->set, trainer->host, trainer->arena, &trainer->order, error);
 	if (status != SERM_OK)
 		return status;
-	resolve_options(trainer);
 	status = load_judged(trainer, error);
-	if (status == SERM_OK)
-		status = choose_loss(trainer, error);
 	if (status != SERM_OK)
 		return status;
 	load_targets(trainer);
+	resolve_options(trainer);
+	status = choose_loss(trainer, error);
+	if (status != SERM_OK)
+		return status;
 	status = allocate_features(trainer, error);
 	if (status != SERM_OK)
 		return status;

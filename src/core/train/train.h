@@ -1,6 +1,6 @@
 /*
  * Training of the interaction model: corpus statistics, label-free embeddings,
- * scaling, K bootstrapped heads, cut points. The result is a set of tensors
+ * scaling, K heads that each leave queries out, cut points. The result is a set of tensors
  * that serm_model_open() reads.
  */
 #ifndef SERM_CORE_TRAIN_TRAIN_H
@@ -63,7 +63,7 @@ typedef struct SermTrainOptions {
 	double weight_decay;      /* default 1e-5 */
 	double dropout;           /* default .1 */
 	const char *loss;         /* a sum for serm_loss_parse(); NULL: cross-entropy + pairwise x RankNet */
-	double pairwise;          /* coefficient of RankNet; < 0: .3, or 1.0 under 100 queries */
+	double pairwise;          /* coefficient of RankNet; < 0: as doc/losses.md has it */
 	double guard;             /* slope of s0 in the logits; < 0: .5 * 50 / (50 + queries) */
 	bool class_weights;       /* rare grades count more: 1 / sqrt(examples + 50) */
 	bool rank_weights;        /* the head of a list counts more: 1 + 1 / log2(rank + 1) */

@@ -129,7 +129,7 @@ extern void serm_user_function_check(Oid function);
 extern void serm_user_call(Oid function, const char *statement, const char *search_path, const char *query,
     const char *doc, SermUserAnswer *answer);
 
-/* --- the queue (queue.c); call inside serm_spi_begin */
+/* --- the queue (queue.c, queue_end.c); call inside serm_spi_begin */
 typedef struct SermTask {
 	int64 id;
 	int64 token;
@@ -184,11 +184,19 @@ extern uint64 serm_queue_fill(const char *model, const List *agents, int limit);
 extern uint64 serm_queue_slip_gold(const SermModelRow *model, int64 limit);
 /* `extra` more paths of a sample for each of the agents, once only; returns the tasks added. */
 extern uint64 serm_queue_extend(int64 sample, const char *model, const List *agents, int extra);
+/* Where in the queue a worker is; zeroed: at its start. */
+typedef struct SermQueueMark {
+	TimestampTz not_before;
+	int64 id;
+	TimestampTz since; /* when it was last put to the start */
+} SermQueueMark;
+
 /*
  * Lease due tasks of servers to this worker: at most `limit`, and of servers that are
- * not limited `ahead` more. Returns SermTask *, palloc'd, those of limited servers first.
+ * not limited `ahead` more, those behind `mark` (NULL: the start) first. Returns
+ * SermTask *, palloc'd, those of limited servers first.
  */
-extern List *serm_queue_claim(Oid role, int limit, int ahead, int lease_ms);
+extern List *serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *mark);
 /* Store votes and close their tasks; the answers are sorted by task. */
 extern void serm_queue_finish(SermAnswer *answers, int count);
 /* Put tasks back that nobody was asked for: they have used up nothing. A reason may be NULL. */

@@ -4,7 +4,7 @@
  * cost. So spent + reserved never passes a budget, whatever comes back and
  * whoever dies: a reservation that nobody settled counts as spent.
  */
-#include "pg/annotate/annotate.h"
+#include "pg/annotate/ask.h"
 
 #include <math.h>
 
@@ -154,4 +154,37 @@ serm_budget_reserve(const SermTask *task, const SermModelOptions *options, doubl
 	answer = ask_all(task, options, most, problem);
 	write_reserved(task, answer == SERM_BUDGET_RESERVED, most);
 	return answer;
+}
+
+SermBudgetAnswer
+serm_budget_spend(
+    const char *model, const SermModelOptions *options, double most, int requests, char **problem)
+{
+	/* A task that is none: of no round, and nothing is reserved on it. */
+	const SermTask none = {.id = PG_INT64_MAX, .model = unconstify(char *, model)};
+	SermBudgetAnswer answer;
+
+	if (isnan(options->budget) && isnan(options->budget_round) && isnan(options->budget_day))
+		answer = SERM_BUDGET_RESERVED;
+	else {
+		lock_budget(model);
+		answer = ask_all(&none, options, most, problem);
+	}
+	if (answer == SERM_BUDGET_RESERVED && (most > 0 || requests > 0))
+		serm_budget_charge(model, 0, most, requests);
+	return answer;
+}
+
+void
+serm_budget_refund(const char *model, double cost)
+{
+	static SermKept kept;
+	SermParam params[] = {SERM_TEXT(model), SERM_FLOAT8(cost)};
+
+	/* Of the newest day: midnight may have passed since. */
+	serm_spi_execute_kept(&kept,
+	    "UPDATE serm.spending s SET spent = greatest(s.spent - $2::pg_catalog.numeric, 0)"
+	    " WHERE s.model = $1 AND s.round = 0 AND s.day ="
+	    "  (SELECT pg_catalog.max(d.day) FROM serm.spending d WHERE d.model = $1 AND d.round = 0)",
+	    SPI_OK_UPDATE, params, lengthof(params));
 }

@@ -690,14 +690,18 @@ serm_http_in_flight(const SermHttp *http)
 	return http->in_flight;
 }
 
-/* What is still in the multi handle, and resolver threads that still run, belong to a process that is about
- * to end. */
+/* Resolver threads that still run end by themselves; their process may go on. */
 void
 serm_http_close(SermHttp *http)
 {
 	SermHttpResult result;
 	SermTransfer *next;
+	sigset_t every, before;
 
+	sigfillset(&every);
+	pthread_sigmask(SIG_SETMASK, &every, &before);
+	while (http->newest != NULL)
+		end_transfer(http, http->newest, CURLE_ABORTED_BY_CALLBACK);
 	while (serm_http_next(http, &result))
 		serm_http_release(http, &result);
 	for (SermTransfer *transfer = http->free; transfer != NULL; transfer = next) {
@@ -705,6 +709,7 @@ serm_http_close(SermHttp *http)
 		free_transfer(transfer);
 	}
 	curl_multi_cleanup(http->multi);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	close(http->epoll);
 	free(http);
 }

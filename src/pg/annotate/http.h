@@ -1,9 +1,9 @@
 /*
  * Requests to agents, many at a time, in one process. The only file behind this
- * header that knows curl; no transaction may be open while it waits.
+ * header that knows curl; no snapshot, transaction id or lock may be held while it waits.
  *
  * Everything here is malloc'd and owned by SermHttp: an error of the server
- * ends the worker process, and with it the requests.
+ * ends the worker process, and with it the requests; a session closes it when a context of memory goes.
  */
 #ifndef SERM_PG_ANNOTATE_HTTP_H
 #define SERM_PG_ANNOTATE_HTTP_H

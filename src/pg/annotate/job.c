@@ -413,16 +413,48 @@ write_step(void *argument)
 	                 TOKENS_PRICED;
 }
 
-/* Whatever is wrong with a model, a server, a key or evidence is the answer of this job, not the worker's
- * end. */
-static void
-attempt_step(Draft *draft, void (*step)(void *))
-{
-	MemoryContext previous = MemoryContextSwitchTo(draft->job->context);
-	ErrorData *error = serm_attempt(step, draft);
+/* Jobs that are prepared together. */
+typedef struct Drafts {
+	Draft *drafts;
+	int first, count;
+	void (*step)(void *);
+} Drafts;
 
-	if (error != NULL)
-		draft->job->failure = describe_error(error);
+static void
+take_steps(void *argument)
+{
+	const Drafts *all = argument;
+
+	for (int i = all->first; i < all->first + all->count; i++) {
+		SermJob *job = all->drafts[i].job;
+
+		if (job->failure != NULL || job->vote.cached)
+			continue;
+		MemoryContextSwitchTo(job->context);
+		all->step(&all->drafts[i]);
+	}
+}
+
+/*
+ * Whatever is wrong with a model, a server, a key or evidence is the answer of its job, not the worker's
+ * end. A subtransaction for each costs more than most steps: only where something is wrong.
+ */
+static void
+attempt_steps(Draft *drafts, int count, void (*step)(void *))
+{
+	Drafts all = {drafts, 0, count, step};
+	MemoryContext previous = CurrentMemoryContext;
+
+	if (serm_attempt(take_steps, &all) != NULL)
+		for (int i = 0; i < count; i++) {
+			Drafts one = {drafts, i, 1, step};
+			ErrorData *error;
+
+			MemoryContextSwitchTo(drafts[i].job->context);
+			error = serm_attempt(take_steps, &one);
+			if (error != NULL)
+				drafts[i].job->failure = describe_error(error);
+		}
 	MemoryContextSwitchTo(previous);
 }
 
@@ -451,7 +483,8 @@ find_known(Draft *drafts, int count)
 void
 serm_jobs_prepare(List *jobs)
 {
-	Draft *drafts = palloc0(mul_size(Max(list_length(jobs), 1), sizeof(Draft)));
+	int count = list_length(jobs);
+	Draft *drafts = palloc0(mul_size(Max(count, 1), sizeof(Draft)));
 	List *setups = NIL;
 	ListCell *cell;
 
@@ -462,13 +495,10 @@ serm_jobs_prepare(List *jobs)
 		draft->setup = find_setup(&setups, draft->job);
 		if (draft->setup->failure != NULL)
 			draft->job->failure = MemoryContextStrdup(draft->job->context, draft->setup->failure);
-		else
-			attempt_step(draft, describe_step);
 	}
-	find_known(drafts, list_length(jobs));
-	for (int i = 0; i < list_length(jobs); i++)
-		if (drafts[i].job->failure == NULL && !drafts[i].job->vote.cached)
-			attempt_step(&drafts[i], write_step);
+	attempt_steps(drafts, count, describe_step);
+	find_known(drafts, count);
+	attempt_steps(drafts, count, write_step);
 	wipe_keys(setups);
 }
 

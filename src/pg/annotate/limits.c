@@ -5,7 +5,7 @@
  * requests are noted, always in the order of names, so that all workers of the
  * database share one allowance.
  */
-#include "pg/annotate/annotate.h"
+#include "pg/annotate/ask.h"
 
 #include <time.h>
 
@@ -194,6 +194,40 @@ serm_limits_note(List *reports)
 	}
 	if (server.name != NULL)
 		serm_limits_store(&server);
+}
+
+static bool
+has_state(const char *server)
+{
+	SermParam params[] = {SERM_TEXT(server)};
+
+	serm_spi_execute("SELECT FROM serm._server s WHERE s.server = $1::pg_catalog.name", SPI_OK_SELECT, false,
+	    params, lengthof(params));
+	return SPI_processed > 0;
+}
+
+SermAdmission
+serm_limits_admit(const char *name, int wanted, double tokens)
+{
+	SermServer server = {.name = pstrdup(name)};
+	SermAdmission admission = {.count = wanted};
+
+	read_rates(&server);
+	if (!has_rates(&server) && !has_state(name))
+		return admission;
+	lock_state(&server);
+	admission.limited = true;
+	admission.lost = serm_limit_lost(&server.state, server.outage_ms);
+	/* The next one who asks it begins a new outage. */
+	if (admission.lost)
+		serm_limit_forgive(&server.state);
+	admission.count = Min(wanted, serm_limits_allowance(&server));
+	if (admission.count > 0)
+		serm_limit_take(&server.state, &server.rates, admission.count, tokens * admission.count);
+	else
+		admission.wait_ms = serm_limit_wait(&server.state, &server.rates, monotonic_ms());
+	serm_limits_store(&server);
+	return admission;
 }
 
 /* serm._monotonic_ms() returns bigint: the clock of serm._server. */

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/array.h"
 
 /* Samples read in one step: their votes, of up to 64 agents, stay within some megabytes. */
@@ -262,12 +263,14 @@ serm_panel_read(SermPanel *panel)
 	MemoryContext page =
 	    AllocSetContextCreate(panel->context, "serm panel, one step", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(page);
+	int level = serm_spi_prefer_indexes();
 	int samples = panel->judge_count == 0 ? 0 : read_samples(panel);
 
 	MemoryContextSwitchTo(page);
 	if (samples > 0)
 		read_votes(panel, samples);
-	else
+	AtEOXact_GUC(false, level);
+	if (samples == 0)
 		weigh_gold(panel);
 	panel->count += (size_t) samples;
 	MemoryContextSwitchTo(previous);

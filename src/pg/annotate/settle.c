@@ -1,44 +1,18 @@
 /*
- * The end of a sample: its votes become a judgment or a dispute, or a person
- * settles it. A sample changes state and gains its judgment in one transaction,
- * under a row lock: once, whoever counts.
+ * The end of a sample: its votes become a judgment or a dispute.
  *
  * What the agents say of all pairs is weighed before the first sample is settled
  * (panel.c), and the same votes always weigh the same: a settling that was cut
  * short is taken up by the next one as if nothing had happened.
  */
-#include "pg/annotate/panel.h"
+#include "pg/annotate/settle.h"
 
-#include "lib/stringinfo.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 
 #define SETTLE_MEMORY_BYTES ((Size) 64 * 1024 * 1024)
 /* A step is short: the worker that takes it leaves requests waiting. */
 #define SETTLE_SAMPLES 50
-
-typedef struct Sample {
-	int64 id;
-	char *query;
-	char *doc_id;
-	char *doc;
-	int round;
-	bool gold;    /* people have graded it: its votes tell about the agents only */
-	List *agents; /* of AgentVotes, by name */
-} Sample;
-
-typedef struct AgentVotes {
-	const SermAgent *agent;
-	int prompt; /* of its first path */
-	SermPath paths[SERM_PATHS_KEPT];
-	int count;
-} AgentVotes;
-
-/* What became of a sample: of the votes, and by weighted and posterior with a target. */
-typedef struct Outcome {
-	SermVerdict verdict;
-	double grade;
-	const float *target; /* NULL: none */
-} Outcome;
 
 typedef enum Step {
 	STEP_LOOK,
@@ -87,7 +61,7 @@ load_samples(const char *model, int64 after)
 	    " ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
 	    SPI_OK_SELECT, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
-		Sample *sample = palloc0(sizeof(Sample));
+		SermSettleSample *sample = palloc0(sizeof(SermSettleSample));
 
 		sample->id = DatumGetInt64(serm_spi_value(i, 1, &null));
 		sample->query = serm_spi_string(i, 2);
@@ -113,15 +87,15 @@ find_agent(const List *agents, const char *name)
 
 /* Votes come ordered by sample, agent and path. Those of agents that are gone or resting do not count. */
 static void
-add_vote(Sample *sample, const SermAgent *agent, uint64 i)
+add_vote(SermSettleSample *sample, const SermAgent *agent, uint64 i)
 {
-	AgentVotes *votes = sample->agents == NIL ? NULL : llast(sample->agents);
+	SermSettleVotes *votes = sample->agents == NIL ? NULL : llast(sample->agents);
 	SermPath *path;
 	bool null;
 	int grade;
 
 	if (votes == NULL || votes->agent != agent) {
-		votes = palloc0(sizeof(AgentVotes));
+		votes = palloc0(sizeof(SermSettleVotes));
 		votes->agent = agent;
 		votes->prompt = DatumGetInt32(serm_spi_value(i, 5, &null));
 		sample->agents = lappend(sample->agents, votes);
@@ -145,7 +119,7 @@ load_votes(List *samples, const List *agents)
 	bool null;
 
 	foreach (cell, samples)
-		ids[foreach_current_index(cell)] = Int64GetDatum(((Sample *) lfirst(cell))->id);
+		ids[foreach_current_index(cell)] = Int64GetDatum(((SermSettleSample *) lfirst(cell))->id);
 	params[0] = SERM_DATUM(INT8ARRAYOID,
 	    PointerGetDatum(construct_array(ids, list_length(samples), INT8OID, 8, true, TYPALIGN_DOUBLE)));
 	serm_spi_execute(
@@ -158,7 +132,7 @@ load_votes(List *samples, const List *agents)
 		const SermAgent *agent = find_agent(agents, serm_spi_string(i, 2));
 
 		id = DatumGetInt64(serm_spi_value(i, 1, &null));
-		while (((Sample *) lfirst(cell))->id != id)
+		while (((SermSettleSample *) lfirst(cell))->id != id)
 			cell = lnext(samples, cell);
 		if (agent != NULL)
 			add_vote(lfirst(cell), agent, i);
@@ -167,14 +141,14 @@ load_votes(List *samples, const List *agents)
 
 /* Level 1: what each agent says. */
 static SermAgentVote *
-count_paths(const Sample *sample, int grade_count, SermHost *host)
+count_paths(const SermSettleSample *sample, int grade_count, SermHost *host)
 {
 	SermAgentVote *agents = palloc0(mul_size(Max(list_length(sample->agents), 1), sizeof(SermAgentVote)));
 	ListCell *cell;
 	SermError error;
 
 	foreach (cell, sample->agents) {
-		const AgentVotes *votes = lfirst(cell);
+		const SermSettleVotes *votes = lfirst(cell);
 		SermAgentVote *agent = &agents[foreach_current_index(cell)];
 
 		agent->name = text_of(votes->agent->name);
@@ -188,8 +162,8 @@ count_paths(const Sample *sample, int grade_count, SermHost *host)
 
 /* Level 2 by votes. */
 static void
-count_agents(
-    const SermSettler *settler, const SermAgentVote *agents, int count, SermHost *host, Outcome *outcome)
+count_agents(const SermSettler *settler, const SermAgentVote *agents, int count, SermHost *host,
+    SermSettleOutcome *outcome)
 {
 	SermError error;
 
@@ -202,8 +176,8 @@ count_agents(
 
 /* Level 2 by what is known about the agents. */
 static void
-weigh_agents(const SermSettler *settler, const Sample *sample, const SermAgentVote *agents, SermHost *host,
-    Outcome *outcome)
+weigh_agents(const SermSettler *settler, const SermSettleSample *sample, const SermAgentVote *agents,
+    SermHost *host, SermSettleOutcome *outcome)
 {
 	int16 label[SERM_CONSENSUS_JUDGES_MAX];
 	SermOpinion *opinion = palloc(sizeof(SermOpinion));
@@ -214,7 +188,7 @@ weigh_agents(const SermSettler *settler, const Sample *sample, const SermAgentVo
 	for (int j = 0; j < SERM_CONSENSUS_JUDGES_MAX; j++)
 		label[j] = SERM_LABEL_MISSING;
 	foreach (cell, sample->agents) {
-		const AgentVotes *votes = lfirst(cell);
+		const SermSettleVotes *votes = lfirst(cell);
 		const SermAgentVote *agent = &agents[foreach_current_index(cell)];
 		int judge = serm_panel_find(settler->panel, votes->agent, votes->prompt);
 
@@ -251,7 +225,7 @@ agents_differ(const SermAgentVote *agents, int count)
 }
 
 static bool
-ask_more(SermSettler *settler, const Sample *sample, const SermAgentVote *agents)
+ask_more(SermSettler *settler, const SermSettleSample *sample, const SermAgentVote *agents)
 {
 	List *asked = NIL;
 	ListCell *cell;
@@ -266,172 +240,11 @@ ask_more(SermSettler *settler, const Sample *sample, const SermAgentVote *agents
 	       serm_queue_extend(sample->id, settler->row->name, asked, settler->row->options.extra_paths) > 0;
 }
 
-static char *
-agent_list(const Sample *sample)
-{
-	StringInfoData names;
-	ListCell *cell;
-
-	initStringInfo(&names);
-	foreach (cell, sample->agents)
-		appendStringInfo(&names, "%s%s", foreach_current_index(cell) > 0 ? ", " : "",
-		    ((AgentVotes *) lfirst(cell))->agent->name);
-	return names.data;
-}
-
-static SermParam
-target_param(const float *target, int grade_count)
-{
-	Datum values[SERM_GRADES_MAX];
-
-	if (target == NULL)
-		return SERM_NULL(FLOAT4ARRAYOID);
-	for (int y = 0; y < grade_count; y++)
-		values[y] = Float4GetDatum(target[y]);
-	return SERM_DATUM(FLOAT4ARRAYOID,
-	    PointerGetDatum(construct_array(values, grade_count, FLOAT4OID, sizeof(float4), true, TYPALIGN_INT)));
-}
-
 static void
-insert_judgment(const char *model, const Sample *sample, double grade, SermParam target, const char *source,
-    const char *judge, const char *rationale)
-{
-	static SermKept kept;
-	SermParam params[] = {
-	    SERM_TEXT(model),
-	    SERM_TEXT(sample->query),
-	    SERM_TEXT(sample->doc_id),
-	    SERM_TEXT(sample->doc),
-	    SERM_FLOAT4((float4) grade),
-	    SERM_TEXT(source),
-	    judge != NULL ? SERM_TEXT(judge) : SERM_NULL(TEXTOID),
-	    rationale != NULL && rationale[0] != '\0' ? SERM_TEXT(rationale) : SERM_NULL(TEXTOID),
-	    sample->round > 0 ? SERM_INT4(sample->round) : SERM_NULL(INT4OID),
-	    target,
-	};
-
-	serm_spi_execute_kept(&kept,
-	    "INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source, judge, rationale, round, "
-	    "target)"
-	    " VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, current_user::pg_catalog.text), $8, $9, $10)"
-	    " RETURNING id",
-	    SPI_OK_INSERT_RETURNING, params, lengthof(params));
-}
-
-static void
-close_sample(int64 id, const char *state, bool graded, double grade)
-{
-	static SermKept kept;
-	SermParam params[] = {
-	    SERM_INT8(id),
-	    SERM_TEXT(state),
-	    graded ? SERM_FLOAT4((float4) grade) : SERM_NULL(FLOAT4OID),
-	};
-
-	serm_spi_execute_kept(&kept, "UPDATE serm.sample SET state = $2, grade = $3 WHERE id = $1", SPI_OK_UPDATE,
-	    params, lengthof(params));
-}
-
-typedef struct NewJudgment {
-	const SermModelRow *model;
-	const Sample *sample;
-	double grade;
-	const float *target;
-	char *judges;
-	char *rationale;
-} NewJudgment;
-
-static void
-judgment_step(void *argument)
-{
-	const NewJudgment *judgment = argument;
-
-	insert_judgment(judgment->model->name, judgment->sample, judgment->grade,
-	    target_param(judgment->target, judgment->model->grade_count), "agents", judgment->judges,
-	    judgment->rationale);
-}
-
-/*
- * Insert the judgment of a sample. One that the table refuses (an empty
- * query) must not keep the others from being settled: it counts as failed.
- */
-static bool
-try_judgment(const SermModelRow *model, const Sample *sample, const Outcome *outcome)
-{
-	NewJudgment judgment = {model, sample, outcome->grade, outcome->target, agent_list(sample),
-	    pnstrdup(outcome->verdict.rationale.bytes, outcome->verdict.rationale.length)};
-	ErrorData *error;
-
-	/* Training with labels "agreed" knows a grade in dispute by its fraction. */
-	if (outcome->verdict.kind == SERM_VERDICT_DISPUTED) {
-		judgment.grade = 0;
-		for (int y = 0; y < model->grade_count; y++)
-			judgment.grade += y * outcome->target[y];
-	}
-	error = serm_attempt(judgment_step, &judgment);
-	if (error == NULL)
-		return true;
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode)) {
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-			/* Not the sample's fault: it may be settled the next time. */
-			ReThrowError(error);
-		default:
-			break;
-	}
-	ereport(WARNING, errcode(error->sqlerrcode),
-	    errmsg("sample %lld cannot become a judgment: %s", (long long) sample->id, error->message));
-	return false;
-}
-
-/* The grade that people gave to a pair, if there is still one. */
-static bool
-gold_grade(const char *model, const Sample *sample, double *grade)
-{
-	SermParam params[] = {SERM_TEXT(model), SERM_TEXT(sample->query), SERM_TEXT(sample->doc_id)};
-	bool null;
-
-	serm_spi_execute(
-	    "SELECT j.grade FROM serm.judgment j WHERE j.model = $1 AND j.source IN ('human', 'import')"
-	    " AND pg_catalog.md5(j.query) = pg_catalog.md5($2)"
-	    " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5($3)"
-	    " ORDER BY j.source = 'human' DESC, j.at DESC, j.id DESC LIMIT 1",
-	    SPI_OK_SELECT, false, params, lengthof(params));
-	if (SPI_processed == 0)
-		return false;
-	*grade = DatumGetFloat4(serm_spi_value(0, 1, &null));
-	return true;
-}
-
-static void
-settle_sample(const SermModelRow *model, const Sample *sample, const Outcome *outcome)
-{
-	double grade = 0;
-	bool stored = outcome->target == NULL && outcome->verdict.kind == SERM_VERDICT_DISPUTED;
-
-	if (sample->gold && outcome->verdict.kind != SERM_VERDICT_FAILED) {
-		bool graded = gold_grade(model->name, sample, &grade);
-
-		close_sample(sample->id, "settled", graded, grade);
-		return;
-	}
-	if (outcome->verdict.kind != SERM_VERDICT_FAILED && !stored)
-		stored = try_judgment(model, sample, outcome);
-	if (!stored)
-		close_sample(sample->id, "failed", false, 0);
-	else if (outcome->verdict.kind == SERM_VERDICT_DISPUTED)
-		close_sample(sample->id, "disputed", false, 0);
-	else
-		close_sample(sample->id, "agreed", true, outcome->grade);
-}
-
-static void
-settle_one(SermSettler *settler, const Sample *sample, SermHost *host)
+settle_one(SermSettler *settler, const SermSettleSample *sample, SermHost *host, bool careful)
 {
 	SermAgentVote *agents = count_paths(sample, settler->row->grade_count, host);
-	Outcome outcome = {
+	SermSettleOutcome outcome = {
 	    .verdict = {.grade = SERM_VOTE_NONE, .rationale = {"", 0}}, .grade = 0, .target = NULL};
 
 	if (ask_more(settler, sample, agents)) {
@@ -442,34 +255,61 @@ settle_one(SermSettler *settler, const Sample *sample, SermHost *host)
 		weigh_agents(settler, sample, agents, host, &outcome);
 	else
 		count_agents(settler, agents, list_length(sample->agents), host, &outcome);
-	settle_sample(settler->row, sample, &outcome);
+	serm_settle_sample(settler->row, sample, &outcome, careful);
 	settler->settled.samples++;
 }
 
+typedef struct Batch {
+	SermSettler *settler;
+	MemoryContext context;
+	List *samples;
+	SermHost host;
+	bool careful;
+} Batch;
+
+static void
+batch_step(void *argument)
+{
+	Batch *batch = argument;
+	ListCell *cell;
+
+	foreach (cell, batch->samples) {
+		SermArenaMark mark = serm_arena_mark(&batch->host.arena);
+
+		settle_one(batch->settler, lfirst(cell), &batch->host, batch->careful);
+		MemoryContextSwitchTo(batch->context);
+		serm_arena_rewind(&batch->host.arena, mark);
+	}
+}
+
+/* One sample whose judgment is refused must not keep the others from being settled: then one by one. */
 static bool
 settle_batch(SermSettler *settler)
 {
-	MemoryContext context =
-	    AllocSetContextCreate(CurrentMemoryContext, "serm settling, one step", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext previous = MemoryContextSwitchTo(context);
-	List *samples = load_samples(settler->row->name, settler->last);
-	SermHost host;
-	ListCell *cell;
+	Batch batch = {.settler = settler,
+	    .context =
+	        AllocSetContextCreate(CurrentMemoryContext, "serm settling, one step", ALLOCSET_DEFAULT_SIZES)};
+	MemoryContext previous = MemoryContextSwitchTo(batch.context);
+	SermSettled before = settler->settled;
+	int level = serm_spi_prefer_indexes();
+	bool more;
 
-	serm_host_init(&host, context, SETTLE_MEMORY_BYTES);
-	if (samples != NIL)
-		load_votes(samples, settler->agents);
-	foreach (cell, samples) {
-		SermArenaMark mark = serm_arena_mark(&host.arena);
-
-		settle_one(settler, lfirst(cell), &host);
-		MemoryContextSwitchTo(context);
-		serm_arena_rewind(&host.arena, mark);
-		settler->last = ((Sample *) lfirst(cell))->id;
+	batch.samples = load_samples(settler->row->name, settler->last);
+	more = batch.samples != NIL;
+	serm_host_init(&batch.host, batch.context, SETTLE_MEMORY_BYTES);
+	if (more) {
+		load_votes(batch.samples, settler->agents);
+		settler->last = ((SermSettleSample *) llast(batch.samples))->id;
+		if (serm_attempt(batch_step, &batch) != NULL) {
+			settler->settled = before;
+			batch.careful = true;
+			batch_step(&batch);
+		}
 	}
+	AtEOXact_GUC(false, level);
 	MemoryContextSwitchTo(previous);
-	MemoryContextDelete(context);
-	return samples != NIL;
+	MemoryContextDelete(batch.context);
+	return more;
 }
 
 /* --- the steps */
@@ -613,67 +453,4 @@ serm_settler_free(SermSettler *settler)
 
 	MemoryContextDelete(settler->context);
 	return settled;
-}
-
-static Sample *
-lock_sample(int64 id, char **model, char **state)
-{
-	SermParam params[] = {SERM_INT8(id)};
-	Sample *sample = palloc0(sizeof(Sample));
-	bool null;
-
-	serm_spi_execute("SELECT s.query, s.doc_id, s.doc, s.round, s.model, s.state FROM serm.sample s"
-	                 " WHERE s.id = $1 FOR UPDATE",
-	    SPI_OK_SELECT, false, params, 1);
-	if (SPI_processed == 0)
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
-		    errmsg("sample %lld does not exist", (long long) id),
-		    errhint("SELECT * FROM serm.review_queue shows the samples that wait for a grade."));
-	sample->id = id;
-	sample->query = serm_spi_string(0, 1);
-	sample->doc_id = serm_spi_string(0, 2);
-	sample->doc = serm_spi_string(0, 3);
-	sample->round = DatumGetInt32(serm_spi_value(0, 4, &null));
-	*model = serm_spi_string(0, 5);
-	*state = serm_spi_string(0, 6);
-	return sample;
-}
-
-/*
- * serm.settle(sample bigint, grade real, rationale text) returns the judgment's id
- *
- * Errors: 42704 no such sample, 22023 a grade outside the model's, 55000 agents are still at work.
- */
-SERM_FUNCTION(serm_settle);
-Datum
-serm_settle(PG_FUNCTION_ARGS)
-{
-	float4 grade;
-	char *rationale = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	char *model, *state;
-	Sample *sample;
-	SermModelRow *row;
-	Datum id;
-	bool null;
-	int level;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("sample and grade must not be NULL"));
-	grade = PG_GETARG_FLOAT4(1);
-	level = serm_spi_begin(false);
-	sample = lock_sample(PG_GETARG_INT64(0), &model, &state);
-	row = serm_model_read(model);
-	if (!(grade >= 0 && grade <= row->grade_count - 1))
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		    errmsg("grade %g is outside the grades of model \"%s\"", grade, model),
-		    errhint("Grades lie between 0 and %d.", row->grade_count - 1));
-	if (strcmp(state, "annotating") == 0)
-		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		    errmsg("agents are still at work on sample %lld", (long long) sample->id),
-		    errhint("Wait for CALL serm.annotate(%s) to end.", quote_literal_cstr(model)));
-	insert_judgment(model, sample, grade, SERM_NULL(FLOAT4ARRAYOID), "human", NULL, rationale);
-	id = serm_spi_value(0, 1, &null);
-	close_sample(sample->id, "settled", true, grade);
-	serm_spi_end(level);
-	PG_RETURN_DATUM(id);
 }

@@ -9,6 +9,8 @@
  */
 #include "pg/serm.h"
 
+#include <math.h>
+
 #include "core/base/hash.h"
 #include "core/train/distill.h"
 #include "miscadmin.h"
@@ -55,6 +57,15 @@ open_teacher(SermTraining *training, SermTeaching *teaching)
 		    errhint("To stay near an earlier version: CALL serm.train(%s, '{\"loss\": \"ce:1, kl:0.5\","
 		            " \"reference\": %d}').",
 		        quote_literal_cstr(training->row->name), Max(training->row->active, 1)));
+	teaching->row = serm_model_read(settings->teacher);
+	if (strcmp(teaching->row->kind, SERM_KIND_REMOTE) == 0) {
+		if (settings->teacher_version != 0)
+			ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			    errmsg("model \"%s\" is remote: it has no versions", teaching->row->name),
+			    errhint("Leave the option \"teacher_version\" out."));
+		teaching->remote = serm_remote_open(teaching->row, training->host.context);
+		return;
+	}
 	teaching->scorer = serm_scorer_open(
 	    settings->teacher, settings->teacher_version, SERM_SEE_WRITES, training->host.context);
 	teaching->row = serm_scorer_row(teaching->scorer);
@@ -269,6 +280,9 @@ check_answers(const SermTraining *training)
 {
 	const SermTeaching *teaching = training->teaching;
 
+	if (teaching->asked > 0 && teaching->asked == teaching->failed)
+		ereport(ERROR, errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+		    errmsg("teacher \"%s\" gave no answer", teaching->row->name));
 	if (teaching->asked == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("the options of serm.distill leave no pair that the teacher could grade"),
@@ -298,7 +312,10 @@ serm_teaching_ask(SermTraining *training)
 		chosen[i] = true;
 	for (size_t i = 0; i < all->pair_count; i++)
 		teaching->asked += chosen[i];
-	ask_scorer(training, all, chosen, &answers);
+	if (teaching->remote != NULL)
+		serm_remote_ask(teaching->remote, training, all, chosen, answers.probability, answers.given);
+	else
+		ask_scorer(training, all, chosen, &answers);
 	for (size_t i = 0; i < all->pair_count; i++)
 		teaching->failed += chosen[i] && !answers.given[i];
 	keep_answers(training, &answers);
@@ -313,9 +330,11 @@ serm_teaching_describe(const SermTraining *training, StringInfo json)
 	const SermTeaching *teaching = training->teaching;
 
 	serm_json_text(json, "teacher", teaching->row->name);
-	serm_json_number(json, "teacher_version", teaching->version);
+	serm_json_number(json, "teacher_version", teaching->remote != NULL ? NAN : teaching->version);
 	serm_json_text(json, "teacher_kind", teaching->row->kind);
 	serm_json_number(json, "teacher_grades", teaching->row->grade_count);
+	if (teaching->remote != NULL)
+		serm_remote_describe(teaching->remote, json);
 }
 
 void
@@ -354,6 +373,8 @@ serm_distill(PG_FUNCTION_ARGS)
 	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_distill_settings_read(options, &settings);
 	settings.distill.teacher = name_argument(fcinfo, 1, "teacher");
+	if (settings.encoder)
+		(void) serm_training_make_first(fcinfo, "serm.distill", &settings);
 	serm_training_call(fcinfo, "serm.distill", &settings, serm_training_run);
 	PG_RETURN_VOID();
 }

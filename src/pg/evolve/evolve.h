@@ -365,17 +365,38 @@ extern int serm_training_store(SermTraining *training, int parent);
 /* CALL procedure(model, ...), once its options are read: run, store, promote as the settings say. */
 typedef void (*SermTrainingRun)(SermTraining *training, MemoryContext context, const SermModelRow *row,
     const SermTrainSettings *settings, SermProgress *progress, int *level);
+/* Make an encoder that is not there yet; returns whether there are judgments to go on with. */
+extern bool serm_training_make_first(
+    FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings);
 /* The options that a call may have depend on the kind of its model; an unknown one is told later. */
 extern const char *serm_training_kind(FunctionCallInfo fcinfo);
 extern void serm_training_call(
     FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings, SermTrainingRun run);
+
+/* --- remote.c: a teacher behind an endpoint */
+
+typedef struct SermRemote SermRemote;
+
+/*
+ * Check the server of a remote model and open what asking needs, in a child of `owner`, which must survive
+ * commits. Inside SPI. Errors: 42704, 42809, 42501 of the server, 55000 it lacks endpoint or model.
+ */
+extern SermRemote *serm_remote_open(const SermModelRow *row, MemoryContext owner);
+/*
+ * Ask for the pairs that are chosen: given [pair] and probability [pair][grades]. Commits. Errors: 38000 more
+ * pairs without an answer than the settings allow, 08006 the server is gone, 53400 the budget is spent.
+ */
+extern void serm_remote_ask(SermRemote *remote, SermTraining *training, const SermPairSet *all,
+    const bool *chosen, float *probability, bool *given);
+extern void serm_remote_describe(const SermRemote *remote, StringInfo json);
 
 /* --- distill.c: a teacher and what it says */
 
 typedef struct SermTeaching {
 	const SermModelRow *row; /* of the teacher */
 	int version;             /* 0: it has none */
-	SermScorer *scorer;
+	SermScorer *scorer;      /* or: */
+	SermRemote *remote;
 	SermPairSet unlabelled;
 	SermPairSet all;    /* judged pairs, then the others that the teacher has graded */
 	float *probability; /* [all] over the student's grades */

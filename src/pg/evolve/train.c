@@ -588,9 +588,8 @@ serm_training_kind(FunctionCallInfo fcinfo)
 	return kind != NULL ? kind : "interaction";
 }
 
-/* Make an encoder that is not there yet; returns whether there are judgments to go on with. */
-static bool
-make_first(FunctionCallInfo fcinfo, const SermTrainSettings *settings)
+bool
+serm_training_make_first(FunctionCallInfo fcinfo, const char *procedure, const SermTrainSettings *settings)
 {
 	SermTrainSettings first;
 	SermModelRow *row;
@@ -598,7 +597,7 @@ make_first(FunctionCallInfo fcinfo, const SermTrainSettings *settings)
 	int level;
 	bool unmade, judged;
 
-	serm_require_nonatomic(fcinfo, "serm.train");
+	serm_require_nonatomic(fcinfo, procedure);
 	level = serm_spi_begin(true);
 	row = serm_model_read(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	unmade = serm_encoder_unmade(row);
@@ -612,7 +611,7 @@ make_first(FunctionCallInfo fcinfo, const SermTrainSettings *settings)
 	serm_train_settings_defaults(&first, SERM_KIND_CROSS_ENCODER);
 	first.seed = settings->seed;
 	first.checkpoint = settings->checkpoint;
-	serm_training_call(fcinfo, "serm.train", &first, serm_training_run_cold);
+	serm_training_call(fcinfo, procedure, &first, serm_training_run_cold);
 	return judged;
 }
 
@@ -627,7 +626,7 @@ serm_train(PG_FUNCTION_ARGS)
 
 	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_train_settings_read(options, &settings, "serm.train");
-	if (settings.encoder && !make_first(fcinfo, &settings))
+	if (settings.encoder && !serm_training_make_first(fcinfo, "serm.train", &settings))
 		PG_RETURN_VOID();
 	serm_training_call(fcinfo, "serm.train", &settings, serm_training_run);
 	PG_RETURN_VOID();

@@ -16,7 +16,7 @@
 #define BATCH_MAX 4096
 #define SHOWN 10000
 /* Measured in doc/distillation.md. */
-#define ALPHA .7
+#define ALPHA .9
 #define UNLABELLED 20000
 /* The default model's, at the weight of many queries. */
 #define ENCODER_LOSS "ce:1, ranknet:0.3"
@@ -423,7 +423,7 @@ serm_distill_settings_read(const Jsonb *options, SermTrainSettings *settings)
 	/* An encoder has no default of its own, and core has one for the others. */
 	if (settings->loss == NULL && settings->encoder)
 		settings->loss =
-		    psprintf(ENCODER_LOSS ", kl(temperature=%g):1, margin_mse:0.3", settings->distill.temperature);
+		    psprintf(ENCODER_LOSS ", kl(temperature=%g):1, margin_mse:1", settings->distill.temperature);
 	serm_train_settings_sources(settings, sources);
 	settings->promote_given = options != NULL && serm_json_has(options, "promote");
 }

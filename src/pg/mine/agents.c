@@ -173,6 +173,23 @@ serm_mine_needs_clicks(const SermMining *mining)
 }
 
 bool
+serm_mine_clicks_known(const SermMining *mining)
+{
+	SermParam params[] = {SERM_TEXT(mining->model->name),
+	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->has_since ? mining->since : DT_NOBEGIN)),
+	    mining->has_until ? SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->until))
+	                      : SERM_NULL(TIMESTAMPTZOID)};
+
+	if (!mining->options.stored_clicks || !serm_mine_needs_clicks(mining))
+		return false;
+	serm_spi_execute("SELECT FROM serm.click_model AS c WHERE c.model = $1 AND c.kind = 'pbm' AND c.converged"
+	                 " AND (c.since IS NULL OR c.since <= $2)"
+	                 " AND coalesce(c.until, c.fitted) >= coalesce($3, now() - interval '1 day')",
+	    SPI_OK_SELECT, true, params, lengthof(params));
+	return SPI_processed > 0;
+}
+
+bool
 serm_mine_worth_scoring(const SermMining *mining, uint64 impressions, uint64 clicks, int64 dwell_ms)
 {
 	for (int i = 0; i < (int) lengthof(agents); i++)
@@ -241,9 +258,8 @@ fit_clicks(SermMining *mining)
 	SermError error = {0};
 	SermArenaMark mark = serm_arena_mark(&mining->host.arena);
 
-	mining->clicks_fitted = serm_mine_needs_clicks(mining) && mining->impressions >= SERM_MINE_EVENTS_MIN;
-	for (uint32 i = 0; i < mining->pair_count; i++)
-		mining->pairs[i].attractiveness = NAN;
+	mining->clicks_fitted = serm_mine_needs_clicks(mining) && !mining->clicks_stored &&
+	                        mining->impressions >= SERM_MINE_EVENTS_MIN;
 	if (!mining->clicks_fitted)
 		return;
 	serm_pbm_defaults(&options);

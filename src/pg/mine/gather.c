@@ -6,6 +6,8 @@
  */
 #include "pg/mine/mine.h"
 
+#include <math.h>
+
 #include "access/tupdesc.h"
 #include "catalog/pg_collation.h"
 #include "core/base/hash.h"
@@ -16,7 +18,21 @@
 #include "utils/array.h"
 
 /* Columns of serm_log_query(). */
-enum { QUERY, DOC_ID, DOC, IMPRESSIONS, CLICKS, DWELL, PLACE, LATEST, CELLS, SEGMENT, JUDGED, COLUMNS };
+enum {
+	QUERY,
+	DOC_ID,
+	DOC,
+	IMPRESSIONS,
+	CLICKS,
+	DWELL,
+	PLACE,
+	LATEST,
+	CELLS,
+	SEGMENT,
+	JUDGED,
+	ATTRACTIVENESS,
+	COLUMNS
+};
 
 typedef struct Receiver {
 	DestReceiver destination; /* first: the executor knows nothing else */
@@ -176,9 +192,12 @@ add_pair(Receiver *receiver, TupleTableSlot *slot, SermText query, SermText doc_
 	    .score = prediction.score,
 	    .entropy = prediction.entropy,
 	    .disagreement = prediction.disagreement,
+	    .attractiveness = NAN,
 	    .segment = slot->tts_isnull[SEGMENT] ? SERM_SELECT_ALL
 	                                         : segment_number(mining, text_of(slot->tts_values[SEGMENT])),
 	    .signature = mining->options.distinct ? signature_of(receiver, query, doc) : 0};
+	if (!slot->tts_isnull[ATTRACTIVENESS] && pair->impressions >= (uint32) mining->options.min_impressions)
+		pair->attractiveness = (float) DatumGetFloat8(slot->tts_values[ATTRACTIVENESS]);
 	tuplestore_putvalues(mining->texts, mining->texts_desc, slot->tts_values, slot->tts_isnull);
 }
 
@@ -226,7 +245,7 @@ check_columns(DestReceiver *destination pg_attribute_unused(), int operation pg_
     TupleDesc description)
 {
 	static const Oid types[COLUMNS] = {TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, FLOAT4OID,
-	    TIMESTAMPTZOID, INT4ARRAYOID, TEXTOID, BOOLOID};
+	    TIMESTAMPTZOID, INT4ARRAYOID, TEXTOID, BOOLOID, FLOAT8OID};
 
 	if (description->natts != COLUMNS)
 		elog(ERROR, "the grouped log has %d columns", description->natts);
@@ -275,16 +294,18 @@ report_left_out(const SermMining *mining)
 void
 serm_mine_gather(SermMining *mining)
 {
-	SermLogQuery wanted = {.since = mining->has_since,
-	    .until = mining->has_until,
-	    .cells = serm_mine_needs_clicks(mining),
-	    .judged = !mining->options.include_judged};
+	SermLogQuery wanted = {
+	    .since = mining->has_since, .until = mining->has_until, .judged = !mining->options.include_judged};
 	Receiver receiver = {.destination = {receive, check_columns, finish, finish, DestNone}, .mining = mining};
 	SPIExecuteOptions options = {.read_only = true, .dest = &receiver.destination};
 	MemoryContext previous = MemoryContextSwitchTo(mining->host.context);
-	char *sql = serm_log_query(mining->model, &wanted);
+	char *sql;
 	int code;
 
+	mining->clicks_stored = serm_mine_clicks_known(mining);
+	wanted.stored = mining->clicks_stored;
+	wanted.cells = serm_mine_needs_clicks(mining) && !mining->clicks_stored;
+	sql = serm_log_query(mining->model, &wanted);
 	mining->texts_desc = CreateTemplateTupleDesc(3);
 	TupleDescInitEntry(mining->texts_desc, 1, "query", TEXTOID, -1, 0);
 	TupleDescInitEntry(mining->texts_desc, 2, "doc_id", TEXTOID, -1, 0);

@@ -77,14 +77,19 @@ serm_log_query(const SermModelRow *model, const SermLogQuery *query)
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
 	    "SELECT p.query, p.doc_id, d.doc::text, p.shown, p.clicked, p.dwell, p.place, p.latest, p.cells, "
-	    "p.segment, %s"
+	    "p.segment, %s, %s"
 	    " FROM (",
-	    query->judged ? "g.known IS NOT NULL OR t.known IS NOT NULL" : "false");
+	    query->judged ? "g.known IS NOT NULL OR t.known IS NOT NULL" : "false",
+	    query->stored ? "a.attractiveness" : "NULL::float8");
 	append_pairs(&sql, log, has_dwell, get_attnum(model->log, "segment") != InvalidAttrNumber, query);
 	appendStringInfo(&sql, ") AS p LEFT JOIN %s AS d ON d.doc_id = p.doc_id COLLATE %s", documents,
 	    column_collation(model->documents, "doc_id"));
 	if (query->judged)
 		append_judged(&sql);
+	if (query->stored)
+		appendStringInfoString(&sql,
+		    " LEFT JOIN serm.click_param AS a ON a.model = $3 AND a.kind = 'pbm'"
+		    " AND a.query = p.query COLLATE \"C\" AND a.doc_id = p.doc_id COLLATE \"C\"");
 	appendStringInfoString(
 	    &sql, " ORDER BY p.query COLLATE \"C\", p.doc_id COLLATE \"C\", d.doc::text COLLATE \"C\"");
 	return sql.data;

@@ -114,6 +114,8 @@ thresholds_json(const SermMining *mining, const SermSelection *selection, bool s
 		    options->explore, selection->per_query, options->temperature, options->seed);
 	if (!single && options->distinct)
 		appendStringInfo(&json, ", \"copies\": %u", selection->copies);
+	if (mining->clicks_stored)
+		appendStringInfoString(&json, ", \"stored_clicks\": true");
 	if (mining->drifted != NULL) {
 		appendStringInfoString(&json, ", \"drifted\": ");
 		escape_json(&json, mining->drifted);

@@ -40,6 +40,7 @@ typedef struct SermMineOptions {
 	int32 per_query;
 	int32 seed;
 	bool include_judged;
+	bool stored_clicks;  /* use a fitted click model that covers the window */
 	bool distinct;       /* leave out near copies */
 	bool drift;          /* give drifted segments a quota */
 	double drift_share;  /* of the budget, for all of them together */
@@ -98,7 +99,8 @@ typedef struct SermMining {
 	Size dwell_count;
 	Size dwell_capacity;
 	bool clicks_fitted;
-	char **segments; /* names, in the order in which they were met */
+	bool clicks_stored; /* the attractiveness is that of serm.click_param */
+	char **segments;    /* names, in the order in which they were met */
 	uint32 segment_count;
 	double margins[SERM_GRADES_MAX]; /* expected margin of the annotators, by predicted grade */
 	SermQuota *agent_quota;
@@ -130,6 +132,7 @@ typedef struct SermLogQuery {
 	bool since;
 	bool until;
 	bool cells;  /* counts per position are wanted */
+	bool stored; /* the attractiveness of the stored click model is wanted */
 	bool judged; /* mark pairs with a judgment of people or agents, or a sample */
 } SermLogQuery;
 
@@ -138,7 +141,8 @@ typedef struct SermLogQuery {
  * documents and ordered by query, document id and document, as bytes. $1 since,
  * $2 until, $3 name of the model. Columns: query, doc_id, doc text (NULL: no
  * document), impressions, clicks int8, dwell_ms int8, position float4,
- * last_shown timestamptz, cells int4[][3], segment text, judged bool.
+ * last_shown timestamptz, cells int4[][3], segment text, judged bool,
+ * attractiveness float8.
  * Errors: 55000 no log, no documents or a dropped one; 42809 not a relation
  * that can be read; 42703, 42804 a missing or mistyped column.
  */
@@ -158,6 +162,11 @@ extern const char *serm_mine_agent_name(int agent);
 extern uint32 serm_mine_agents_parse(const char *names);
 /* True when some agent that runs reads the click model. */
 extern bool serm_mine_needs_clicks(const SermMining *mining);
+/*
+ * Whether serm.fit_click_model has left a position-based model that covers the window: its own window does,
+ * up to the end of the window or, without one, up to a day ago. Inside serm_spi_begin().
+ */
+extern bool serm_mine_clicks_known(const SermMining *mining);
 /* True when some agent that runs could pick a pair with this evidence: then it has to be scored. */
 extern bool serm_mine_worth_scoring(
     const SermMining *mining, uint64 impressions, uint64 clicks, int64 dwell_ms);

@@ -27,6 +27,7 @@ static const SermOption option_table[] = {
     {"segment_quota", SERM_OPTION_TEXT, FIELD(segment_quota), 0, 0, NULL},
     {"drift", SERM_OPTION_BOOL, FIELD(drift), 0, 0, NULL},
     {"drift_share", SERM_OPTION_REAL, FIELD(drift_share), 0, 1, NULL},
+    {"stored_clicks", SERM_OPTION_BOOL, FIELD(stored_clicks), 0, 0, NULL},
     {"distinct", SERM_OPTION_BOOL, FIELD(distinct), 0, 0, NULL},
     {"order", SERM_OPTION_TEXT, FIELD(order), 0, 0, "rank, margin"},
 };
@@ -43,6 +44,7 @@ serm_mine_options_read(const Jsonb *options, SermMineOptions *result)
 	    .uncertainty_quantile = 0.9,
 	    .explore = 0.5,
 	    .drift_share = 0.25,
+	    .stored_clicks = true,
 	    .min_impressions = 20,
 	    .seed = -1};
 	serm_options_read(options, option_table, lengthof(option_table), result, "serm.mine");

@@ -6,6 +6,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
+#include "foreign/foreign.h"
 #include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
@@ -79,6 +80,23 @@ resolve_evidence(const char *evidence)
 	    get_namespace_name(get_func_namespace(function)), get_func_name(function));
 }
 
+/* A remote model needs its server; others have none, which the table of options sees to. */
+static void
+check_server(const char *kind, const SermModelOptions *options)
+{
+	if (strcmp(kind, SERM_KIND_REMOTE) != 0)
+		return;
+	if (options->server == NULL)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		    errmsg("a model of kind \"remote\" needs the option \"server\""),
+		    errhint("Name a server of the wrapper serm_agent: options => '{\"server\": \"judge_a\"}'."));
+	if (GetForeignServerByName(options->server, true) == NULL)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+		    errmsg("server \"%s\" does not exist", options->server),
+		    errhint("CREATE SERVER %s FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint '...', model '...')",
+		        quote_identifier(options->server)));
+}
+
 static SermParam
 regclass_param(Oid relation)
 {
@@ -98,6 +116,7 @@ serm_model_create(const SermNewModel *new)
 	check_grades(DatumGetArrayTypeP(new->grades));
 	if (options.evidence != NULL)
 		options.evidence = resolve_evidence(options.evidence);
+	check_server(new->kind, &options);
 	if (OidIsValid(new->log))
 		(void) serm_source_name(new->log, SERM_SOURCE_LOG, new->name);
 	if (OidIsValid(new->documents))
@@ -151,10 +170,10 @@ serm_create_model(PG_FUNCTION_ARGS)
 	    .documents = PG_ARGISNULL(4) ? InvalidOid : PG_GETARG_OID(4)};
 
 	check_name(new.name);
-	if (!serm_model_kind_known(new.kind))
+	if (!serm_model_kind_known(new.kind) && strcmp(new.kind, SERM_KIND_REMOTE) != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("unknown kind of model \"%s\"", new.kind),
-		    errhint("Valid kinds are: interaction, cross_encoder."));
+		    errhint("Valid kinds are: interaction, cross_encoder, remote."));
 	serm_model_options_read(
 	    new.kind, PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5), "serm.create_model", &new.options);
 	if (strcmp(new.kind, SERM_KIND_CROSS_ENCODER) == 0)
@@ -234,6 +253,7 @@ serm_alter_model(PG_FUNCTION_ARGS)
 		    DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(written), PG_GETARG_DATUM(1)));
 	}
 	serm_model_options_read(row->kind, written, "serm.alter_model", &options);
+	check_server(row->kind, &options);
 	if (memcmp(&options.encoder, &row->options.encoder, sizeof(options.encoder)) != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("the shape of the encoder of model \"%s\" cannot change", row->name),

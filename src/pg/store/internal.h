@@ -76,15 +76,16 @@ extern uint64 serm_plan_select(SermPlan *plan, const Datum *values);
 
 /* --- model_row.c */
 
-/* The options of a kind are the first so many of the table; behind them all is the shape of an encoder. */
+/* The options of a kind are the first so many of the table; serm_model_options_read() knows more: the shape
+ * of an encoder, and what remote models have. */
 extern const SermOption serm_model_option_table[];
 extern int serm_model_option_count(const char *kind);
 extern void serm_model_options_read(
     const char *kind, const Jsonb *given, const char *what, SermModelOptions *options);
-/* With what was given and what was not; a shape only where there is one. */
-extern Jsonb *serm_model_options_write(const char *kind, const SermModelOptions *options);
 /* JSON null means the default, also for texts. */
 extern void serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defaults);
+/* With what was given and what was not. */
+extern Jsonb *serm_model_options_write(const char *kind, const SermModelOptions *options);
 /* As serm_model_read(), inside serm_reading_begin(); the row is allocated in `context`. */
 extern SermModelRow *serm_model_find(const char *name, MemoryContext context);
 /* Raise 42704 with a hint that lists the models there are. */

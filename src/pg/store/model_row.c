@@ -34,6 +34,12 @@ const SermOption serm_model_option_table[] = {
     {"long_documents", SERM_OPTION_TEXT, FIELD(long_documents), 0, 0, "truncate, chunk_max, chunk_first"},
     {"chunk_count", SERM_OPTION_INT, FIELD(chunk_count), 1, 1000, NULL},
     {"chunk_overlap", SERM_OPTION_INT, FIELD(chunk_overlap), 0, 1000, NULL},
+};
+/* At the end of the table. */
+#define CROSS_ENCODER_OPTIONS 4
+
+/* What cross-encoders that are made here have besides: their shape. */
+static const SermOption encoder_rows[] = {
     {"layers", SERM_OPTION_INT, FIELD(encoder.layers), 1, SERM_ENCODER_LAYERS_MAX, NULL},
     {"hidden", SERM_OPTION_INT, FIELD(encoder.hidden), 8, SERM_ENCODER_HIDDEN_MAX, NULL},
     {"heads", SERM_OPTION_INT, FIELD(encoder.heads), 1, SERM_ENCODER_HEADS_MAX, NULL},
@@ -41,9 +47,29 @@ const SermOption serm_model_option_table[] = {
     {"vocab", SERM_OPTION_INT, FIELD(encoder.vocab), SERM_WORDPIECE_VOCAB_MIN, 200000, NULL},
     {"max_length", SERM_OPTION_INT, FIELD(encoder.max_length), 8, SERM_ENCODER_POSITIONS_MAX, NULL},
 };
-/* At the end of the table: the options of any cross-encoder, and the shape of one that is made here. */
-#define CROSS_ENCODER_OPTIONS 4
-#define SHAPE_OPTIONS 6
+
+/* What remote models have. */
+static const SermOption remote_rows[] = {
+    {"server", SERM_OPTION_TEXT, FIELD(server), 0, 0, NULL},
+    {"model", SERM_OPTION_TEXT, FIELD(model), 0, 0, NULL},
+    {"prompt", SERM_OPTION_TEXT, FIELD(prompt), 0, 0, NULL},
+};
+
+/* All options of a kind, with the shape of an encoder or without. */
+static const SermOption *
+table_of(const char *kind, bool shape, int *count)
+{
+	bool encoder = shape && strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0;
+	bool remote = strcmp(kind, SERM_KIND_REMOTE) == 0;
+	int more = encoder ? lengthof(encoder_rows) : remote ? lengthof(remote_rows) : 0;
+	SermOption *table = palloc(sizeof(serm_model_option_table) + sizeof(encoder_rows) + sizeof(remote_rows));
+
+	*count = serm_model_option_count(kind);
+	memcpy(table, serm_model_option_table, *count * sizeof(SermOption));
+	memcpy(table + *count, encoder ? encoder_rows : remote_rows, more * sizeof(SermOption));
+	*count += more;
+	return table;
+}
 
 static SermPlan model_plan = {"SELECT m.name, m.kind, m.grades, m.log::pg_catalog.oid, "
                               "m.documents::pg_catalog.oid, m.active, m.options "
@@ -55,7 +81,7 @@ static SermPlan names_plan = {
 int
 serm_model_option_count(const char *kind)
 {
-	return (int) lengthof(serm_model_option_table) - SHAPE_OPTIONS -
+	return (int) lengthof(serm_model_option_table) -
 	       (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? 0 : CROSS_ENCODER_OPTIONS);
 }
 
@@ -75,6 +101,8 @@ serm_model_options_keep(SermModelOptions *options, const SermModelOptions *defau
 void
 serm_model_options_read(const char *kind, const Jsonb *given, const char *what, SermModelOptions *options)
 {
+	const SermOption *table;
+	int count;
 	const SermModelOptions defaults = {.test_share = .2,
 	    .rule = "posterior",
 	    .quorum = 2.0 / 3.0,
@@ -92,23 +120,18 @@ serm_model_options_read(const char *kind, const Jsonb *given, const char *what, 
 	    .chunk_overlap = 32};
 
 	*options = defaults;
-	serm_options_read(given, serm_model_option_table,
-	    strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0 ? (int) lengthof(serm_model_option_table)
-	                                               : serm_model_option_count(kind),
-	    options, what);
+	table = table_of(kind, true, &count);
+	serm_options_read(given, table, count, options, what);
 	serm_model_options_keep(options, &defaults);
 }
 
 Jsonb *
 serm_model_options_write(const char *kind, const SermModelOptions *options)
 {
-	const SermOption *shape = serm_model_option_table + lengthof(serm_model_option_table) - SHAPE_OPTIONS;
-	Jsonb *common = serm_options_write(serm_model_option_table, serm_model_option_count(kind), options);
+	int count;
+	const SermOption *table = table_of(kind, options->encoder.layers != 0, &count);
 
-	if (options->encoder.layers == 0)
-		return common;
-	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(common),
-	    JsonbPGetDatum(serm_options_write(shape, SHAPE_OPTIONS, options))));
+	return serm_options_write(table, count, options);
 }
 
 /* The names of the models there are, as a list; *count is at most NAMES_MAX + 1. Inside serm_reading_begin().

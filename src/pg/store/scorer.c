@@ -304,6 +304,11 @@ open_version(SermScorer *scorer, const char *model, int version, SermSight sight
 
 	watch_tables();
 	scorer->row = serm_model_find(model, scorer->context);
+	if (strcmp(scorer->row->kind, SERM_KIND_REMOTE) == 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		    errmsg("model \"%s\" is remote: it scores nothing inside of a statement", scorer->row->name),
+		    errhint("Let it teach a model that does: CALL serm.distill('student', %s).",
+		        quote_literal_cstr(scorer->row->name)));
 	if (version == 0 && scorer->row->active == 0)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		    errmsg("model \"%s\" has no active version", scorer->row->name),

@@ -37,13 +37,20 @@ typedef struct SermModelOptions {
 	double budget;          /* what agents may cost in all, in a round, in a UTC day; NaN: no limit */
 	double budget_round;
 	double budget_day;
-	SermEncoderShape encoder; /* of a cross-encoder */
 	/* Of cross-encoders only. */
-	char *precision;      /* of their weights: f32 (default), bf16, int8 */
-	char *long_documents; /* truncate (default), chunk_max, chunk_first */
-	int32 chunk_count;    /* of chunk_first, default 4 */
-	int32 chunk_overlap;  /* tokens that neighbouring chunks share, default 32 */
+	char *precision;          /* of their weights: f32 (default), bf16, int8 */
+	char *long_documents;     /* truncate (default), chunk_max, chunk_first */
+	int32 chunk_count;        /* of chunk_first, default 4 */
+	int32 chunk_overlap;      /* tokens that neighbouring chunks share, default 32 */
+	SermEncoderShape encoder; /* of a cross-encoder */
+	/* Of kind remote: */
+	char *server; /* a foreign server of the wrapper serm_agent */
+	char *model;  /* the model's name in requests; NULL: that of the server's options */
+	char *prompt; /* instructions in place of the built-in ones, or NULL */
 } SermModelOptions;
+
+/* A model behind an endpoint: it has no versions and scores in no statement; it teaches. */
+#define SERM_KIND_REMOTE "remote"
 
 typedef struct SermModelRow {
 	char name[NAMEDATALEN];

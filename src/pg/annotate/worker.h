@@ -1,0 +1,80 @@
+/*
+ * The worker's own: the state of one process, and what its files ask of each other.
+ *
+ *   worker.c         the process, its lock, its loop
+ *   worker_ask.c     claiming, preparing, the stock, the network
+ *   worker_store.c   what has ended
+ *   worker_settle.c  samples that are complete
+ */
+#ifndef SERM_PG_ANNOTATE_WORKER_H
+#define SERM_PG_ANNOTATE_WORKER_H
+
+#include "pg/annotate/annotate.h"
+
+#include "pg/annotate/job.h"
+
+#define SERM_WORKER_POLL_MS 100
+
+typedef struct SermWorkerModel {
+	char *name;
+	bool broken;          /* its samples could not be settled */
+	SermSettler *settler; /* at work; NULL: none */
+} SermWorkerModel;
+
+typedef struct SermWorker {
+	Oid role;
+	MemoryContext context; /* what outlives a turn */
+	MemoryContext turn;    /* what does not; a commit would leave us in the top context */
+	char *search_path;
+	SermHttp *http;
+	SermQueueMark mark;
+	List *stock;    /* jobs whose requests may leave */
+	List *ended;    /* jobs to store */
+	List *unwanted; /* jobs of the stock to give back */
+	bool urgent;    /* a server must hear what became of a request */
+	TimestampTz ended_since;
+	double pace; /* ends of requests in a millisecond */
+	int paced;   /* ends since paced_since */
+	TimestampTz paced_since;
+	List *models; /* of SermWorkerModel: their samples may be complete */
+	TimestampTz next_claim;
+	bool blocked; /* the last look for tasks found none to claim */
+	TimestampTz next_settle;
+} SermWorker;
+
+/* A transaction with SPI; where the extension is gone, the process ends. Returns the level that the other
+ * takes. */
+extern int serm_worker_begin(void);
+extern void serm_worker_end(const SermWorker *worker, int level);
+/* Append to a list that outlives the turn. */
+extern void serm_worker_keep(const SermWorker *worker, List **list, void *member);
+
+/* --- worker_ask.c */
+
+/* Fill the stock in steps that are worth a transaction. */
+extern void serm_worker_claim(SermWorker *worker);
+/* Send what there is room for; no transaction may be open. */
+extern void serm_worker_send(SermWorker *worker);
+/* Take what has ended off the network, and out of the stock what must not be sent. */
+extern void serm_worker_take(SermWorker *worker);
+
+/* Order of jobs for list_sort(): as serm_budget_order(). */
+extern int serm_worker_by_spending(const ListCell *a, const ListCell *b);
+
+/* --- worker_store.c */
+extern void serm_worker_store(SermWorker *worker);
+/* Milliseconds until what has ended must be stored; 0: now. */
+extern int serm_worker_store_wait(const SermWorker *worker);
+/* A job that has ended. */
+extern void serm_worker_keep_ended(SermWorker *worker, SermJob *job);
+
+/* --- worker_settle.c */
+
+/* Samples of this model may be complete once its tasks are done. */
+extern void serm_worker_note_model(SermWorker *worker, const char *name);
+/* While requests are on their way: a step for each model, and a twentieth of the time at most. */
+extern void serm_worker_settle_meanwhile(SermWorker *worker);
+/* While there is nothing to ask; true when there is more to settle. */
+extern bool serm_worker_settle_slice(SermWorker *worker);
+
+#endif

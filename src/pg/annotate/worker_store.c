@@ -1,0 +1,161 @@
+/*
+ * What has ended is read, stored and told to servers and queue in batches, each in
+ * one transaction. Rows are locked in the order servers, tasks, spending, as when
+ * tasks are claimed.
+ */
+#include "pg/annotate/worker.h"
+
+#include "utils/timestamp.h"
+
+/* Answers wait for company, not for long. */
+#define STORE_MS 40
+#define STORE_MOST 128
+
+void
+serm_worker_keep_ended(SermWorker *worker, SermJob *job)
+{
+	if (worker->ended == NIL)
+		worker->ended_since = GetCurrentTimestamp();
+	serm_worker_keep(worker, &worker->ended, job);
+}
+
+/* What the end of a request tells about its server; NULL: nothing that matters. */
+static SermServerReport *
+report_of(const SermJob *job)
+{
+	SermServerEvent event = serm_limit_event(job->outcome, job->http_status);
+	SermServerReport *report;
+
+	if (job->vote.cached || !serm_limits_matter(&job->task, event))
+		return NULL;
+	report = palloc(sizeof(SermServerReport));
+	*report = (SermServerReport){job->task.server, event,
+	    job->vote.tokens >= 0 ? job->vote.tokens - job->task.estimate : 0, job->retry_after_ms};
+	return report;
+}
+
+static void
+read_ended(SermWorker *worker)
+{
+	List *reports = NIL;
+	ListCell *cell;
+
+	foreach (cell, worker->ended) {
+		SermJob *job = lfirst(cell);
+		SermServerReport *report;
+
+		if (job->result.transfer != NULL) {
+			serm_job_finish(job, &job->result);
+			serm_http_release(worker->http, &job->result);
+		}
+		report = report_of(job);
+		if (report != NULL)
+			reports = lappend(reports, report);
+	}
+	serm_limits_note(reports);
+}
+
+/* Keep the votes, put the other tasks back; what they did cost is settled with them. */
+static void
+store_answers(SermWorker *worker)
+{
+	SermAnswer *answers = palloc(mul_size(list_length(worker->ended) + 1, sizeof(SermAnswer)));
+	List *charged = NIL;
+	ListCell *cell;
+	int count = 0;
+
+	foreach (cell, worker->ended) {
+		SermJob *job = lfirst(cell);
+
+		job->kept = true;
+		if (job->decision.action == SERM_RETRY_AGAIN)
+			serm_queue_retry(&job->task, &job->decision, job->failure);
+		else
+			answers[count++] = (SermAnswer){&job->task, &job->vote, false};
+	}
+	if (count > 0)
+		serm_queue_finish(answers, count);
+	for (int i = 0; i < count; i++)
+		if (!answers[i].stored) {
+			SermJob *job = (SermJob *) ((char *) answers[i].task - offsetof(SermJob, task));
+
+			ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
+			job->kept = false;
+		}
+	/* Whoever took a task over has counted what was reserved for it. */
+	foreach (cell, worker->ended) {
+		SermJob *job = lfirst(cell);
+
+		if (job->vote.cost > 0 && (job->kept || !serm_queue_has(job->task.id)))
+			charged = lappend(charged, job);
+	}
+	list_sort(charged, serm_worker_by_spending);
+	for (int i = 0; i < list_length(charged);) {
+		const SermTask *task = &((SermJob *) list_nth(charged, i))->task;
+		double cost = 0;
+		int first = i;
+
+		for (; i < list_length(charged) &&
+		       serm_budget_order(task, &((SermJob *) list_nth(charged, i))->task) == 0;
+		     i++)
+			cost += ((SermJob *) list_nth(charged, i))->vote.cost;
+		serm_budget_charge(task->model, task->round, cost, i - first);
+	}
+}
+
+static void
+give_back(SermWorker *worker)
+{
+	int count = list_length(worker->unwanted);
+	SermTask **tasks = palloc(mul_size(count, sizeof(SermTask *)));
+	const char **reasons = palloc(mul_size(count, sizeof(char *)));
+	ListCell *cell;
+
+	foreach (cell, worker->unwanted) {
+		SermJob *job = lfirst(cell);
+
+		tasks[foreach_current_index(cell)] = &job->task;
+		reasons[foreach_current_index(cell)] = job->failure;
+	}
+	serm_queue_give_back(tasks, reasons, count);
+}
+
+static void
+free_jobs(List **jobs)
+{
+	ListCell *cell;
+
+	foreach (cell, *jobs)
+		serm_job_free(lfirst(cell));
+	list_free(*jobs);
+	*jobs = NIL;
+}
+
+void
+serm_worker_store(SermWorker *worker)
+{
+	int level = serm_worker_begin();
+
+	read_ended(worker);
+	if (worker->ended != NIL)
+		store_answers(worker);
+	if (worker->unwanted != NIL)
+		give_back(worker);
+	serm_worker_end(worker, level);
+	free_jobs(&worker->ended);
+	free_jobs(&worker->unwanted);
+	worker->urgent = false;
+}
+
+int
+serm_worker_store_wait(const SermWorker *worker)
+{
+	if (worker->urgent || worker->unwanted != NIL || list_length(worker->ended) >= STORE_MOST)
+		return 0;
+	if (worker->ended == NIL)
+		return SERM_WORKER_POLL_MS;
+	if (serm_http_in_flight(worker->http) == 0)
+		return 0;
+	return Max(
+	    0, STORE_MS - (int) TimestampDifferenceMilliseconds(worker->ended_since, GetCurrentTimestamp()));
+}
