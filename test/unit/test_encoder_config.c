@@ -40,7 +40,8 @@ same(const SermEncoderConfig *a, const SermEncoderConfig *b)
 	       a->local_window == b->local_window && a->global_theta == b->global_theta &&
 	       a->local_theta == b->local_theta && a->attention_bias == b->attention_bias &&
 	       a->mlp_bias == b->mlp_bias && a->norm_bias == b->norm_bias &&
-	       a->classifier_bias == b->classifier_bias && a->sigmoid == b->sigmoid;
+	       a->classifier_bias == b->classifier_bias && a->sigmoid == b->sigmoid &&
+	       a->match_types == b->match_types;
 }
 
 static void
@@ -106,6 +107,7 @@ test_read(void)
 	          config.local_theta == 5000,
 	    "local positions that turn as the global ones");
 	round_trip(BERT(",\"id2label\":{\"0\":\"a\"},\"hidden_dropout_prob\":0.3"), "BERT");
+	round_trip(BERT(",\"type_vocab_size\":4,\"match_types\":true"), "marks of matches");
 	round_trip("{\"model_type\":\"roberta\",\"num_labels\":4,\"max_position_embeddings\":514,\"hidden_act\":"
 	           "\"gelu_new\","
 	           "\"initializer_range\":0.0123456789}",
@@ -138,6 +140,8 @@ test_refused(void)
 	    "\"num_hidden_layers\" is not a whole number");
 	refused(BERT(",\"num_hidden_layers\":4294967296"), SERM_ERR_CORRUPT,
 	    "\"num_hidden_layers\" is not a whole number");
+	refused(BERT(",\"match_types\":true"), SERM_ERR_INVALID, "4 token types");
+	refused(BERT(",\"match_types\":4"), SERM_ERR_CORRUPT, "\"match_types\" is not true or false");
 	refused(BERT(",\"layer_norm_eps\":\"x\""), SERM_ERR_CORRUPT, "\"layer_norm_eps\" is not a number");
 	refused(BERT(",\"is_decoder\":1"), SERM_ERR_CORRUPT, "\"is_decoder\" is not true or false");
 	refused(BERT(",\"is_decoder\":true"), SERM_ERR_INVALID, "a decoder is not supported");

@@ -71,7 +71,7 @@ make_problem(uint32_t labels, double dropout, SermArena *arena)
 	for (uint32_t i = 0; i < COUNT; i++)
 		problem.inputs[i] =
 		    (SermMaskedInput){fixture_input(&problem.config, (const uint32_t[]){7, 2, 9}[i], &rng, arena),
-		        places[i], answers[i], counts[i], i != 1};
+		        places[i], answers[i], counts[i], (const double[]){1, 0, .3}[i]};
 	return problem;
 }
 

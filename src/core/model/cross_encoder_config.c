@@ -237,6 +237,7 @@ read_classic(Reader *reader)
 	bool decoder = false, crossed = false;
 
 	read_count(reader, 0, "type_vocab_size", &config->types);
+	read_flag(reader, "match_types", &config->match_types);
 	read_real(reader, 0, "layer_norm_eps", &config->eps);
 	read_activation(reader, "hidden_act", &config->activation);
 	read_real(reader, 0, "hidden_dropout_prob", &config->hidden_dropout);
@@ -383,6 +384,9 @@ serm_encoder_config_check(const SermEncoderConfig *config, SermError *error)
 	    !(config->initializer_range >= 0 && config->initializer_range <= 10))
 		return serm_fail(
 		    error, SERM_ERR_INVALID, "an epsilon, a dropout or the initializer_range is out of range");
+	if (config->match_types && (config->architecture != SERM_ENCODER_BERT || config->types != 4))
+		return serm_fail(
+		    error, SERM_ERR_INVALID, "\"match_types\" is supported of bert with 4 token types only");
 	if (config->sigmoid && config->labels != 1)
 		return serm_fail(error, SERM_ERR_INVALID, "a sigmoid of several labels is not supported");
 	if (!modern)
@@ -510,9 +514,9 @@ serm_encoder_config_write(const SermEncoderConfig *config, SermArena *arena, siz
 	else
 		used += (size_t) snprintf(out + used, WRITTEN_MAX - used,
 		    ", \"type_vocab_size\": %u, \"layer_norm_eps\": %.17g, \"hidden_act\": \"%s\", "
-		    "\"hidden_dropout_prob\": %.17g, \"attention_probs_dropout_prob\": %.17g}",
+		    "\"hidden_dropout_prob\": %.17g, \"attention_probs_dropout_prob\": %.17g%s}",
 		    config->types, config->eps, activation_name(config->activation), config->hidden_dropout,
-		    config->attention_dropout);
+		    config->attention_dropout, config->match_types ? ", \"match_types\": true" : "");
 	SERM_ASSERT(used < WRITTEN_MAX);
 	*length = used;
 	return out;

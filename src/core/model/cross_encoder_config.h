@@ -112,6 +112,12 @@ typedef struct SermEncoderConfig {
 	bool norm_bias;
 	bool classifier_bias; /* of head.dense */
 
+	/*
+	 * The token types tell which tokens of a pair occur in the other text too (encoder_pair.h). Only of the
+	 * encoders that were made from nothing: no published one has been trained so.
+	 */
+	bool match_types;
+
 	/* A score of one label is read through the logistic function (sentence-transformers' Sigmoid). */
 	bool sigmoid;
 } SermEncoderConfig;

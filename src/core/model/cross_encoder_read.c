@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "core/model/cross_encoder_parts.h"
+#include "core/model/encoder_pair.h"
 
 static SermStatus
 no_memory(SermError *error)
@@ -81,8 +82,8 @@ add_windows(const SermCrossEncoder *opened, const SermCrossQuery *query, Windows
 		SermTokens tokens;
 
 		status =
-		    serm_tokenizer_pair(opened->tokenizer, query->ids, windows->query_count, windows->doc + first,
-		        windows->size, opened->tokens_max, SERM_TRUNCATE_LONGEST_FIRST, arena, &tokens, error);
+		    serm_encoder_pair(&opened->encoder->config, opened->tokenizer, query->ids, windows->query_count,
+		        windows->doc + first, windows->size, opened->tokens_max, arena, &tokens, error);
 		if (status != SERM_OK)
 			return status;
 		pair->inputs[i] = (SermEncoderInput){tokens.ids, tokens.types, tokens.count, 0};

@@ -1,9 +1,11 @@
 #include "core/model/cross_encoder_stored.h"
 
+#include "core/model/encoder_pair.h"
+
 SermStatus
 serm_encoder_fits(const SermEncoderConfig *config, const SermTokenizer *tokenizer, SermError *error)
 {
-	const uint32_t types = config->types > 0 ? config->types : 1;
+	const uint32_t types = config->match_types ? SERM_MATCH_TYPE : config->types > 0 ? config->types : 1;
 
 	if (serm_tokenizer_vocab(tokenizer) > config->vocab)
 		return serm_fail(error, SERM_ERR_CORRUPT, "the tokenizer has %u tokens, the encoder only %u",

@@ -53,6 +53,12 @@ serm_tokenizer_special(const SermTokenizer *tokenizer, uint32_t id)
 	return id < tokenizer->vocab && (tokenizer->special[id / 8] >> id % 8 & 1) != 0;
 }
 
+uint32_t
+serm_tokenizer_unknown(const SermTokenizer *tokenizer)
+{
+	return tokenizer->unk;
+}
+
 void
 serm_token_push(SermTokenSink *sink, uint32_t id)
 {

@@ -117,6 +117,8 @@ extern SermTokenizerKind serm_tokenizer_kind(const SermTokenizer *tokenizer);
 extern uint32_t serm_tokenizer_vocab(const SermTokenizer *tokenizer);
 extern uint32_t serm_tokenizer_tokens_max(const SermTokenizer *tokenizer); /* 0: not said */
 extern uint32_t serm_tokenizer_pad(const SermTokenizer *tokenizer);        /* or SERM_TOKEN_NONE */
+/* The id of what the vocabulary cannot spell, or SERM_TOKEN_NONE */
+extern uint32_t serm_tokenizer_unknown(const SermTokenizer *tokenizer);
 /* The piece of an id as the vocabulary spells it; empty for an id without one. */
 extern SermText serm_tokenizer_piece(const SermTokenizer *tokenizer, uint32_t id);
 /*
@@ -124,6 +126,8 @@ extern SermText serm_tokenizer_piece(const SermTokenizer *tokenizer, uint32_t id
  * whether a word begins with it. For people to read.
  */
 extern size_t serm_tokenizer_spell(const SermTokenizer *tokenizer, uint32_t id, char *out, bool *begins);
+/* Does a word begin with the piece of this id, as far as the piece tells? */
+extern bool serm_tokenizer_begins(const SermTokenizer *tokenizer, uint32_t id);
 /* Equal for tokenizers that give the same ids. */
 extern uint64_t serm_tokenizer_fingerprint(const SermTokenizer *tokenizer);
 extern bool serm_tokenizer_special(const SermTokenizer *tokenizer, uint32_t id);

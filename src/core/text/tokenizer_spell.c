@@ -1,6 +1,6 @@
 /*
  * From ids back to what was written, as far as it can be told: for showing
- * tokens to people, never for computing.
+ * tokens to people, and for telling where words begin.
  */
 #include <string.h>
 
@@ -87,6 +87,18 @@ serm_tokenizer_spell(const SermTokenizer *tokenizer, uint32_t id, char *out, boo
 	}
 	memcpy(out, piece.bytes + skipped, length - skipped);
 	return length - skipped;
+}
+
+bool
+serm_tokenizer_begins(const SermTokenizer *tokenizer, uint32_t id)
+{
+	char piece[SERM_PIECE_BYTES_MAX];
+	bool begins;
+
+	if (tokenizer->kind == SERM_TOKENIZER_WORDPIECE)
+		return continuing_length(tokenizer, serm_tokenizer_piece(tokenizer, id)) == 0;
+	(void) serm_tokenizer_spell(tokenizer, id, piece, &begins);
+	return begins;
 }
 
 uint64_t

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/model/cross_encoder_stored.h"
+#include "core/model/encoder_pair.h"
 #include "core/model/tokenizer_read.h"
 #include "core/text/wordpiece_learn.h"
 #include "core/train/encoder_pretrain.h"
@@ -62,7 +63,8 @@ make_config(const SermEncoderMaking *making, uint32_t vocab)
 	    .intermediate = making->intermediate,
 	    .vocab = vocab,
 	    .positions = making->tokens_max,
-	    .types = 2,
+	    .types = 2 * SERM_MATCH_TYPE,
+	    .match_types = true,
 	    .labels = making->labels,
 	    .pad_id = SERM_WORDPIECE_PAD,
 	    .activation = SERM_ACTIVATION_GELU,

@@ -172,14 +172,18 @@ tell_matches(
 		SermReal *d = d_logits + (size_t) s * labels, pair[2] = {0};
 		const SermReal *logits = run->logits + (size_t) s * labels;
 
+		double share = inputs[s].match * scale;
+
 		if (labels == 1) {
 			pair[1] = logits[0];
-			*loss += softmax(pair, 2, inputs[s].match, scale);
-			d[0] = pair[1];
+			*loss += softmax(pair, 2, 0, scale) - share * logits[0];
+			d[0] = (SermReal) (pair[1] - share);
 			continue;
 		}
 		memcpy(d, logits, labels * sizeof(SermReal));
-		*loss += softmax(d, labels, inputs[s].match ? labels - 1 : 0, scale);
+		*loss += softmax(d, labels, 0, scale) - share * (logits[labels - 1] - logits[0]);
+		d[0] += (SermReal) share;
+		d[labels - 1] -= (SermReal) share;
 	}
 }
 

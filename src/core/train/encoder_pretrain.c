@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
+#include "core/model/encoder_pair.h"
 #include "core/train/encoder_masked.h"
 #include "core/train/encoder_set.h"
 #include "core/train/encoder_update.h"
@@ -17,17 +18,20 @@
 #define DROPOUT_STREAM UINT64_C(0x64726f70)
 
 #define EPOCHS_MAX 200
+#define MATCH_SCALE 3
 #define QUERY_WORDS_MAX 6
-/* A query comes from the title this often, if there is one; its words are taken out of the document this
- * often. */
+/* A query comes from the title this often, if there is one. */
 #define TITLE_SHARE .6
-#define TAKEN_OUT_SHARE .3
+/* Words of another document are mixed into it this often; else its words are taken out of the document so
+ * often. */
+#define MIXED_SHARE .4
+#define TAKEN_OUT_SHARE .1
 #define NEIGHBOUR_SHARE .5
 #define NEIGHBOURS 4
 /* Of the tokens to guess. */
 #define MASKED_SHARE .8
 #define REPLACED_SHARE .1
-#define RUN_VERSION UINT64_C(0x7365726d1001)
+#define RUN_VERSION UINT64_C(0x7365726d1002)
 
 typedef struct Doc {
 	const uint32_t *ids;
@@ -55,7 +59,7 @@ typedef struct Pretraining {
 	SermEncoderBack back;
 	SermMasked masked;
 	SermMaskedInput *inputs; /* [batch] */
-	uint32_t *room;          /* of one query and what is left of a document */
+	uint32_t *room;          /* of one query of two documents, and what is left of a document */
 } Pretraining;
 
 void
@@ -87,6 +91,9 @@ serm_encoder_begin(const SermEncoderConfig *config, uint64_t seed, SermReal *fla
 			flat[entry.offset + i] =
 			    (SermReal) (entry.rank == 2 ? config->initializer_range * serm_rng_normal(&rng) : norm);
 	}
+	/* Marks of matches must not drown in the words. */
+	for (size_t i = 0; config->match_types && i < (size_t) SERM_MATCH_TYPE * config->hidden; i++)
+		flat[layout.types + (size_t) SERM_MATCH_TYPE * config->hidden + i] *= MATCH_SCALE;
 }
 
 bool
@@ -151,6 +158,11 @@ read_docs(Pretraining *training, const SermText *docs, size_t count, SermError *
 
 /* --- examples */
 
+/* Words of a document: tokens from `start` to `end`. */
+typedef struct Choice {
+	uint32_t start, end, words;
+} Choice;
+
 /* A few words of a stretch of the document, whole ones; returns where they begin and end. */
 static void
 choose_words(const Pretraining *training, const Doc *doc, SermRng *rng, uint32_t *start, uint32_t *end)
@@ -211,11 +223,24 @@ hide(const Pretraining *training, SermTokens *tokens, SermRng *rng, SermMaskedIn
 	return true;
 }
 
+/* Copy a few words of a document to `query`; returns its tokens. */
+static uint32_t
+add_words(const Pretraining *training, const Doc *doc, SermRng *rng, uint32_t *query, Choice *choice)
+{
+	choose_words(training, doc, rng, &choice->start, &choice->end);
+	choice->words = 1;
+	for (uint32_t i = choice->start + 1; i < choice->end; i++)
+		choice->words += !training->inner[doc->ids[i]];
+	memcpy(query, doc->ids + choice->start, (choice->end - choice->start) * sizeof(uint32_t));
+	return choice->end - choice->start;
+}
+
 static SermStatus
 make_example(Pretraining *training, uint32_t index, SermMaskedInput *input, SermError *error)
 {
-	const Doc *doc = &training->docs[index], *shown = doc;
-	uint32_t start, end, query, count;
+	const Doc *doc = &training->docs[index], *shown = doc, *mixed = NULL;
+	Choice own, other = {0};
+	uint32_t query, count;
 	const uint32_t *ids;
 	SermTokens tokens;
 	SermStatus status;
@@ -223,21 +248,29 @@ make_example(Pretraining *training, uint32_t index, SermMaskedInput *input, Serm
 
 	serm_rng_seed(&rng, serm_hash_mix(training->options->seed ^ EXAMPLE_STREAM) +
 	                        serm_hash_mix(training->state->epoch) + index);
-	choose_words(training, doc, &rng, &start, &end);
-	query = end - start;
-	memcpy(training->room, doc->ids + start, query * sizeof(uint32_t));
-	*input = (SermMaskedInput){.match = true};
-	if (training->doc_count > 1 && serm_rng_uniform(&rng) < .5) {
-		shown = &training->docs[choose_other(training, index, &rng)];
-		input->match = shown == doc;
+	if (training->doc_count > 1 && serm_rng_uniform(&rng) < MIXED_SHARE)
+		mixed = &training->docs[choose_other(training, index, &rng)];
+	/* Half of the time the other words come first. */
+	if (mixed != NULL && serm_rng_uniform(&rng) < .5) {
+		query = add_words(training, mixed, &rng, training->room, &other);
+		query += add_words(training, doc, &rng, training->room + query, &own);
+	} else {
+		query = add_words(training, doc, &rng, training->room, &own);
+		if (mixed != NULL)
+			query += add_words(training, mixed, &rng, training->room + query, &other);
 	}
+	if (training->doc_count > 1 && serm_rng_uniform(&rng) < .5)
+		shown = &training->docs[choose_other(training, index, &rng)];
+	*input = (SermMaskedInput){
+	    .match = (double) ((shown == doc ? own.words : 0) + (shown == mixed ? other.words : 0)) /
+	             (own.words + other.words)};
 	ids = shown->ids;
 	count = shown->count;
-	if (input->match && query < count && serm_rng_uniform(&rng) < TAKEN_OUT_SHARE) {
+	if (shown == doc && mixed == NULL && query < count && serm_rng_uniform(&rng) < TAKEN_OUT_SHARE) {
 		uint32_t *rest = training->room + query;
 
-		memcpy(rest, ids, start * sizeof(uint32_t));
-		memcpy(rest + start, ids + end, (count - end) * sizeof(uint32_t));
+		memcpy(rest, ids, own.start * sizeof(uint32_t));
+		memcpy(rest + own.start, ids + own.end, (count - own.end) * sizeof(uint32_t));
 		ids = rest;
 		count -= query;
 	}
@@ -247,8 +280,10 @@ make_example(Pretraining *training, uint32_t index, SermMaskedInput *input, Serm
 		return status;
 	if (!hide(training, &tokens, &rng, input))
 		return serm_train_out_of_memory(error);
+	/* By what is left to read: a mark must not tell what was hidden. */
+	status = serm_encoder_mark(training->config, training->tokenizer, training->arena, &tokens, error);
 	input->input = (SermEncoderInput){tokens.ids, tokens.types, tokens.count, index};
-	return SERM_OK;
+	return status;
 }
 
 /* --- updates */
@@ -369,7 +404,7 @@ allocate(Pretraining *training, SermError *error)
 	training->packed =
 	    serm_arena_reserve(arena, serm_encoder_packed_bytes(config, SERM_PRECISION_F32, training->back.gemm));
 	training->inputs = serm_arena_array(arena, training->options->batch, sizeof(SermMaskedInput));
-	training->room = serm_arena_array(arena, 2 * (size_t) training->tokens_max, sizeof(uint32_t));
+	training->room = serm_arena_array(arena, 3 * (size_t) training->tokens_max, sizeof(uint32_t));
 	training->inner = serm_arena_array(arena, config->vocab, 1);
 	if (training->packed == NULL || training->inputs == NULL || training->room == NULL ||
 	    training->inner == NULL || !serm_encoder_back_init(&training->back, arena))
@@ -401,7 +436,8 @@ hash_run(const Pretraining *training, uint64_t *run)
 	const SermEncoderPretrainOptions *options = training->options;
 	const double numbers[] = {(double) options->seed, training->epochs, options->batch,
 	    options->learning_rate, options->weight_decay, options->warmup, options->clip, options->dropout,
-	    options->mask, training->config->labels, training->config->heads, training->tokens_max};
+	    options->mask, training->config->labels, training->config->heads, training->config->match_types,
+	    training->tokens_max};
 	bool good;
 
 	*run = RUN_VERSION;

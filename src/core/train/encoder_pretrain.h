@@ -1,11 +1,13 @@
 /*
  * An encoder from nothing: initial weights, and pre-training on documents
  * without labels. Each document gives one example an epoch: a few of its words
- * as the query, beside it the document itself, or half of the time another one,
- * a neighbour in the alphabet as often as any. Of the document's tokens 15 % are
+ * as the query, often with words of another document among them, beside it the
+ * document itself, or half of the time another one, a neighbour in the alphabet
+ * as often as any. Of the document's tokens 15 % are
  * to be guessed: 80 % of those are masked, 10 % replaced, 10 % left as they are
- * (Devlin et al., NAACL 2019). The head learns which pairs belong together, so
- * the encoder ranks before it has seen a judgment.
+ * (Devlin et al., NAACL 2019). The head learns what share of the
+ * query's words came from the document, so the encoder ranks before it has seen a
+ * judgment; tokens that both texts have are marked (core/model/encoder_pair.h).
  *
  * Everything random follows from the seed, the epoch and the document's place.
  */

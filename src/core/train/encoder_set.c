@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/base/hash.h"
+#include "core/model/encoder_pair.h"
 #include "core/train/failure.h"
 #include "core/train/weights.h"
 
@@ -48,8 +49,8 @@ read_input(const Reader *reader, const uint32_t *query, uint32_t query_count, Se
 	    tokenizer, doc, serm_tokenizer_wanted(query_count, most), scratch, &ids, &count, error);
 
 	if (status == SERM_OK)
-		status = serm_tokenizer_pair(tokenizer, query, query_count, ids, count, most,
-		    SERM_TRUNCATE_LONGEST_FIRST, reader->arena, &tokens, error);
+		status = serm_encoder_pair(reader->reading->config, tokenizer, query, query_count, ids, count, most,
+		    reader->arena, &tokens, error);
 	if (status == SERM_OK)
 		*input = (SermEncoderInput){tokens.ids, tokens.types, tokens.count, 0};
 	return status;

@@ -11,6 +11,7 @@
 
 /* What a set is read with. */
 typedef struct SermEncoderReading {
+	const SermEncoderConfig *config;
 	const SermTokenizer *tokenizer;
 	uint32_t tokens_max;             /* of an input, at most what the encoder takes */
 	const SermTrainOptions *options; /* class_weights, rank_weights, propensity_clip */

@@ -87,7 +87,7 @@ static SermStatus
 read_examples(Training *training, const SermTrainingSet *given, SermError *error)
 {
 	uint32_t most = serm_encoder_stored_tokens_max(&training->config, training->tokenizer);
-	SermEncoderReading reading = {training->tokenizer,
+	SermEncoderReading reading = {&training->config, training->tokenizer,
 	    training->options->tokens_max != 0 && training->options->tokens_max < most
 	        ? training->options->tokens_max
 	        : most,

@@ -13,8 +13,8 @@
 /* Epochs and rate of a model that was imported, and of one that began here: the latter is small. */
 #define IMPORTED_EPOCHS 3
 #define IMPORTED_RATE 2e-5
-#define OWN_EPOCHS 10
-#define OWN_RATE 5e-4
+#define OWN_EPOCHS 4
+#define OWN_RATE 2e-4
 
 /* --- where it begins */
 
