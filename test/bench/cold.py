@@ -80,7 +80,7 @@ def stemmed(stemmer):
     if stemmer is None:
         return texts
     distinct = sorted({w for side in texts for counts in side.values() for w in counts})
-    psql("CREATE TABLE cold.word (word text);" + copy("cold.word", csv_lines([w] for w in distinct)))
+    psql("DROP TABLE IF EXISTS cold.word; CREATE TABLE cold.word (word text);" + copy("cold.word", csv_lines([w] for w in distinct)))
     stem = dict(rows("SELECT word, (ts_lexize('cold.stem', word))[1] FROM cold.word"))
     for side in texts:
         for key, counts in side.items():

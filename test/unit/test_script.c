@@ -240,6 +240,40 @@ test_features(const World *world, SermArena *arena)
 	CHECK(stale == 0, "whatever the cache keeps (%u differ)", stale);
 }
 
+/* A number occurs in documents of both scripts: it is weighed by all of them, and never above an unseen word.
+ */
+static void
+test_foreign(const World *world, SermArena *arena)
+{
+	SermText docs[2 * DOCS];
+	SermEmbedding none = {NULL, NULL, NULL};
+	SermStatistics both, own;
+	SermFeatures features;
+	uint32_t number[] = {'7', '7'}, id = serm_text_word_id(number, 2);
+	char out[600];
+
+	memcpy(docs, world->docs, sizeof(docs));
+	/* In every second document of either script. */
+	for (int d = 0; d < 2 * DOCS; d += 2) {
+		int length = snprintf(out, sizeof(out), "%.*s77", (int) docs[d].length, docs[d].bytes);
+
+		docs[d] = (SermText){serm_arena_copy(arena, out, (size_t) length), (size_t) length};
+	}
+	count(docs, 2 * (size_t) DOCS, arena, &both);
+	own = serm_statistics_of_script(&both, SERM_SCRIPT_CYRILLIC);
+	CHECK(serm_statistics_df(&both, id) == DOCS && serm_statistics_idf(&own, id) < 0.02,
+	    "by the documents of one script it would say nothing");
+	features =
+	    features_of(&both, &none, text("\u043b\u0430\u043c \u043b\u0430\u043c\u043f 77"), docs[DOCS], arena);
+	/* Two words that nobody wrote and the number: coverage is its share of the weight. */
+	CHECK_NEAR(features.value[42],
+	    serm_statistics_idf(&both, id) / (serm_statistics_idf(&both, id) + 2 * log(1 + (DOCS + .5) / .5)),
+	    1e-6, "by all of them it does");
+	features =
+	    features_of(&both, &none, text("\u043b\u0430\u043c \u043b\u0430\u043c\u043f 99"), docs[DOCS], arena);
+	CHECK(features.value[51] == 1, "an unseen one weighs as much as an unseen word");
+}
+
 /* --- versions */
 
 static SermTensorSet
@@ -399,6 +433,7 @@ main(void)
 	test_scripts(&arena);
 	test_statistics(&world, &arena);
 	test_features(&world, &arena);
+	test_foreign(&world, &arena);
 	test_versions(&world, &arena);
 	serm_arena_free(&arena);
 	DONE();

@@ -58,18 +58,37 @@ choose_statistics(const SermStatistics *all, const SermWords *words, SermParsedQ
 		script = serm_script_main(&count);
 	}
 	query->statistics = serm_statistics_of_script(all, script);
+	query->script = SERM_SCRIPTS;
 	query->idf_shift = 33 - SERM_CACHE_IDFS_BITS;
 	for (int s = 0; all->scripts != NULL && s < SERM_SCRIPTS; s++) {
 		if (all->scripts[s].document_count < SERM_SCRIPT_DOCUMENTS_MIN)
 			continue;
-		if (s == (int) script)
+		if (s == (int) script) {
 			query->idf_base = parts;
+			query->script = script;
+		}
 		parts++;
 	}
 	while (UINT32_C(1) << bits < parts)
 		bits++;
 	query->idf_shift += bits;
 	query->idf_base <<= SERM_CACHE_IDFS_BITS - bits;
+}
+
+/*
+ * Documents of every script have numbers and names: a word that is not of the query's script is weighed by
+ * all documents, as it is counted, but not above what the script allows.
+ */
+static double
+weigh_term(const SermStatistics *all, const SermWords *words, const SermWord *word, SermParsedQuery *query,
+    uint32_t term)
+{
+	bool own = !word->number && serm_script_of(words->code_points[word->start]) == query->script;
+
+	if (query->script == SERM_SCRIPTS || own)
+		return serm_statistics_idf(&query->statistics, word->id);
+	query->foreign |= UINT64_C(1) << term;
+	return fmin(serm_statistics_idf(all, word->id), query->idf_max);
 }
 
 /* Number the distinct words in the order of their first occurrence. */
@@ -93,7 +112,7 @@ collect_terms(const SermStatistics *statistics, const SermWords *words, SermPars
 			term = &query->terms[found];
 			term->id = word->id;
 			term->number = word->number;
-			term->idf = serm_statistics_idf(statistics, word->id);
+			term->idf = weigh_term(statistics, words, word, query, found);
 			query->weight += term->idf;
 			query->unseen_count += serm_statistics_df(statistics, word->id) == 0;
 			if (word->number)
@@ -154,11 +173,10 @@ order_by_idf(SermParsedQuery *query)
 }
 
 SermStatus
-serm_features_parse_query(const SermStatistics *all, const SermEmbedding *embedding, SermText text,
+serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding *embedding, SermText text,
     SermArena *arena, SermParsedQuery **parsed, SermError *error)
 {
 	SermParsedQuery *query = serm_arena_alloc(arena, sizeof(SermParsedQuery));
-	const SermStatistics *statistics;
 	SermWords words;
 	SermStatus status;
 
@@ -168,9 +186,8 @@ serm_features_parse_query(const SermStatistics *all, const SermEmbedding *embedd
 	if (status != SERM_OK)
 		return status;
 	query->level = serm_vector_level();
-	choose_statistics(all, &words, query);
-	statistics = &query->statistics;
-	query->idf_max = log(1 + (statistics->document_count + 0.5) / 0.5);
+	choose_statistics(statistics, &words, query);
+	query->idf_max = log(1 + (query->statistics.document_count + 0.5) / 0.5);
 	collect_terms(statistics, &words, query);
 	query->support = support_of(statistics, query);
 	fill_failure(query);

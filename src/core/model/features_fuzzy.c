@@ -138,14 +138,17 @@ serm_trigrams_weigh(const SermStatistics *statistics, SermParsedQuery *query, Se
 		return false;
 	for (uint32_t at = 0; at < index->size; at++)
 		if (index->hashes[at] != 0) {
-			double idf = serm_statistics_trigram_idf(statistics, index->hashes[at]);
+			uint32_t number = index->numbers[at];
+			bool foreign = (index->terms[number] & ~query->foreign) == 0;
+			double idf =
+			    serm_statistics_trigram_idf(foreign ? statistics : &query->statistics, index->hashes[at]);
 
-			query->trigram_idf[index->numbers[at]] = (float) idf;
+			query->trigram_idf[number] = (float) idf;
 			query->trigram_weight += idf;
 		}
 	/* A part of the words is a sample of what all of them would say: it counts by the root of its size. */
-	if (statistics->spelled_share > 0)
-		query->trigram_weight /= sqrt(statistics->spelled_share);
+	if (query->statistics.spelled_share > 0)
+		query->trigram_weight /= sqrt(query->statistics.spelled_share);
 	return true;
 }
 

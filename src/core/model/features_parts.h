@@ -65,6 +65,8 @@ typedef struct SermCompound {
 struct SermParsedQuery {
 	SermVectorLevel level;
 	SermStatistics statistics; /* that it is scored by: of its script, or of all */
+	SermScript script;         /* SERM_SCRIPTS: of all */
+	uint64_t foreign;          /* the terms that are not of the script */
 	/* Where the cache keeps idf by these statistics: the pair of an id is at base + (id >> shift << 1). */
 	uint32_t idf_base, idf_shift;
 	uint64_t serial;      /* of the queries that were parsed with this cache */
