@@ -137,7 +137,7 @@ CREATE OR REPLACE FUNCTION serm._monotonic_ms() RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'serm_monotonic_ms';
 COMMENT ON FUNCTION serm._monotonic_ms() IS 'milliseconds of the machine''s monotonic clock, the clock of serm._server';
 
-CREATE OR REPLACE VIEW serm.stat_server AS
+CREATE OR REPLACE VIEW serm.stat_server WITH (security_invoker = true) AS
 	SELECT s.server,
 		CASE WHEN s.openings > 0 THEN 'failing' WHEN s.rests_until_ms > n.ms THEN 'resting' ELSE 'asking' END AS state,
 		greatest(0, s.rests_until_ms - n.ms) / 1000.0 AS rests_s, s.failures, s.refusals,
@@ -147,7 +147,7 @@ CREATE OR REPLACE VIEW serm.stat_server AS
 	  FROM serm._server s CROSS JOIN (SELECT serm._monotonic_ms() AS ms) n;
 COMMENT ON VIEW serm.stat_server IS 'servers of agents that are limited, resting or failing, for how long, and what they last did wrong';
 
-CREATE OR REPLACE VIEW serm.annotation_progress AS
+CREATE OR REPLACE VIEW serm.annotation_progress WITH (security_invoker = true) AS
 	SELECT m.name AS model,
 		coalesce(s.waiting, 0) AS waiting, coalesce(s.running, 0) AS running, coalesce(s.done, 0) AS done,
 		coalesce(s.disputed, 0) AS disputed, coalesce(s.failed, 0) AS failed,
@@ -165,7 +165,7 @@ COMMENT ON VIEW serm.annotation_progress IS 'per model: samples by state, open t
 
 -- The value of an answer is how far the grade that stands is expected to be off, squared: the variance of what the agents'
 -- judgment believes, or without one of their votes and one vote for every grade alike; times the pair's own priority.
-CREATE OR REPLACE VIEW serm.review_queue AS
+CREATE OR REPLACE VIEW serm.review_queue WITH (security_invoker = true) AS
 	SELECT s.id AS sample, s.model, s.round, s.query, s.doc_id, s.doc, s.state, s.priority,
 		(SELECT jsonb_object_agg(v.agent, v.answers)
 		  FROM (SELECT agent, jsonb_agg(coalesce(grade::text, 'error') ORDER BY path) AS answers
@@ -186,7 +186,7 @@ CREATE OR REPLACE VIEW serm.review_queue AS
 	 ORDER BY value DESC, s.id;
 COMMENT ON VIEW serm.review_queue IS 'samples that the agents could not settle, those first whose answer is worth most: serm.settle(sample, grade) closes one';
 
-CREATE OR REPLACE VIEW serm.stat_agent AS
+CREATE OR REPLACE VIEW serm.stat_agent WITH (security_invoker = true) AS
 	WITH tally AS (
 		SELECT s.model, v.sample, v.agent, v.grade, count(*) AS n,
 			sum(count(*)) OVER (PARTITION BY v.sample, v.agent) AS paths

@@ -432,6 +432,17 @@ class Judge(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(0.1)
 
+    def habit_early(self, request, number):
+        """Headers at once, the answer after a long thought."""
+        grade, rationale = judge(request, self.noise)
+        data = json.dumps(completion(json.dumps({"grade": grade, "rationale": rationale}), request)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.flush()
+        time.sleep(12)
+        self.wfile.write(data)
+
     def habit_short(self, request, number):
         self.send_response(200)
         self.send_header("Content-Length", "1000")

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(137);
+SELECT plan(140);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -332,5 +332,29 @@ SELECT ok(serm._monotonic_ms() <= serm._monotonic_ms(), 'the clock of servers ru
 SELECT is_empty('SELECT * FROM serm.stat_server', 'no server is limited that nobody asked');
 SELECT throws_ok($$INSERT INTO serm.spending VALUES ('estimated', 0, '2026-01-01', -1, 1)$$, '23514', NULL, 'nobody earns money by asking');
 SELECT is(serm.drop_model('estimated')::text, '', 'models with spending can be dropped');
+
+-- --- what was reserved for a request on its way counts as spent, however its task ends
+SELECT serm.create_model('tap_money', options => '{"rule": "unanimous", "gold_rate": 0}');
+CREATE SERVER tap_keyless FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:1/v1', model 'm', paths '1', price_prompt '2');
+CREATE USER MAPPING FOR PUBLIC SERVER tap_keyless OPTIONS (api_key_env 'SERM_TAP_NO_SUCH_VARIABLE');
+SELECT serm.add_agent('tap_money', 'tap_keyless', jsonb_build_object('name', a)) FROM unnest('{removed,fool,keyless}'::text[]) AS a;
+INSERT INTO serm.sample (model, query, doc_id, doc, state) SELECT 'tap_money', 'q', 'd' || i, 'd', 'annotating' FROM generate_series(1, 4) AS i;
+INSERT INTO serm.vote (sample, agent, path, error, canary) SELECT id, 'fool', 1, 'obeyed', true FROM serm.sample WHERE model = 'tap_money' AND doc_id <> 'd4';
+CREATE ROLE tap_asker LOGIN;
+INSERT INTO serm.task (model, sample, agent, path, attempt, token, lease_until, requested_by, reserved)
+	SELECT model, id, a.name, 1, 1, 1, now() + interval '10 minutes', CASE a.name WHEN 'fool' THEN 'tap_asker' ELSE current_user END::regrole, a.most
+	  FROM serm.sample, (VALUES ('removed', 1), ('fool', 4)) AS a (name, most) WHERE model = 'tap_money' AND doc_id = 'd4';
+SELECT serm.remove_agent('tap_money', 'removed');
+SELECT is((SELECT sum(spent) FROM serm.spending WHERE model = 'tap_money'), 1::numeric, 'of an agent that is removed');
+CALL serm.annotate('tap_money', false);
+SELECT is((SELECT (a.active, (SELECT sum(spent) FROM serm.spending WHERE model = 'tap_money')) FROM serm.agent a
+	WHERE a.model = 'tap_money' AND a.name = 'fool'), (false, 5::numeric), 'of one that is suspended');
+UPDATE serm.sample SET state = 'annotating' WHERE model = 'tap_money' AND doc_id = 'd4';
+INSERT INTO serm.task (model, sample, agent, path, attempt, requested_by, reserved)
+	SELECT model, id, 'keyless', 1, 1, current_user::regrole, 16 FROM serm.sample WHERE model = 'tap_money' AND doc_id = 'd4';
+CALL serm.annotate('tap_money');
+SELECT is((SELECT (v.error LIKE '%api_key_env%', (SELECT sum(spent) FROM serm.spending WHERE model = 'tap_money')) FROM serm.vote v
+	WHERE v.agent = 'keyless'), (true, 21::numeric), 'of a dead worker''s task that nobody can ask for again');
+SELECT serm.drop_model('tap_money');
 
 SELECT * FROM finish();

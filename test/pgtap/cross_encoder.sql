@@ -59,7 +59,8 @@ CREATE TEMP TABLE exact AS SELECT id, serm.score(query, doc, 'm') AS score FROM 
 SELECT cmp_ok(stddev(score), '>', .1::float8, 'scores differ') FROM exact;
 CREATE FUNCTION pg_temp.apart() RETURNS float8 LANGUAGE sql AS $$ SELECT max(abs(e.score - serm.score(query, doc, 'm'))) FROM pair JOIN exact AS e USING (id) $$;
 CREATE FUNCTION pg_temp.files() RETURNS text LANGUAGE sql AS $$
-	SELECT string_agg(regexp_replace(f, '.*\.m\.1\.[0-9a-f]*', 'm'), ' ' ORDER BY f) FROM pg_ls_dir('serm') AS f WHERE f LIKE '%.m.1.%'
+	SELECT string_agg(regexp_replace(f, '.*\.m\.1\.[0-9a-f]*', 'm'), ' ' ORDER BY f) FROM pg_ls_dir('serm') AS f
+	WHERE f LIKE '%.' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '.m.1.%'
 $$;
 SELECT is(pg_temp.files(), 'm', 'with a cache file');
 SELECT is(serm.alter_model('m', '{"precision": "bf16"}') ->> 'precision', 'bf16', 'alter_model chooses another one');

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(67);
+SELECT plan(70);
 
 -- --- a BERT of one layer with small random weights, four labels, and the words of the products as its vocabulary
 
@@ -94,6 +94,9 @@ SELECT is(counts, jsonb_build_object('judgments', train, 'test_judgments', test,
 SELECT results_eq($$SELECT name, dtype, shape FROM serm.tensor WHERE version = 2 ORDER BY name$$,
 	$$SELECT name, dtype, shape FROM serm.tensor WHERE version = 1 ORDER BY name$$, 'it has the tensors of its parent');
 SELECT ok(serm.check_version('small', 2), 'it serves, bit for bit, what was trained');
+SELECT lives_ok($$SELECT serm.alter_model('small', '{"precision": "bf16", "long_documents": "chunk_max"}')$$, 'however it is scored');
+SELECT ok(serm.check_version('small', 2), 'its weights are those that were trained');
+SELECT lives_ok($$SELECT serm.alter_model('small', '{"precision": "f32", "long_documents": "truncate"}')$$, 'and back');
 CREATE TABLE loss AS SELECT v AS version, e.split, m.value FROM generate_series(1, 2) AS v, unnest('{train,test}'::text[]) AS e(split),
 	LATERAL serm.evaluate('small', v, e.split) AS m WHERE m.metric = 'nll';
 SELECT cmp_ok((SELECT value FROM loss WHERE version = 2 AND split = 'train'), '<', (SELECT value - .1 FROM loss WHERE version = 1 AND split = 'train'),

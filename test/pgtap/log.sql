@@ -78,8 +78,9 @@ SELECT results_eq($$SELECT since, until, events, late, samples FROM call$$,
 		0::bigint, 30::bigint FROM stream$$, 'the first call mines from the beginning to the newest less the lateness');
 SELECT is_empty($$SELECT * FROM serm.mine_next('tap_log', 30, '2 hours')$$, 'the second finds nothing new');
 INSERT INTO stream SELECT * FROM good_log WHERE shown_at >= '2026-05-03' AND shown_at < '2026-05-04';
+INSERT INTO stream SELECT 'kind 1', 'p1', now() + interval '10 years', 1, false, NULL, 'of a wrong clock';
 SELECT results_eq($$SELECT n.since = c.until, n.events FROM serm.mine_next('tap_log', 30, '2 hours') AS n, call AS c$$,
-	$$SELECT true, (SELECT count(*) FROM stream, call WHERE shown_at >= until AND shown_at <= (SELECT max(shown_at) - interval '2 hours' FROM stream))$$, 'the next goes on where the last one ended');
+	$$SELECT true, (SELECT count(*) FROM stream, call WHERE shown_at >= until AND shown_at <= (SELECT max(shown_at) - interval '2 hours' FROM stream WHERE shown_at < now()))$$, 'the next goes on where the last one ended, and a wrong clock does not lead it astray');
 SELECT is((SELECT sum(events)::bigint FROM serm.mined), (SELECT count(*) FROM stream WHERE shown_at < (SELECT max(until) FROM serm.mined)), 'each event is in one window');
 SELECT results_eq('SELECT count(*), count(DISTINCT (query, doc_id)) FROM serm.sample', 'VALUES (60::bigint, 60::bigint)', 'and no pair is sampled twice');
 INSERT INTO stream SELECT 'kind late', 'p' || n, '2026-05-02 12:00+00', n, false, NULL, 'late' FROM generate_series(1, 3) AS n;

@@ -5,7 +5,7 @@
 \pset tuples_only true
 \pset pager off
 
-SELECT plan(30);
+SELECT plan(33);
 
 -- --- the lint over the extension's own routines
 CREATE TEMP VIEW routine AS
@@ -28,6 +28,8 @@ SELECT is_empty($$SELECT relname FROM pg_class WHERE relnamespace = 'serm'::regn
 	AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE')$$, 'PUBLIC may touch no table');
 SELECT is_empty($$SELECT 1 FROM pg_foreign_data_wrapper WHERE fdwname = 'serm_agent'
 	AND has_foreign_data_wrapper_privilege('public', fdwname, 'USAGE')$$, 'PUBLIC may not make servers');
+SELECT is_empty($$SELECT relname FROM pg_class WHERE relnamespace = 'serm'::regnamespace AND relkind = 'v'
+	AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)$$, 'views show what their reader may see');
 
 -- --- levels
 CREATE ROLE tap_none;
@@ -46,7 +48,7 @@ CREATE FUNCTION pg_temp.may(who name) RETURNS text LANGUAGE sql AS $$
 	 WHERE has_function_privilege(who, oid, 'EXECUTE') AND NOT has_function_privilege('public', oid, 'EXECUTE')
 $$;
 SELECT is(pg_temp.may('tap_none'), NULL, 'a plain role may execute nothing');
-SELECT is(pg_temp.may('tap_score'), 'explain predict rank score score_batch score_version split_of', 'score: the scoring functions');
+SELECT is(pg_temp.may('tap_score'), 'encode explain predict rank score score_batch score_version split_of', 'score: the scoring functions');
 SELECT alike(pg_temp.may('tap_analyse'), '%evaluate%mine%mine_clicks%mine_disagreement%mine_feedback%settle%', 'analyse: mining and settling');
 SELECT unalike(pg_temp.may('tap_analyse'), '%promote%', 'analyse: no promotion');
 SELECT unalike(pg_temp.may('tap_analyse'), '%train%', 'analyse: no training');
@@ -62,6 +64,10 @@ SELECT throws_ok($$SELECT serm.create_model('mine')$$, '42501', NULL, 'a plain r
 SELECT throws_ok($$SELECT serm.score('q', 'd')$$, '42501', NULL, 'a plain role scores nothing');
 SELECT throws_ok($$SELECT serm.grant_access('tap_none', 'operate')$$, '42501', NULL, 'and gives itself nothing');
 SELECT is(serm.ndcg(g, s), 1::double precision, 'but it may measure') FROM (VALUES (3, 2.0), (0, 1.0)) AS v (g, s);
+RESET ROLE;
+SET ROLE tap_analyse;
+SELECT lives_ok(format('SELECT * FROM serm.%I', relname), 'analyse reads ' || relname) FROM pg_class
+ WHERE relnamespace = 'serm'::regnamespace AND relkind = 'v' AND relname IN ('stat_server', 'review_queue') ORDER BY relname;
 RESET ROLE;
 SET ROLE tap_operate;
 SELECT throws_ok($$SELECT serm.grant_access('tap_none', 'score')$$, '42501', NULL, 'operate hands nothing on');

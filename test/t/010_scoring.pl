@@ -298,6 +298,18 @@ is(state_of($score), '42501', 'weights under a policy are refused');
 $primary->safe_psql('postgres', 'ALTER TABLE serm.tensor DISABLE ROW LEVEL SECURITY');
 $clerk->quit;
 
+# A version that a policy hides is not one that is gone: its file stays when another one is made.
+$primary->safe_psql('postgres', bits_of($_)) foreach 1, 2;
+$primary->safe_psql('postgres', 'ALTER TABLE serm.version ENABLE ROW LEVEL SECURITY;
+	CREATE POLICY one ON serm.version USING (version = 1)');
+unlink grep { /\.shop\.1\./ } cache_files($primary);
+my @hidden = grep { /\.shop\.2\./ } cache_files($primary);
+cmp_ok(scalar(@hidden), '>', 0, 'there is a file of the second version');
+is($primary->safe_psql('postgres', q{SELECT serm.score_version('blue rug', 'blue rug', 'shop', 1) IS NOT NULL}, extra_params => [ '-U', 'clerk' ]),
+	't', 'the clerk sees the first version and makes its file');
+is_deeply([ grep { /\.shop\.2\./ } cache_files($primary) ], \@hidden, 'that of the hidden one stays');
+$primary->safe_psql('postgres', 'DROP POLICY one ON serm.version; ALTER TABLE serm.version DISABLE ROW LEVEL SECURITY');
+
 # --- promotions at the same time: never none, never two
 my @runs;
 for my $worker (1 .. 4)

@@ -101,5 +101,14 @@ my $took = time - $started;
 like($errors, qr/canceling statement due to statement timeout/, 'a long batch is canceled');
 cmp_ok($took, '<', 5, sprintf 'soon: %.2f s', $took);
 
+# --- and goes on under interrupts that ask for nothing
+
+($status, my $scored, $errors) = $node->psql('postgres', q{
+	SET statement_timeout = '60s';
+	SET client_connection_check_interval = '20ms';
+	SELECT count(s) FROM (SELECT serm.score_batch('blue pillow', repeat('soft blue pillow ', 160), 'mini') OVER () AS s
+		FROM generate_series(1, 4) AS i) AS scored});
+is($scored, '4', 'a batch that is longer than client_connection_check_interval ends') or diag $errors;
+
 $node->stop;
 done_testing();

@@ -115,7 +115,7 @@ test_scores(uint32_t labels, SermArena *arena)
 	CHECK(serm_cross_encoder_stored(&tensors), "stored tensors are known as such");
 	CHECK(serm_model_open(SERM_KIND_CROSS_ENCODER, &tensors, arena, &stored, &error) == SERM_OK,
 	    "opened as stored");
-	CHECK(serm_cross_encoder_prepare(&tensors, &plain_settings, arena, &prepared, &error) == SERM_OK &&
+	CHECK(serm_cross_encoder_prepare(&tensors, &plain_settings, NULL, arena, &prepared, &error) == SERM_OK &&
 	          !serm_cross_encoder_stored(&prepared) &&
 	          serm_model_open(SERM_KIND_CROSS_ENCODER, &prepared, arena, &ready, &error) == SERM_OK,
 	    "opened as prepared");
@@ -158,7 +158,7 @@ scores_with(const SermTensorSet *tensors, const SermModelSettings *settings, con
 	SermModel *model;
 	SermQuery *query;
 	SermError error;
-	bool good = serm_cross_encoder_prepare(tensors, settings, arena, &prepared, &error) == SERM_OK &&
+	bool good = serm_cross_encoder_prepare(tensors, settings, NULL, arena, &prepared, &error) == SERM_OK &&
 	            serm_model_open_with(SERM_KIND_CROSS_ENCODER, &prepared, settings, arena, &model, &error) ==
 	                SERM_OK &&
 	            serm_model_parse_query(model, text_of("blue pillow"), arena, &query, &error) == SERM_OK;
@@ -192,7 +192,7 @@ test_precisions(SermArena *arena)
 		for (int d = 0; d < DOCS; d++)
 			worst = fmax(worst, fabs((double) exact[d].score - other[d].score));
 		CHECK(worst > 0 && worst < tolerance[p], "%s moves scores by little: %.2g", name, worst);
-		CHECK(serm_cross_encoder_prepare(&tensors, &settings, arena, &prepared, &error) == SERM_OK &&
+		CHECK(serm_cross_encoder_prepare(&tensors, &settings, NULL, arena, &prepared, &error) == SERM_OK &&
 		          serm_model_open(SERM_KIND_CROSS_ENCODER, &prepared, arena, &model, &error) ==
 		              SERM_ERR_CORRUPT,
 		    "weights laid out in %s are not read as f32", name);

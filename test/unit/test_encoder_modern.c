@@ -2,6 +2,7 @@
  * ModernBERT against the numbers of the published implementation, against
  * plain loops in double, and its bits alone and in a batch.
  */
+#include "core/model/model.h"
 #include "core/train/encoder_back.h"
 #include "core/train/loss.h"
 #include "encoder_modern_fixture.h"
@@ -292,6 +293,34 @@ test_precision(SermPrecision precision, double tolerance, SermArena *arena)
 	CHECK(same, "%s: the same bits alone and in a batch", serm_precision_name(precision));
 }
 
+/* The longest input of the largest published encoder of this kind must fit into what a prediction may take.
+ */
+static void
+test_room(void)
+{
+	static uint32_t ids[8192];
+	SermEncoderConfig config = variant_config(1);
+	SermEncoderInput input = {ids, NULL, SERM_LENGTH(ids), 0};
+	SermEncoderRun run = {.inputs = (const SermEncoderInput *const[]){&input}, .count = 1};
+	SermEncoder *encoder;
+	SermArena arena;
+	SermError error = {SERM_OK, ""};
+
+	config.layers = 28;
+	config.hidden = 1024;
+	config.heads = 16;
+	config.intermediate = 2624;
+	config.local_window = 128;
+	config.positions = SERM_LENGTH(ids);
+	serm_arena_init(&arena, serm_heap_allocator(), SERM_PREDICT_BYTES_MAX / sizeof(float) * sizeof(SermReal));
+	CHECK(
+	    serm_encoder_open(&config, SERM_PRECISION_F32, NULL, NULL, NULL, &arena, &encoder, &error) == SERM_OK,
+	    "an encoder of 1,024 columns opens");
+	run.encoder = encoder;
+	CHECK(serm_encoder_prepare(&run, &arena, &error) == SERM_OK, "8,192 tokens fit: %s", error.message);
+	serm_arena_free(&arena);
+}
+
 int
 main(void)
 {
@@ -303,6 +332,7 @@ main(void)
 		test_gradients(variant, &arena);
 	}
 	test_against_plain(&arena);
+	test_room();
 	test_precision(SERM_PRECISION_BF16, .02, &arena);
 	test_precision(SERM_PRECISION_INT8, .06, &arena);
 	serm_arena_free(&arena);

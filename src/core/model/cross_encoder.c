@@ -56,8 +56,8 @@ layout_name(const SermModelSettings *settings, char *name)
 }
 
 SermStatus
-serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings *settings, SermArena *arena,
-    SermTensorSet *prepared, SermError *error)
+serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings *settings,
+    const SermEncoderHost *host, SermArena *arena, SermTensorSet *prepared, SermError *error)
 {
 	const SermTokenizer *tokenizer;
 	SermEncoderConfig config;
@@ -80,7 +80,8 @@ serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings
 		return no_memory(error);
 	/* Also what lies between two linears is written to a file. */
 	memset(packed, 0, bytes);
-	(void) serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, NULL);
+	if (!serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
+		return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
 	list[0] = *serm_tensor_find(tensors, SERM_ENCODER_CONFIG_TENSOR);
 	list[1] = *serm_tensor_find(tensors, SERM_ENCODER_TOKENIZER_TENSOR);
 	list[2] =
@@ -163,7 +164,7 @@ cross_open(const SermTensorSet *tensors, const SermModelSettings *settings, Serm
 		return no_memory(error);
 	opened->settings = *settings;
 	if (serm_cross_encoder_stored(tensors))
-		status = serm_cross_encoder_prepare(tensors, settings, arena, &prepared, error);
+		status = serm_cross_encoder_prepare(tensors, settings, NULL, arena, &prepared, error);
 	if (status == SERM_OK)
 		status = open_encoder(&prepared, opened, arena, error);
 	if (status != SERM_OK)

@@ -14,6 +14,7 @@
 #ifndef SERM_CORE_MODEL_CROSS_ENCODER_H
 #define SERM_CORE_MODEL_CROSS_ENCODER_H
 
+#include "core/model/encoder.h"
 #include "core/model/settings.h"
 #include "core/model/tensor.h"
 
@@ -23,8 +24,9 @@
 
 /* Are these the tensors of a stored cross-encoder that is not prepared yet? */
 extern bool serm_cross_encoder_stored(const SermTensorSet *tensors);
-/* For the precision and the provider of `settings`. Errors: those of opening a stored model; MEMORY. */
+/* For the precision and the provider of `settings`. `host` may be NULL.
+ * Errors: those of opening a stored model; MEMORY; CANCELED. */
 extern SermStatus serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings *settings,
-    SermArena *arena, SermTensorSet *prepared, SermError *error);
+    const SermEncoderHost *host, SermArena *arena, SermTensorSet *prepared, SermError *error);
 
 #endif

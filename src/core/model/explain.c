@@ -195,7 +195,7 @@ joined_part(const Explainer *explainer, int place, int f, uint32_t t)
 		default: /* BM25 in its four forms */
 			return idf * own->tf[t] /
 			       (tf + length_norm(
-			                 (double) own->count + other->count, explainer->parts->statistics.joined_length));
+			                 (double) own->count + other->count, explainer->query->statistics.joined_length));
 	}
 }
 
@@ -321,7 +321,7 @@ share_lexical(const Explainer *explainer, Shares *shares)
 	for (int f = 0; f < FIELDS; f++) {
 		const SermField *own = &explainer->fields[f].field, *other = &explainer->fields[1 - f].field;
 		double norm =
-		    length_norm((double) own->count + other->count, explainer->parts->statistics.joined_length);
+		    length_norm((double) own->count + other->count, explainer->query->statistics.joined_length);
 
 		for (uint32_t t = 0; t < query->term_count; t++) {
 			bool occurs = own->tf[t] + other->tf[t] > 0;
@@ -456,7 +456,7 @@ SermStatus
 serm_interaction_explain(const SermInteractionParts *parts, const SermParsedQuery *query, SermText text,
     const SermDocument *doc, SermArena *arena, SermExplanation *explanation, SermError *error)
 {
-	const SermPair pair = {&parts->statistics, &parts->embedding, query};
+	const SermPair pair = {&query->statistics, &parts->embedding, query};
 	Explainer *explainer = serm_arena_alloc(arena, sizeof(*explainer));
 	SermText *terms = spell_terms(query, text, arena, error);
 
@@ -468,9 +468,9 @@ serm_interaction_explain(const SermInteractionParts *parts, const SermParsedQuer
 	explainer->fields = serm_arena_array(arena, FIELDS, sizeof(*explainer->fields));
 	if (explainer->fields == NULL ||
 	    !serm_explain_field(&pair, terms, &doc->title, SERM_INTERACTION_TITLE_WORDS,
-	        parts->statistics.title_length, arena, &explainer->fields[0]) ||
+	        query->statistics.title_length, arena, &explainer->fields[0]) ||
 	    !serm_explain_field(&pair, terms, &doc->body, SERM_INTERACTION_BODY_WORDS,
-	        parts->statistics.body_length, arena, &explainer->fields[1]))
+	        query->statistics.body_length, arena, &explainer->fields[1]))
 		return out_of_memory(error);
 	serm_features_of_document(&parts->statistics, &parts->embedding, query, doc, &explainer->actual);
 	unrelated_document(explainer);

@@ -45,6 +45,33 @@ out_of_memory(SermError *error)
 	return serm_fail(error, SERM_ERR_MEMORY, "out of memory while computing features");
 }
 
+/* Those of the script of most words, and the part of the cache that keeps idf by them. */
+static void
+choose_statistics(const SermStatistics *all, const SermWords *words, SermParsedQuery *query)
+{
+	SermScriptCount count = {0};
+	SermScript script = SERM_SCRIPTS;
+	uint32_t parts = 1, bits = 0;
+
+	if (all->scripts != NULL) {
+		serm_script_add(&count, words);
+		script = serm_script_main(&count);
+	}
+	query->statistics = serm_statistics_of_script(all, script);
+	query->idf_shift = 33 - SERM_CACHE_IDFS_BITS;
+	for (int s = 0; all->scripts != NULL && s < SERM_SCRIPTS; s++) {
+		if (all->scripts[s].document_count < SERM_SCRIPT_DOCUMENTS_MIN)
+			continue;
+		if (s == (int) script)
+			query->idf_base = parts;
+		parts++;
+	}
+	while (UINT32_C(1) << bits < parts)
+		bits++;
+	query->idf_shift += bits;
+	query->idf_base <<= SERM_CACHE_IDFS_BITS - bits;
+}
+
 /* Number the distinct words in the order of their first occurrence. */
 static void
 collect_terms(const SermStatistics *statistics, const SermWords *words, SermParsedQuery *query)
@@ -127,10 +154,11 @@ order_by_idf(SermParsedQuery *query)
 }
 
 SermStatus
-serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding *embedding, SermText text,
+serm_features_parse_query(const SermStatistics *all, const SermEmbedding *embedding, SermText text,
     SermArena *arena, SermParsedQuery **parsed, SermError *error)
 {
 	SermParsedQuery *query = serm_arena_alloc(arena, sizeof(SermParsedQuery));
+	const SermStatistics *statistics;
 	SermWords words;
 	SermStatus status;
 
@@ -140,6 +168,8 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	if (status != SERM_OK)
 		return status;
 	query->level = serm_vector_level();
+	choose_statistics(all, &words, query);
+	statistics = &query->statistics;
 	query->idf_max = log(1 + (statistics->document_count + 0.5) / 0.5);
 	collect_terms(statistics, &words, query);
 	query->support = support_of(statistics, query);
@@ -177,13 +207,13 @@ strongest(const SermParsedQuery *query, const float *strength)
 }
 
 static void
-joined_features(const SermStatistics *statistics, const SermParsedQuery *query, const SermField *title,
-    const SermField *body, float *value, SermFeatures *features)
+joined_features(const SermParsedQuery *query, const SermField *title, const SermField *body, float *value,
+    SermFeatures *features)
 {
 	uint32_t tf[SERM_QUERY_WORDS_MAX];
 	float missing[SERM_QUERY_WORDS_MAX];
 	uint64_t matched = title->matched | body->matched;
-	double bm25, coverage, fuzzy = 0;
+	double average = query->statistics.joined_length, bm25, coverage, fuzzy = 0;
 
 	for (uint32_t t = 0; t < query->term_count; t++) {
 		float best = fmaxf(title->fuzzy[t], body->fuzzy[t]);
@@ -192,7 +222,7 @@ joined_features(const SermStatistics *statistics, const SermParsedQuery *query, 
 		missing[t] = 1 - best;
 		fuzzy += query->terms[t].idf * best;
 	}
-	bm25 = serm_bm25(query, tf, title->count + body->count, statistics->joined_length);
+	bm25 = serm_bm25(query, tf, title->count + body->count, average);
 	coverage = serm_terms_weight(query, matched) / query->weight;
 	value[0] = value[1] = (float) (bm25 / query->weight);
 	value[2] = value[3] = (float) coverage;
@@ -204,9 +234,8 @@ joined_features(const SermStatistics *statistics, const SermParsedQuery *query, 
 	features->bm25 = (float) bm25;
 	/* Words that are written otherwise count by the trigrams they share, and half by their likeness as a
 	 * whole. */
-	features->lexical =
-	    (float) (bm25 / query->weight + serm_trigrams_bm25(query, title, body, statistics->joined_length) +
-	             SERM_LIKENESS_SHARE * (fuzzy / query->weight - coverage));
+	features->lexical = (float) (bm25 / query->weight + serm_trigrams_bm25(query, title, body, average) +
+	                             SERM_LIKENESS_SHARE * (fuzzy / query->weight - coverage));
 }
 
 static void
@@ -254,13 +283,15 @@ void
 serm_features_of_document(const SermStatistics *statistics, const SermEmbedding *embedding,
     const SermParsedQuery *query, const SermDocument *doc, SermFeatures *features)
 {
-	const SermPair pair = {statistics, embedding, query};
+	const SermStatistics *own = &query->statistics;
+	const SermPair pair = {own, embedding, query};
 	SermField title, body;
 	float *value = features->value;
 
+	SERM_ASSERT(statistics->word_id == own->word_id);
 	*features = (SermFeatures){0};
-	start_field(query, statistics->title_length, &title);
-	start_field(query, statistics->body_length, &body);
+	start_field(query, own->title_length, &title);
+	start_field(query, own->body_length, &body);
 	if (doc->title.count > 0) {
 		serm_field_read(&pair, &doc->title, SERM_INTERACTION_TITLE_WORDS, &title);
 		serm_field_features(query, &title, value + TITLE);
@@ -270,7 +301,7 @@ serm_features_of_document(const SermStatistics *statistics, const SermEmbedding 
 		serm_field_features(query, &body, value + BODY);
 	}
 	if (query->term_count > 0)
-		joined_features(statistics, query, &title, &body, value + JOINED, features);
+		joined_features(query, &title, &body, value + JOINED, features);
 	global_features(query, &title, &body, value + GLOBAL);
 	put_interactions(&title, value + TITLE_KERNELS, value + TITLE_DOT);
 	put_interactions(&body, value + BODY_KERNELS, value + BODY_DOT);

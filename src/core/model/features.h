@@ -8,6 +8,7 @@
 #include "core/math/vector.h"
 #include "core/model/embedding.h"
 #include "core/text/document.h"
+#include "core/text/script.h"
 
 #define SERM_LEXICAL_FEATURES 59
 #define SERM_INTERACTION_FEATURES 14
@@ -18,6 +19,18 @@
 #define SERM_FEATURES (SERM_LEXICAL_FEATURES + SERM_INTERACTION_FEATURES)
 
 #define SERM_SUPPORT_FULL 255
+
+/* Fewer documents of a script than this are no collection of their own. */
+#define SERM_SCRIPT_DOCUMENTS_MIN 20
+
+/* Of the documents that are written in one script, as SermStatistics has them of all. */
+typedef struct SermScriptStatistics {
+	double document_count;
+	double title_length;
+	double body_length;
+	double joined_length;
+	double spelled_share;
+} SermScriptStatistics;
 
 /* Corpus statistics (S4). Word ids are sorted ascending; df[i] belongs to id[i]. */
 typedef struct SermStatistics {
@@ -39,6 +52,8 @@ typedef struct SermStatistics {
 	/* [word_count] How much of what documents with this word say was judged too, of SERM_SUPPORT_FULL (S17);
 	 * NULL: of every word as much as there is. */
 	const uint8_t *word_support;
+	/* [SERM_SCRIPTS] NULL: fewer than two of them have SERM_SCRIPT_DOCUMENTS_MIN documents. */
+	const SermScriptStatistics *scripts;
 } SermStatistics;
 
 /* What a pair looks like to the model: raw, before scaling (S10). */
@@ -63,6 +78,13 @@ extern double serm_statistics_trigram_idf(const SermStatistics *statistics, uint
 
 /* The support of a word in [0, 1]; below 0 when it was never seen. Needs word_support. */
 extern double serm_statistics_support(const SermStatistics *statistics, uint32_t word_id);
+
+/*
+ * The statistics that a query of `script` is scored by: those of the documents of that script, where they are
+ * a collection; otherwise, and for SERM_SCRIPTS, those of all. Words, trigrams and support stay those of all:
+ * hardly any document of another script has them.
+ */
+extern SermStatistics serm_statistics_of_script(const SermStatistics *statistics, SermScript script);
 
 /* Count statistics over documents (title line feed body each); word arrays come from `arena`. */
 extern SermStatus serm_statistics_count(const SermText *docs, size_t doc_count, SermArena *arena,

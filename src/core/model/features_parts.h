@@ -64,6 +64,9 @@ typedef struct SermCompound {
 
 struct SermParsedQuery {
 	SermVectorLevel level;
+	SermStatistics statistics; /* that it is scored by: of its script, or of all */
+	/* Where the cache keeps idf by these statistics: the pair of an id is at base + (id >> shift << 1). */
+	uint32_t idf_base, idf_shift;
 	uint64_t serial;      /* of the queries that were parsed with this cache */
 	uint32_t token_count; /* words in order, repeated ones too */
 	uint8_t tokens[SERM_QUERY_WORDS_MAX];

@@ -77,9 +77,9 @@ serm_match_layout(SermParsedQuery *query)
 /* --- the cache */
 
 static inline SermCachedIdf *
-idf_pair(SermWordCache *cache, uint32_t id)
+idf_pair(SermWordCache *cache, const SermParsedQuery *query, uint32_t id)
 {
-	return &cache->idfs[id >> (33 - SERM_CACHE_IDFS_BITS) << 1];
+	return &cache->idfs[query->idf_base + (id >> query->idf_shift << 1)];
 }
 
 /* Sets of two: an idf that is looked for and found second is put first. */
@@ -91,7 +91,7 @@ word_idf(const SermPair *pair, uint32_t id)
 
 	if (cache == NULL)
 		return (float) serm_statistics_idf(pair->statistics, id);
-	entry = idf_pair(cache, id);
+	entry = idf_pair(cache, pair->query, id);
 	first = entry[0];
 	if (first.id == id && first.idf != 0)
 		return first.idf;
@@ -541,7 +541,7 @@ read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
 	double idf = 0;
 
 	for (uint32_t i = words->spelled; cache != NULL && i < words->count; i++)
-		__builtin_prefetch(idf_pair(cache, serm_document_id(words, i - words->spelled)));
+		__builtin_prefetch(idf_pair(cache, query, serm_document_id(words, i - words->spelled)));
 	for (uint32_t i = words->spelled; i < words->count; i++) {
 		uint32_t id = serm_document_id(words, i - words->spelled);
 		uint32_t term = serm_term_find(query, id);

@@ -226,6 +226,37 @@ open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermEr
 	return SERM_OK;
 }
 
+/* Versions without it have one collection, or were trained before scripts were told apart. */
+static SermStatus
+open_scripts(
+    const SermTensorSet *tensors, double documents, const SermScriptStatistics **scripts, SermError *error)
+{
+	const uint64_t shape[2] = {SERM_SCRIPTS, SERM_STATISTICS_COUNT};
+	const SermTensor *tensor;
+	const double *values;
+	SermStatus status;
+
+	*scripts = NULL;
+	if (serm_tensor_find(tensors, SERM_TENSOR_SCRIPTS) == NULL)
+		return SERM_OK;
+	status = serm_tensor_require(tensors, SERM_TENSOR_SCRIPTS, SERM_DTYPE_F64, 2, shape, &tensor, error);
+	if (status != SERM_OK)
+		return status;
+	values = tensor->data;
+	for (int i = 0; i < SERM_SCRIPTS * SERM_STATISTICS_COUNT; i++) {
+		int column = i % SERM_STATISTICS_COUNT;
+		double most = column == 0 ? documents : column == SERM_STATISTICS_COUNT - 1 ? 1 : COUNT_MAX;
+
+		if (!(values[i] >= 0 && values[i] <= most))
+			return serm_fail(
+			    error, SERM_ERR_CORRUPT, "value %d of tensor \"%s\" is out of range", i, tensor->name);
+		if (column == 0)
+			documents -= values[i];
+	}
+	*scripts = tensor->data;
+	return SERM_OK;
+}
+
 static SermStatus
 open_statistics(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
 {
@@ -250,7 +281,8 @@ open_statistics(const SermTensorSet *tensors, SermStatistics *statistics, SermEr
 	statistics->spelled_share = older ? 0 : values[4];
 	if (statistics->spelled_share > 1)
 		return serm_fail(error, SERM_ERR_CORRUPT, "value 4 of tensor \"%s\" is out of range", tensor->name);
-	return open_vocabulary(tensors, statistics, error);
+	status = open_scripts(tensors, statistics->document_count, &statistics->scripts, error);
+	return status == SERM_OK ? open_vocabulary(tensors, statistics, error) : status;
 }
 
 /* K and G are read from the last layer; every other shape must agree with them. */

@@ -24,6 +24,9 @@
 #define SERM_TENSOR_TRIGRAM_DF "trigram.df" /* u32 [T] */
 #define SERM_TENSOR_STATISTICS                                                                               \
 	"statistics" /* f64 [5]: documents, title, body, joined length, spelled share; or 4 */
+#define SERM_TENSOR_SCRIPTS                                                                                  \
+	"statistics.script"                           /* f64 [SERM_SCRIPTS][5]: SermStatistics.scripts; optional \
+	                                               */
 #define SERM_TENSOR_SCALE_MEAN "scale.mean"       /* f32 [SERM_FEATURES] */
 #define SERM_TENSOR_SCALE_INVERSE "scale.inverse" /* f32 [SERM_FEATURES]; 0 masks the feature */
 #define SERM_TENSOR_HEADS_W1 "heads.w1"           /* f32 [K][SERM_HIDDEN1][SERM_FEATURES] */

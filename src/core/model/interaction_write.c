@@ -5,7 +5,7 @@
 
 #include "core/model/interaction.h"
 
-#define TENSORS_MAX 20
+#define TENSORS_MAX 21
 
 /* Heads and cut points are stored as they are computed: the double build tests them so. */
 #ifdef SERM_REAL_DOUBLE
@@ -14,6 +14,8 @@
 #define DTYPE_REAL SERM_DTYPE_F32
 #endif
 
+static_assert(sizeof(SermScriptStatistics) == SERM_STATISTICS_COUNT * sizeof(double),
+    "SermScriptStatistics are stored as they lie");
 static_assert(sizeof(SermGuard) == SERM_GUARD_COUNT * sizeof(float), "SermGuard is stored as it lies");
 
 typedef struct TensorList {
@@ -75,6 +77,9 @@ serm_interaction_write(
 	add_tensor(&list, SERM_TENSOR_TRIGRAM_DF, SERM_DTYPE_U32, statistics->trigram_df, 1, trigrams, 0, 0);
 	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1,
 	    statistics->spelled_share > 0 ? SERM_STATISTICS_COUNT : SERM_STATISTICS_COUNT_MIN, 0, 0);
+	if (statistics->scripts != NULL)
+		add_tensor(&list, SERM_TENSOR_SCRIPTS, SERM_DTYPE_F64, statistics->scripts, 2, SERM_SCRIPTS,
+		    SERM_STATISTICS_COUNT, 0);
 	add_tensor(&list, SERM_TENSOR_SCALE_MEAN, SERM_DTYPE_F32, parts->mean, 1, SERM_FEATURES, 0, 0);
 	add_tensor(&list, SERM_TENSOR_SCALE_INVERSE, SERM_DTYPE_F32, parts->inverse, 1, SERM_FEATURES, 0, 0);
 	add_tensor(&list, SERM_TENSOR_HEADS_W1, DTYPE_REAL, heads->w1, 3, k, SERM_HIDDEN1, SERM_FEATURES);

@@ -26,6 +26,9 @@ typedef struct SermPrediction {
 	uint32_t head_count;
 } SermPrediction;
 
+/* Scratch of one prediction at most: three times what an encoder of 1,024 columns needs for 8,192 tokens. */
+#define SERM_PREDICT_BYTES_MAX ((size_t) 1024 * 1024 * 1024)
+
 typedef struct SermModel SermModel;
 typedef struct SermQuery SermQuery;
 

@@ -83,6 +83,25 @@ serm_statistics_support(const SermStatistics *statistics, uint32_t word_id)
 	return at < statistics->word_count ? (double) statistics->word_support[at] / SERM_SUPPORT_FULL : -1;
 }
 
+SermStatistics
+serm_statistics_of_script(const SermStatistics *statistics, SermScript script)
+{
+	SermStatistics own = *statistics;
+	const SermScriptStatistics *found;
+
+	if (statistics->scripts == NULL || script >= SERM_SCRIPTS)
+		return own;
+	found = &statistics->scripts[script];
+	if (found->document_count < SERM_SCRIPT_DOCUMENTS_MIN)
+		return own;
+	own.document_count = found->document_count;
+	own.title_length = found->title_length;
+	own.body_length = found->body_length;
+	own.joined_length = found->joined_length;
+	own.spelled_share = found->spelled_share;
+	return own;
+}
+
 /* An id in an open-addressing table; `last` is the number of the last document that has it, from 1. */
 typedef struct Slot {
 	uint32_t id;
@@ -96,14 +115,19 @@ typedef struct Table {
 	size_t count;
 } Table;
 
-typedef struct Counter {
-	SermArena *arena;
-	Table words;
-	Table trigrams;
+typedef struct Sums {
 	uint64_t docs;
 	uint64_t titles, bodies, joined; /* not empty */
 	uint64_t title_words, body_words;
 	uint64_t spelled; /* of both */
+} Sums;
+
+typedef struct Counter {
+	SermArena *arena;
+	Table words;
+	Table trigrams;
+	Sums all;
+	Sums scripts[SERM_SCRIPTS];
 } Counter;
 
 static Slot *
@@ -161,10 +185,10 @@ count_words(Counter *counter, const SermWords *words, uint32_t spelled)
 		uint32_t length = word->length < SERM_TRIGRAMS_MAX ? word->length : SERM_TRIGRAMS_MAX;
 		uint64_t packed = serm_trigram_next(serm_trigram_next(0, SERM_WORD_BEGIN), code_points[0]);
 
-		count_id(&counter->words, word->id, counter->docs);
+		count_id(&counter->words, word->id, counter->all.docs);
 		for (uint32_t c = 1; i < spelled && c <= length; c++) {
 			packed = serm_trigram_next(packed, c < length ? code_points[c] : SERM_WORD_END);
-			count_id(&counter->trigrams, serm_trigram_hash(packed), counter->docs);
+			count_id(&counter->trigrams, serm_trigram_hash(packed), counter->all.docs);
 		}
 	}
 }
@@ -175,6 +199,18 @@ at_most(uint32_t count, uint32_t limit)
 	return count < limit ? count : limit;
 }
 
+static void
+add_lengths(Sums *sums, uint32_t title, uint32_t body)
+{
+	sums->titles += title > 0;
+	sums->bodies += body > 0;
+	sums->joined += title + body > 0;
+	sums->title_words += title;
+	sums->body_words += body;
+	sums->spelled += at_most(title, SERM_DOCUMENT_TITLE_SPELLED);
+	sums->spelled += at_most(body, SERM_DOCUMENT_BODY_SPELLED);
+}
+
 static SermStatus
 count_doc(Counter *counter, SermText doc, SermError *error)
 {
@@ -182,26 +218,29 @@ count_doc(Counter *counter, SermText doc, SermError *error)
 	SermText title, body;
 	SermWords words;
 	uint32_t title_count;
+	SermScriptCount scripts = {0};
+	SermScript script;
 	SermStatus status;
 
-	counter->docs++;
+	counter->all.docs++;
 	serm_text_split_document(doc, &title, &body);
 	status = serm_text_words(title, SERM_TITLE_WORDS_MAX, counter->arena, &words, error);
 	if (status != SERM_OK)
 		return status;
 	title_count = words.count;
 	count_words(counter, &words, SERM_DOCUMENT_TITLE_SPELLED);
+	serm_script_add(&scripts, &words);
 	status = serm_text_words(body, SERM_BODY_WORDS_MAX, counter->arena, &words, error);
 	if (status != SERM_OK)
 		return status;
 	count_words(counter, &words, SERM_DOCUMENT_BODY_SPELLED);
-	counter->titles += title_count > 0;
-	counter->bodies += words.count > 0;
-	counter->joined += title_count + words.count > 0;
-	counter->title_words += title_count;
-	counter->spelled += at_most(title_count, SERM_DOCUMENT_TITLE_SPELLED);
-	counter->spelled += at_most(words.count, SERM_DOCUMENT_BODY_SPELLED);
-	counter->body_words += words.count;
+	serm_script_add(&scripts, &words);
+	add_lengths(&counter->all, title_count, words.count);
+	script = serm_script_main(&scripts);
+	if (script < SERM_SCRIPTS) {
+		counter->scripts[script].docs++;
+		add_lengths(&counter->scripts[script], title_count, words.count);
+	}
 	serm_arena_rewind(counter->arena, mark);
 	return SERM_OK;
 }
@@ -258,26 +297,62 @@ sort_table(const Table *table, SermArena *arena, const uint32_t **ids, const uin
 	return true;
 }
 
+static SermScriptStatistics
+means_of(const Sums *sums)
+{
+	return (SermScriptStatistics){
+	    .document_count = (double) sums->docs,
+	    .title_length = mean(sums->title_words, sums->titles),
+	    .body_length = mean(sums->body_words, sums->bodies),
+	    .joined_length = mean(sums->title_words + sums->body_words, sums->joined),
+	    .spelled_share = mean(sums->spelled, sums->title_words + sums->body_words),
+	};
+}
+
+/* Sets *scripts to NULL where there are no two collections. */
+static bool
+finish_scripts(const Counter *counter, const SermScriptStatistics **scripts)
+{
+	SermScriptStatistics *found;
+	uint32_t collections = 0;
+
+	*scripts = NULL;
+	for (int script = 0; script < SERM_SCRIPTS; script++)
+		collections += counter->scripts[script].docs >= SERM_SCRIPT_DOCUMENTS_MIN;
+	if (collections < 2)
+		return true;
+	found = serm_arena_array(counter->arena, SERM_SCRIPTS, sizeof(*found));
+	if (found == NULL)
+		return false;
+	for (int script = 0; script < SERM_SCRIPTS; script++)
+		found[script] = means_of(&counter->scripts[script]);
+	*scripts = found;
+	return true;
+}
+
 static SermStatus
 finish(const Counter *counter, SermStatistics *statistics, SermError *error)
 {
 	const uint32_t *word_id, *word_df, *trigram_id, *trigram_df;
+	const SermScriptStatistics *scripts, all = means_of(&counter->all);
 
-	if (!sort_table(&counter->words, counter->arena, &word_id, &word_df) ||
+	if (!finish_scripts(counter, &scripts) ||
+	    !sort_table(&counter->words, counter->arena, &word_id, &word_df) ||
 	    !sort_table(&counter->trigrams, counter->arena, &trigram_id, &trigram_df))
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory while counting words");
 	*statistics = (SermStatistics){
-	    .document_count = (double) counter->docs,
-	    .title_length = mean(counter->title_words, counter->titles),
-	    .body_length = mean(counter->body_words, counter->bodies),
-	    .joined_length = mean(counter->title_words + counter->body_words, counter->joined),
+	    .document_count = all.document_count,
+	    .title_length = all.title_length,
+	    .body_length = all.body_length,
+	    .joined_length = all.joined_length,
 	    .word_count = (uint32_t) counter->words.count,
 	    .word_id = word_id,
 	    .word_df = word_df,
 	    .trigram_count = (uint32_t) counter->trigrams.count,
 	    .trigram_id = trigram_id,
 	    .trigram_df = trigram_df,
-	    .spelled_share = mean(counter->spelled, counter->title_words + counter->body_words),
+	    .spelled_share = all.spelled_share,
+	    .scripts = scripts,
 	};
 	return SERM_OK;
 }

@@ -29,6 +29,13 @@ same_bytes(const void *a, const void *b, size_t bytes)
 	return a == b || bytes == 0 || memcmp(a, b, bytes) == 0;
 }
 
+static bool
+same_scripts(const SermScriptStatistics *a, const SermScriptStatistics *b)
+{
+	return a == b ||
+	       (a != NULL && b != NULL && memcmp(a, b, SERM_SCRIPTS * sizeof(SermScriptStatistics)) == 0);
+}
+
 /* What judgments support may differ: each version has its own. */
 static bool
 same_statistics(const SermStatistics *a, const SermStatistics *b)
@@ -40,7 +47,8 @@ same_statistics(const SermStatistics *a, const SermStatistics *b)
 	       same_bytes(a->trigram_id, b->trigram_id, trigrams) &&
 	       same_bytes(a->trigram_df, b->trigram_df, trigrams) && a->document_count == b->document_count &&
 	       a->title_length == b->title_length && a->body_length == b->body_length &&
-	       a->joined_length == b->joined_length && a->spelled_share == b->spelled_share;
+	       a->joined_length == b->joined_length && a->spelled_share == b->spelled_share &&
+	       same_scripts(a->scripts, b->scripts);
 }
 
 /* The slope is a parameter: it may differ. */

@@ -360,6 +360,19 @@ copy_numbers(const uint32_t *numbers, uint32_t count, SermArena *arena)
 	return copy;
 }
 
+static const SermScriptStatistics *
+copy_scripts(const SermScriptStatistics *scripts, SermArena *arena)
+{
+	SermScriptStatistics *copy;
+
+	if (scripts == NULL)
+		return NULL;
+	copy = serm_arena_array(arena, SERM_SCRIPTS, sizeof(*copy));
+	if (copy != NULL)
+		memcpy(copy, scripts, SERM_SCRIPTS * sizeof(*copy));
+	return copy;
+}
+
 /* What a continued version has in common with its parent, as a copy: the parent need not stay open. */
 static SermStatus
 take_over(Trainer *trainer, SermError *error)
@@ -377,9 +390,10 @@ take_over(Trainer *trainer, SermError *error)
 	own->word_df = copy_numbers(known->word_df, known->word_count, arena);
 	own->trigram_id = copy_numbers(known->trigram_id, known->trigram_count, arena);
 	own->trigram_df = copy_numbers(known->trigram_df, known->trigram_count, arena);
+	own->scripts = copy_scripts(known->scripts, arena);
 	trainer->origin = serm_arena_array(arena, trainer->order.example_count, 1);
 	if (own->word_id == NULL || own->word_df == NULL || own->trigram_id == NULL || own->trigram_df == NULL ||
-	    trainer->origin == NULL)
+	    (known->scripts != NULL && own->scripts == NULL) || trainer->origin == NULL)
 		return serm_train_out_of_memory(error);
 	memcpy(base->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
 	memcpy(base->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));

@@ -218,6 +218,8 @@ serm_remove_agent(PG_FUNCTION_ARGS)
 	SermParam params[] = {SERM_TEXT(row->name), SERM_TEXT(agent)};
 	int level = serm_spi_begin(false);
 
+	serm_queue_gate(true);
+	serm_budget_drop_tasks(row->name, agent);
 	serm_spi_execute(
 	    "DELETE FROM serm.agent WHERE model = $1 AND name = $2", SPI_OK_DELETE, false, params, 2);
 	if (SPI_processed == 0)
@@ -312,14 +314,12 @@ serm_agent_suspend(const char *model, const char *agent, const char *reason)
 {
 	SermParam params[] = {SERM_TEXT(model), SERM_TEXT(agent), SERM_TEXT(reason)};
 
-	serm_spi_execute(
-	    "WITH gone AS (UPDATE serm.agent a SET active = false, suspended = pg_catalog.now(), reason = $3"
-	    "  WHERE a.model = $1 AND a.name = $2 AND a.active RETURNING a.model, a.name),"
-	    " freed AS (DELETE FROM serm.task t USING gone g WHERE t.model = g.model AND t.agent = g.name)"
-	    " SELECT 1 FROM gone",
-	    SPI_OK_SELECT, false, params, lengthof(params));
+	serm_spi_execute("UPDATE serm.agent a SET active = false, suspended = pg_catalog.now(), reason = $3"
+	                 " WHERE a.model = $1 AND a.name = $2 AND a.active",
+	    SPI_OK_UPDATE, false, params, lengthof(params));
 	if (SPI_processed == 0)
 		return false;
+	serm_budget_drop_tasks(model, agent);
 	ereport(WARNING, errmsg("agent \"%s\" of model \"%s\" is suspended: %s", agent, model, reason),
 	    errhint("SELECT serm.resume_agent(%s, %s) asks it again.", quote_literal_cstr(model),
 	        quote_literal_cstr(agent)));

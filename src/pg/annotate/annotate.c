@@ -149,6 +149,7 @@ fill_queue(Run *run)
 {
 	int64 left = run->options.limit > 0 ? run->options.limit : PG_INT64_MAX;
 
+	serm_queue_gate(false);
 	adopt_tasks(run);
 	if (run->options.retry_failed)
 		revive_failed(run);
@@ -158,6 +159,7 @@ fill_queue(Run *run)
 		uint64 taken;
 
 		check_agents(run, agents);
+		serm_queue_gate(false);
 		taken = serm_queue_fill(run->model->name, agents, (int) Min(left, FILL_SAMPLES));
 		commit(run);
 		if (taken == 0)
@@ -236,9 +238,11 @@ ask_judges(Run *run)
 
 	do {
 		TimestampTz start = GetCurrentTimestamp();
-		List *tasks = lock_judge_tasks(run);
+		List *tasks;
 		ListCell *cell;
 
+		serm_queue_gate(false);
+		tasks = lock_judge_tasks(run);
 		found = tasks != NIL;
 		foreach (cell, tasks) {
 			CHECK_FOR_INTERRUPTS();
@@ -477,6 +481,7 @@ settle_once(Run *run, bool wait)
 	SermSettling state;
 
 	do {
+		serm_queue_gate(false);
 		state = serm_settler_step(settler);
 		commit(run);
 		CHECK_FOR_INTERRUPTS();

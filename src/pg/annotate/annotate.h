@@ -144,6 +144,7 @@ typedef struct SermTask {
 	int compared_count;
 	int attempt;
 	int round;
+	bool owes;       /* a worker that died had reserved money for it */
 	bool limited;    /* its server has a row of state: tell it what became of the request */
 	double estimate; /* of the tokens that it will take, as its bucket was told */
 } SermTask;
@@ -182,7 +183,7 @@ extern uint64 serm_queue_fill(const char *model, const List *agents, int limit);
  * `limit` of them; returns how many.
  */
 extern uint64 serm_queue_slip_gold(const SermModelRow *model, int64 limit);
-/* `extra` more paths of a sample for each of the agents, once only; returns the tasks added. */
+/* `extra` more paths of a sample for each of the agents, once only; returns the tasks that are open then. */
 extern uint64 serm_queue_extend(int64 sample, const char *model, const List *agents, int extra);
 /* Where in the queue a worker is; zeroed: at its start. */
 typedef struct SermQueueMark {
@@ -202,8 +203,8 @@ extern void serm_queue_finish(SermAnswer *answers, int count);
 /* Put tasks back that nobody was asked for: they have used up nothing. A reason may be NULL. */
 extern void serm_queue_give_back(SermTask **tasks, const char **reasons, int count);
 extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error);
-/* Is the task still there, whoever holds it? */
-extern bool serm_queue_has(int64 task);
+/* Is the task gone, other than with its agent? Whoever takes that away counts what was reserved. */
+extern bool serm_queue_lost(const SermTask *task);
 /* End the due tasks of a server with votes without a grade; returns how many there were. */
 extern uint64 serm_queue_give_up(Oid role, const char *server, const char *error);
 /* Fill those votes whose question (`key`) was answered before. */
@@ -257,6 +258,10 @@ typedef enum SermBudgetAnswer {
  */
 extern SermBudgetAnswer serm_budget_reserve(
     const SermTask *task, const SermModelOptions *options, double most, char **problem);
+/* The same for a task that ends without a request. */
+extern void serm_budget_settle(const SermTask *task);
+/* Drop the open tasks of an agent; what is reserved for those on their way counts as spent. */
+extern void serm_budget_drop_tasks(const char *model, const char *agent);
 /* What requests of one model and round did cost; call after their tasks were finished or put back, in the
  * order of models and rounds. */
 extern void serm_budget_charge(const char *model, int round, double cost, int requests);

@@ -31,12 +31,32 @@ serm_budget_charge(const char *model, int round, double cost, int requests)
 	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(model), SERM_INT4(round), SERM_FLOAT8(cost), SERM_INT8((int64) requests)};
 
+	/* A model that was dropped meanwhile owes nothing. */
 	serm_spi_execute_kept(&kept,
 	    "INSERT INTO serm.spending AS s (model, round, day, spent, requests)"
-	    " VALUES ($1, $2, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date, $3::pg_catalog.numeric, $4)"
+	    " SELECT m.name, $2, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date, $3::pg_catalog.numeric, "
+	    "$4"
+	    "  FROM serm.model m WHERE m.name = $1 FOR KEY SHARE"
 	    " ON CONFLICT (model, round, day) DO UPDATE SET spent = s.spent + EXCLUDED.spent,"
 	    "  requests = s.requests + EXCLUDED.requests",
 	    SPI_OK_INSERT, params, lengthof(params));
+}
+
+void
+serm_budget_drop_tasks(const char *model, const char *agent)
+{
+	SermParam params[] = {SERM_TEXT(model), SERM_TEXT(agent)};
+
+	serm_spi_execute("WITH gone AS (DELETE FROM serm.task t WHERE t.model = $1 AND t.agent = $2"
+	                 "  RETURNING t.model, t.sample, t.reserved)"
+	                 " INSERT INTO serm.spending AS p (model, round, day, spent, requests)"
+	                 "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
+	                 "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
+	                 "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL"
+	                 "   GROUP BY g.model, s.round ORDER BY s.round"
+	                 " ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
+	                 "  requests = p.requests + EXCLUDED.requests",
+	    SPI_OK_INSERT, false, params, lengthof(params));
 }
 
 int
@@ -142,15 +162,27 @@ ask_all(const SermTask *task, const SermModelOptions *options, double most, char
 	return answer;
 }
 
+void
+serm_budget_settle(const SermTask *task)
+{
+	if (!task->owes)
+		return;
+	settle_lost(task);
+	write_reserved(task, false, 0);
+}
+
 SermBudgetAnswer
 serm_budget_reserve(const SermTask *task, const SermModelOptions *options, double most, char **problem)
 {
 	SermBudgetAnswer answer;
 
-	if (most <= 0)
+	if (most <= 0) {
+		serm_budget_settle(task);
 		return SERM_BUDGET_RESERVED;
+	}
 	lock_budget(task->model);
-	settle_lost(task);
+	if (task->owes)
+		settle_lost(task);
 	answer = ask_all(task, options, most, problem);
 	write_reserved(task, answer == SERM_BUDGET_RESERVED, most);
 	return answer;

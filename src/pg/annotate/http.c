@@ -56,8 +56,9 @@ struct SermTransfer {
 	size_t header_length;
 	char retry_after[64];
 	char retry_after_ms[32];
-	int64 first_byte_ms; /* 0: none yet */
+	int64 first_byte_ms; /* of the body: gateways send headers before a model has thought; 0: none yet */
 	bool refused;        /* an address that the rules forbid */
+	bool opened;         /* another one that they allow: it decides what became of the request */
 	bool too_large;      /* body or headers */
 	bool trickling;
 	bool no_memory;
@@ -107,6 +108,8 @@ on_body(char *bytes, size_t size, size_t count, void *context)
 	const size_t length = size * count;
 	size_t needed;
 
+	if (transfer->first_byte_ms == 0)
+		transfer->first_byte_ms = now_ms();
 	if (length > SERM_REPLY_BYTES_MAX || transfer->body_length + length > SERM_REPLY_BYTES_MAX) {
 		transfer->too_large = true;
 		return 0;
@@ -155,8 +158,6 @@ on_header(char *bytes, size_t size, size_t count, void *context)
 		transfer->too_large = true;
 		return 0;
 	}
-	if (transfer->first_byte_ms == 0)
-		transfer->first_byte_ms = now_ms();
 	keep_header(bytes, length, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
 	keep_header(bytes, length, "retry-after-ms:", transfer->retry_after_ms, sizeof(transfer->retry_after_ms));
 	return length;
@@ -191,6 +192,7 @@ on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *addres
 		transfer->refused = true;
 		return CURL_SOCKET_BAD;
 	}
+	transfer->opened = true;
 	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -206,6 +208,7 @@ on_connected(void *context, char *remote, char *local pg_attribute_unused(),
 	    permitted(transfer, &peer.address))
 		return CURL_PREREQFUNC_OK;
 	transfer->refused = true;
+	transfer->opened = false;
 	return CURL_PREREQFUNC_ABORT;
 }
 
@@ -581,7 +584,7 @@ classify(const SermTransfer *transfer)
 	if (transfer->trickling)
 		return SERM_OUTCOME_TIMEOUT;
 	/* A forbidden address among several is skipped; what counts is that none was left. */
-	if (transfer->refused && transfer->code != CURLE_OK)
+	if (transfer->refused && !transfer->opened && transfer->code != CURLE_OK)
 		return SERM_OUTCOME_FORBIDDEN;
 	if (transfer->failed_start)
 		return transfer->refused ? SERM_OUTCOME_FORBIDDEN : SERM_OUTCOME_CONFIG;
@@ -589,7 +592,8 @@ classify(const SermTransfer *transfer)
 		case CURLE_OK:
 			return SERM_OUTCOME_HTTP;
 		case CURLE_OPERATION_TIMEDOUT:
-			return SERM_OUTCOME_TIMEOUT;
+			/* Nobody bills a request of which nothing left. */
+			return transfer->request_sent > 0 ? SERM_OUTCOME_TIMEOUT : SERM_OUTCOME_CONNECT;
 		case CURLE_COULDNT_RESOLVE_HOST:
 		case CURLE_COULDNT_CONNECT:
 		case CURLE_SSL_CONNECT_ERROR:
@@ -633,7 +637,9 @@ describe(const SermTransfer *transfer, SermHttpResult *result)
 			text = transfer->trickling ? "the reply trickles" : "timed out";
 			break;
 		default:
-			text = transfer->no_memory ? "out of memory" : curl_easy_strerror(transfer->code);
+			text = transfer->no_memory                          ? "out of memory"
+			       : transfer->code == CURLE_OPERATION_TIMEDOUT ? "connecting timed out"
+			                                                    : curl_easy_strerror(transfer->code);
 			break;
 	}
 	snprintf(result->detail, sizeof(result->detail), "%s", text);

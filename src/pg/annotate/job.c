@@ -368,7 +368,7 @@ describe_step(void *argument)
 	if (job->task.attempt > job->attempts_max + CRASHES_MAX)
 		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 		    errmsg("given up after %d attempts that ended with their worker", job->task.attempt - 1));
-	if (setup->key != NULL)
+	if (setup->key != NULL && job->key == NULL)
 		job->key = pstrdup(setup->key);
 	draft->input = (SermPromptInput){.query = to_utf8(job->task.query),
 	    .grade_names = setup->grade_names,
@@ -510,6 +510,8 @@ serm_job_admit(SermJob *job)
 
 	if (job->failure == NULL && !job->vote.cached)
 		answer = serm_budget_reserve(&job->task, &job->budgets, job->cost_most, &job->failure);
+	else
+		serm_budget_settle(&job->task);
 	if (answer == SERM_BUDGET_WAIT) {
 		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
 		job->failure = pstrdup("it waits for what others leave of the budget");

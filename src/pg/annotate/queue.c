@@ -160,6 +160,9 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 		    "v.extra)"
 		    " ORDER BY p.path, a.name ON CONFLICT DO NOTHING",
 		    SPI_OK_INSERT, false, params, lengthof(params));
+		/* Whoever settled the sample at the same time may have asked for them a moment ago. */
+		if (SPI_processed == 0)
+			serm_spi_execute("SELECT FROM serm.task t WHERE t.sample = $1", SPI_OK_SELECT, false, params, 1);
 	}
 	return SPI_processed;
 }
@@ -200,6 +203,7 @@ read_task(uint64 i, int64 token, bool limited)
 	task->doc = serm_spi_string(i, 9);
 	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
 	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
+	task->owes = DatumGetBool(serm_spi_value(i, 14, &null));
 	task->limited = limited;
 	task->compared = read_compared(i, &task->compared_count);
 	return task;
@@ -218,7 +222,7 @@ read_task(uint64 i, int64 token, bool limited)
 /* Columns as read_task() wants them. */
 #define TASK_COLUMNS                                                                                         \
 	" t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, s.query, s.doc, s.round, " ESTIMATE(    \
-	    "t") ", t.compared, z.not_before"
+	    "t") ", t.compared, z.not_before, t.reserved IS NOT NULL"
 
 static Datum
 array_of(Datum *names, int count)
@@ -390,11 +394,13 @@ serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *ma
 }
 
 bool
-serm_queue_has(int64 task)
+serm_queue_lost(const SermTask *task)
 {
-	SermParam params[] = {SERM_INT8(task)};
+	SermParam params[] = {SERM_INT8(task->id), SERM_TEXT(task->model), SERM_TEXT(task->agent)};
 
-	serm_spi_execute("SELECT FROM serm.task t WHERE t.id = $1", SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute("SELECT FROM serm.agent a WHERE a.model = $2 AND a.name = $3 AND a.active"
+	                 " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.id = $1)",
+	    SPI_OK_SELECT, false, params, lengthof(params));
 	return SPI_processed > 0;
 }
 

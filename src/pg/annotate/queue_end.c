@@ -212,7 +212,7 @@ serm_queue_give_up(Oid role, const char *server, const char *error)
 	    "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
 	    "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
 	    "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL GROUP BY 1, 2, 3"
-	    "   ORDER BY 1, 2"
+	    "   ORDER BY g.model COLLATE \"C\", s.round"
 	    "  ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
 	    "   requests = p.requests + EXCLUDED.requests)"
 	    " INSERT INTO serm.vote (sample, agent, path, error)"

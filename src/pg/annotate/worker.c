@@ -44,6 +44,7 @@ serm_worker_begin(void)
 		CommitTransactionCommand();
 		proc_exit(0);
 	}
+	serm_queue_gate(false);
 	return serm_spi_begin(false);
 }
 
@@ -191,6 +192,20 @@ free_leases(const SermWorker *worker)
 	serm_worker_end(worker, level);
 }
 
+/*
+ * What roles and databases set for their sessions must not end a worker, which loses what is on its way, nor
+ * let a crash forget what it had reserved.
+ */
+static void
+override_settings(void)
+{
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 void
 serm_annotate_worker_main(Datum argument)
 {
@@ -201,6 +216,7 @@ serm_annotate_worker_main(Datum argument)
 	BackgroundWorkerUnblockSignals();
 	memcpy(&worker.role, MyBgworkerEntry->bgw_extra, sizeof(worker.role));
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(argument), worker.role, 0);
+	override_settings();
 	if (!take_lock(worker.role))
 		proc_exit(0);
 	pgstat_report_activity(STATE_RUNNING, "asking agents");

@@ -82,11 +82,11 @@ store_answers(SermWorker *worker)
 			ereport(DEBUG1, errmsg("serm: a late answer to task %lld is dropped", (long long) job->task.id));
 			job->kept = false;
 		}
-	/* Whoever took a task over has counted what was reserved for it. */
+	/* Whoever took a task over, or its agent away, has counted what was reserved for it. */
 	foreach (cell, worker->ended) {
 		SermJob *job = lfirst(cell);
 
-		if (job->vote.cost > 0 && (job->kept || !serm_queue_has(job->task.id)))
+		if (job->vote.cost > 0 && (job->kept || serm_queue_lost(&job->task)))
 			charged = lappend(charged, job);
 	}
 	list_sort(charged, serm_worker_by_spending);

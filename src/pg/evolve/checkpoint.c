@@ -52,8 +52,10 @@ lock_run(uint64 run)
 
 /* --- reading */
 
+/* Verify part `index`, and copy it when told to; its numbers go to *numbers. */
 static bool
-read_part(const SermCheckpoint *checkpoint, uint64 run, int32 index, Part part, SermEncoderState *numbers)
+read_part(const SermCheckpoint *checkpoint, uint64 run, int32 index, Part part, bool copy,
+    SermEncoderState *numbers)
 {
 	SermParam params[] = {SERM_TEXT(checkpoint->model), SERM_INT8((int64) run), SERM_INT4(index)};
 	bool null, good;
@@ -73,7 +75,7 @@ read_part(const SermCheckpoint *checkpoint, uint64 run, int32 index, Part part, 
 	data = DatumGetByteaPP(stored);
 	good = VARSIZE_ANY_EXHDR(data) == part.bytes && serm_crc32c(0, VARDATA_ANY(data), part.bytes) ==
 	                                                    (uint32) DatumGetInt64(serm_spi_value(0, 5, &null));
-	if (good)
+	if (good && copy)
 		memcpy(part.at, VARDATA_ANY(data), part.bytes);
 	if ((Pointer) data != DatumGetPointer(stored))
 		pfree(data);
@@ -81,41 +83,49 @@ read_part(const SermCheckpoint *checkpoint, uint64 run, int32 index, Part part, 
 	return good;
 }
 
-static bool
-restore(const SermCheckpoint *checkpoint, uint64 run, SermEncoderState *state)
+/* All parts, which must be of one update; returns how many were good, *whole whether that is all of them. */
+static int32
+read_parts(const SermCheckpoint *checkpoint, uint64 run, bool copy, SermEncoderState *state, bool *whole)
 {
-	SermEncoderState copy = *state, numbers = *state;
-	MemoryContext context =
-	    AllocSetContextCreate(CurrentMemoryContext, "serm checkpoint", ALLOCSET_SMALL_SIZES);
-	MemoryContext previous = MemoryContextSwitchTo(context);
-	Size bytes = state->count * sizeof(SermReal);
+	SermEncoderState numbers = *state, first = *state;
 	int32 index = 0;
 	Part part;
 
-	/* Aside until all of it is there: a damaged state must not leave half of itself behind. */
-	copy.flat = MemoryContextAllocHuge(context, bytes);
-	copy.mean = MemoryContextAllocHuge(context, bytes);
-	copy.square = MemoryContextAllocHuge(context, bytes);
-	for (part = part_at(&copy, 0); part.bytes > 0; part = part_at(&copy, ++index)) {
+	for (part = part_at(state, 0); part.bytes > 0; part = part_at(state, ++index)) {
 		CHECK_FOR_INTERRUPTS();
-		if (!read_part(checkpoint, run, index, part, &numbers))
+		if (!read_part(checkpoint, run, index, part, copy, &numbers))
+			break;
+		if (index == 0)
+			first = numbers;
+		if (numbers.epoch != first.epoch || numbers.example != first.example || numbers.step != first.step)
 			break;
 	}
-	if (part.bytes == 0) {
-		memcpy(state->flat, copy.flat, bytes);
-		memcpy(state->mean, copy.mean, bytes);
-		memcpy(state->square, copy.square, bytes);
-		state->epoch = numbers.epoch;
-		state->example = numbers.example;
-		state->step = numbers.step;
-		state->loss = numbers.loss;
-	}
-	MemoryContextSwitchTo(previous);
-	MemoryContextDelete(context);
-	if (part.bytes > 0 && index > 0)
+	*whole = part.bytes == 0;
+	if (copy && *whole)
+		*state = numbers;
+	return index;
+}
+
+static bool
+restore(const SermCheckpoint *checkpoint, uint64 run, SermEncoderState *state)
+{
+	bool whole;
+
+	/* Read twice, because a damaged state must not leave half of itself behind, and there is no memory for
+	 * two.
+	 */
+	if (read_parts(checkpoint, run, false, state, &whole) > 0 && !whole)
 		ereport(WARNING, errmsg("what was kept of the training of model \"%s\" is damaged, and not used",
 		                     checkpoint->model));
-	return part.bytes == 0;
+	if (!whole)
+		return false;
+	(void) read_parts(checkpoint, run, true, state, &whole);
+	if (!whole)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE),
+		    errmsg(
+		        "what was kept of the training of model \"%s\" changed while it was read", checkpoint->model),
+		    errhint("Somebody else trains the same; see serm.progress, and call it again."));
+	return true;
 }
 
 bool

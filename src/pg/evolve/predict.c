@@ -11,9 +11,6 @@
 #include "miscadmin.h"
 #include "pg/evolve/evolve.h"
 
-/* What one query and one document may take while they are scored. */
-#define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
-
 static void
 make_room(SermHost *host, const SermPairSet *set, uint32 grade_count, SermPredictions *predictions)
 {
@@ -59,7 +56,7 @@ serm_predict_model(
 	size_t pair = 0;
 
 	make_room(host, set, serm_model_grade_count(model), predictions);
-	serm_arena_init(&scratch, serm_context_allocator(host->context), SCRATCH_BYTES_MAX);
+	serm_arena_init(&scratch, serm_context_allocator(host->context), SERM_PREDICT_BYTES_MAX);
 	while (pair < set->pair_count) {
 		SermArenaMark mark = serm_arena_mark(&scratch);
 		uint32 query = set->pairs[pair].query;

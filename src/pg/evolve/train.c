@@ -677,8 +677,11 @@ serm_check_version(PG_FUNCTION_ARGS)
 	int version = PG_GETARG_INT32(1);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm check", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
+	SermModelRow *row = serm_model_read(model);
+	SermTensorSet tensors = serm_version_tensors(row, version, context);
 	SermHost host;
-	SermScorer *scorer = serm_scorer_open(model, version, SERM_SEE_WRITES, context);
+	SermModel *opened;
+	SermError error = {0};
 	SermPairSet probe;
 	SermPredictions predictions;
 	double count, texts, scores;
@@ -691,15 +694,17 @@ serm_check_version(PG_FUNCTION_ARGS)
 	        config_number(model, version, "probe_crc32c", &texts) &&
 	        config_number(model, version, "score_crc32c", &scores);
 	if (known)
-		serm_probe_read(&host, serm_scorer_row(scorer), (int32) count, &probe);
+		serm_probe_read(&host, row, (int32) count, &probe);
 	serm_spi_end(level);
 	if (known && (uint32) texts != serm_pairs_crc(&probe))
 		known = false;
 	if (known) {
-		serm_predict_scorer(&host, scorer, &probe, &predictions);
+		/* As it was measured: whatever precision, chunks or library the model and the session ask for now. */
+		serm_check(serm_model_open(row->kind, &tensors, &host.arena, &opened, &error), &error);
+		serm_model_set_host(opened, serm_host_keep_going, &host);
+		serm_predict_model(&host, opened, &probe, &predictions);
 		equal = (uint32) scores == serm_predictions_crc(&predictions);
 	}
-	serm_scorer_close(scorer);
 	MemoryContextSwitchTo(previous);
 	MemoryContextDelete(context);
 	if (!known)

@@ -58,7 +58,7 @@ static const Count counts[] = {
         "Leave them out in the view."},
     {"warning", "impressions of the future", "shown_at",
         "count(*) FILTER (WHERE t > now() + interval '1 day' AND t < 'infinity')",
-        "Check the clock and the time zone of what writes the log: serm.mine_next believes the newest."},
+        "Check the clock and the time zone of what writes the log: serm.mine_next waits for their time."},
     {"warning", "rows without a position are skipped", "position",
         "count(*) FILTER (WHERE p IS NULL OR p < 0)", "Leave them out in the view."},
     {"error", "positions count from 0: the first results are skipped", "position",

@@ -114,13 +114,16 @@ mine_new(const Next *next, Datum lateness)
 	Window window = {0};
 	bool null, empty;
 
-	/* An impression at the very moment belongs to the window: its end is open, so it ends just after. */
+	/*
+	 * An impression at the very moment belongs to the window: its end is open, so it ends just after. One of
+	 * the future waits for its time: the watermark must not pass what is still to come.
+	 */
 	serm_spi_execute(
 	    psprintf(
 	        "SELECT coalesce((SELECT max(w.until) FROM serm.mined AS w WHERE w.model = $1), '-infinity'),"
 	        " (SELECT max(l.shown_at) - $2 + interval '1 microsecond' FROM %s AS l"
 	        " WHERE l.shown_at >= coalesce((SELECT max(w.until) FROM serm.mined AS w WHERE w.model = $1),"
-	        " '-infinity') AND l.shown_at < 'infinity')",
+	        " '-infinity') AND l.shown_at <= now())",
 	        next->log),
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	window.since = DatumGetTimestampTz(serm_spi_value(0, 1, &null));

@@ -23,14 +23,15 @@ typedef struct Level {
 
 static const Level levels[] = {
     {"score", "SELECT ON serm.model, serm.version, serm.tensor, serm.versions",
-        "proname IN ('score', 'score_version', 'score_batch', 'predict', 'rank', 'explain', 'split_of')"},
+        "proname IN ('score', 'score_version', 'score_batch', 'predict', 'rank', 'explain', 'encode', "
+        "'split_of')"},
     {"analyse", "SELECT ON ALL TABLES IN SCHEMA serm",
         "proname LIKE 'mine%' OR proname LIKE 'drift%' OR proname LIKE 'click\\_%' OR proname LIKE "
         "'%\\_shift'"
         " OR proname IN ('evaluate', 'check_version', 'settle', 'mining_overlap', 'check_log',"
-        " 'evaluate_click_model', '_model_name', '_isotonic')"},
+        " 'evaluate_click_model', '_model_name', '_isotonic', '_monotonic_ms')"},
     {"operate", "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA serm",
-        "proname NOT LIKE '\\_%' OR proname IN ('_agent_terms', '_compared', '_monotonic_ms')"},
+        "proname NOT LIKE '\\_%' OR proname IN ('_agent_terms', '_compared')"},
 };
 
 static int

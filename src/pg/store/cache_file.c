@@ -18,9 +18,12 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 
 #include "core/base/hash.h"
@@ -33,6 +36,8 @@
 #define FORMAT 2
 /* A temporary file this old was left by a crash. */
 #define LEFTOVER_SECONDS 3600
+/* Between two looks at interrupts. */
+#define WRITE_BYTES ((Size) 8 * 1024 * 1024)
 
 typedef struct Header {
 	uint64 magic;
@@ -196,8 +201,10 @@ static bool
 write_all(int file, const unsigned char *bytes, Size length)
 {
 	while (length > 0) {
-		ssize_t written = write(file, bytes, Min(length, (Size) 1 << 30));
+		ssize_t written;
 
+		CHECK_FOR_INTERRUPTS();
+		written = write(file, bytes, Min(length, WRITE_BYTES));
 		if (written < 0 && errno == EINTR)
 			continue;
 		if (written <= 0) {
@@ -217,7 +224,7 @@ write_file(const char *path, const SermImage *image)
 {
 	char temporary[MAXPGPATH];
 	int file;
-	bool written;
+	volatile bool written = false;
 
 	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", path, MyProcPid);
 	if (MakePGDirectory(DIRECTORY) < 0 && errno != EEXIST)
@@ -225,7 +232,16 @@ write_file(const char *path, const SermImage *image)
 	file = OpenTransientFile(temporary, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 	if (file < 0)
 		return false;
-	written = write_all(file, image->bytes, image->length);
+	PG_TRY();
+	{
+		written = write_all(file, image->bytes, image->length);
+	}
+	PG_CATCH();
+	{
+		(void) unlink(temporary);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	if (CloseTransientFile(file) != 0)
 		written = false;
 	/* This also flushes the file and its directory. */
@@ -282,6 +298,10 @@ is_leftover(const char *path, const char *name)
 		return is_old(path);
 	if (database != MyDatabaseId)
 		return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+	/* Whose rows are hidden from this user is not gone. */
+	if (check_enable_rls(get_relname_relid("version", get_namespace_oid("serm", false)), InvalidOid, true) ==
+	    RLS_ENABLED)
+		return false;
 	values[0] = CStringGetTextDatum(model);
 	values[1] = Int32GetDatum(version);
 	values[2] = Int64GetDatum((int64) checksum);

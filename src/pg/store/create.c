@@ -7,7 +7,9 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "foreign/foreign.h"
+#include "miscadmin.h"
 #include "parser/parse_func.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -19,6 +21,8 @@
 
 #define NAME_BYTES_MAX 48
 #define GRADE_BYTES_MAX 63
+#define GATE_KEY 0x7365726d
+#define GATE_CLASS 6
 
 static void
 check_name(const char *name)
@@ -278,6 +282,15 @@ serm_alter_model(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(written);
 }
 
+void
+serm_queue_gate(bool alone)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, GATE_KEY, 0, GATE_CLASS);
+	(void) LockAcquire(&tag, alone ? ExclusiveLock : ShareLock, false, false);
+}
+
 SERM_FUNCTION(serm_drop_model);
 Datum
 serm_drop_model(PG_FUNCTION_ARGS)
@@ -285,6 +298,7 @@ serm_drop_model(PG_FUNCTION_ARGS)
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	int level = serm_spi_begin(false);
 
+	serm_queue_gate(true);
 	forget_files(name, -1);
 	/* Versions, weights, judgments and rounds go with it. */
 	serm_spi_execute("DELETE FROM serm.model AS m WHERE m.name = $1", SPI_OK_DELETE, false,

@@ -29,8 +29,6 @@
 /* Large blocks of the weights' memory, and what madvise() asks addresses to be multiples of. */
 #define LARGE_BYTES ((Size) 4 * 1024 * 1024)
 #define PAGE_BYTES ((uintptr_t) 64 * 1024)
-/* What one prediction may take: texts are bounded, so this is never reached by sound ones. */
-#define SCRATCH_BYTES_MAX ((Size) 256 * 1024 * 1024)
 
 /* What is opened: weights, and what is read of documents. Compared by its bytes. */
 typedef struct WeightsKey {
@@ -175,21 +173,53 @@ release_block(void *context, void *block)
 	serm_context_allocator(context).release(context, block);
 }
 
-/* What long predictions ask: is somebody waiting who may be served now? */
+/* What an interrupt raised while a prediction ran; in the memory of the transaction. */
+static ErrorData *raised = NULL;
+
+/*
+ * What long predictions ask. Interrupts are served here, because a batch that
+ * were given up for each and begun anew would never end under those that come
+ * by the clock (client_connection_check_interval). An error must not leave core
+ * by longjmp: it is kept until core has unwound.
+ */
 static bool
 go_on(void *unused pg_attribute_unused())
 {
-	return !(InterruptPending && INTERRUPTS_CAN_BE_PROCESSED());
+	MemoryContext previous = CurrentMemoryContext;
+	volatile bool good = true;
+
+	if (!(InterruptPending && INTERRUPTS_CAN_BE_PROCESSED()))
+		return true;
+	PG_TRY();
+	{
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(TopTransactionContext);
+		raised = CopyErrorData();
+		FlushErrorState();
+		MemoryContextSwitchTo(previous);
+		good = false;
+	}
+	PG_END_TRY();
+	return good;
 }
 
-/* Serve whom a prediction was interrupted for; true when it is to be made again. */
-static bool
-interrupted(SermStatus status)
+/* Raise what core or an interrupt while it ran has left. */
+static void
+check_run(SermStatus status, const SermError *error)
 {
-	if (status != SERM_ERR_CANCELED)
-		return false;
-	CHECK_FOR_INTERRUPTS();
-	return true;
+	if (status == SERM_ERR_CANCELED && raised != NULL) {
+		ErrorData *kept = raised;
+
+		raised = NULL;
+		ReThrowError(kept);
+	}
+	if (status == SERM_ERR_MEMORY)
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("%s", error->message),
+		    errhint("Pass a shorter text, or import the model with a smaller max_length."));
+	serm_check(status, error);
 }
 
 /* Open the weights in a context that disappears with everything if this fails. */
@@ -343,7 +373,7 @@ serm_version_tensors(const SermModelRow *row, int version, MemoryContext context
 static SermArenaMark
 start_arena(SermArena *arena, MemoryContext context)
 {
-	serm_arena_init(arena, serm_context_allocator(context), SCRATCH_BYTES_MAX);
+	serm_arena_init(arena, serm_context_allocator(context), SERM_PREDICT_BYTES_MAX);
 	/* A mark behind a first allocation keeps the first block when the arena is rewound. */
 	if (serm_arena_alloc(arena, 1) == NULL)
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
@@ -499,7 +529,7 @@ check_tokens(const SermScorer *scorer, SermStatus status, const SermError *error
 {
 	if (status == SERM_ERR_INVALID)
 		wrong_document(scorer, error->message);
-	serm_check(status, error);
+	check_run(status, error);
 }
 
 void
@@ -512,11 +542,9 @@ serm_scorer_predict(SermScorer *scorer, SermText query, SermText doc, SermPredic
 
 	prepare_query(scorer, query);
 	text = serm_text_utf8(doc, &scorer->doc_buffer);
-	do
-		status = serm_model_predict(
-		    scorer->weights->model, scorer->query, text, &scorer->scratch, prediction, &error);
-	while (interrupted(status));
-	serm_check(status, &error);
+	status =
+	    serm_model_predict(scorer->weights->model, scorer->query, text, &scorer->scratch, prediction, &error);
+	check_run(status, &error);
 	check_finite(scorer, prediction);
 }
 
@@ -527,10 +555,8 @@ predict_tokens(SermScorer *scorer, SermDocBytes source, SermPrediction *predicti
 	SermError error = {SERM_OK, ""};
 	SermStatus status;
 
-	do
-		status = serm_model_predict_tokens(
-		    scorer->weights->model, scorer->query, &doc, &scorer->scratch, prediction, &error);
-	while (interrupted(status));
+	status = serm_model_predict_tokens(
+	    scorer->weights->model, scorer->query, &doc, &scorer->scratch, prediction, &error);
 	check_tokens(scorer, status, &error);
 	check_finite(scorer, prediction);
 }
@@ -561,15 +587,10 @@ static void
 explain_tokens(SermScorer *scorer, SermDocBytes source, SermExplanation *explanation)
 {
 	SermTokenDocument doc = open_tokens(scorer, source);
-	SermArenaMark mark = serm_arena_mark(&scorer->scratch);
 	SermError error = {SERM_OK, ""};
-	SermStatus status;
+	SermStatus status = serm_cross_explain(
+	    scorer->weights->model, scorer->query, &doc, &scorer->scratch, explanation, &error);
 
-	do {
-		serm_arena_rewind(&scorer->scratch, mark);
-		status = serm_cross_explain(
-		    scorer->weights->model, scorer->query, &doc, &scorer->scratch, explanation, &error);
-	} while (interrupted(status));
 	check_tokens(scorer, status, &error);
 }
 
@@ -674,12 +695,8 @@ serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions)
 {
 	int count = serm_scorer_batch_count(scorer);
 	SermError error = {SERM_OK, ""};
-	SermStatus status;
 
-	do
-		status = serm_batch_run(scorer->batch, predictions, &error);
-	while (interrupted(status));
-	serm_check(status, &error);
+	check_run(serm_batch_run(scorer->batch, predictions, &error), &error);
 	for (int i = 0; i < count; i++)
 		check_finite(scorer, &predictions[i]);
 	return count;

@@ -70,6 +70,12 @@ typedef struct SermModelRow {
  * named.
  */
 extern SermModelRow *serm_model_read(const char *name);
+/*
+ * Until the end of the transaction: work on the queue of annotating (together with others), or delete what
+ * tasks and samples hang on (alone). A delete cascades in an order of its own, so that each would wait for
+ * rows of the other.
+ */
+extern void serm_queue_gate(bool alone);
 
 /* The kind of a model, palloc'd; NULL for an unknown one. */
 extern char *serm_model_kind(const char *name);

@@ -283,7 +283,11 @@ build_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext
 		Size room = align_up(tensor->bytes);
 
 		serm_image_describe(image, (uint32) i, tensor, at);
-		memcpy(image + at, tensor->data, tensor->bytes);
+		for (Size done = 0; done < tensor->bytes; done += CHUNK_BYTES) {
+			CHECK_FOR_INTERRUPTS();
+			memcpy(image + at + done, (const char *) tensor->data + done,
+			    Min(CHUNK_BYTES, tensor->bytes - done));
+		}
 		memset(image + at + tensor->bytes, 0, room - tensor->bytes);
 		at += room;
 	}
@@ -300,12 +304,14 @@ prepare_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryConte
 	SermModelSettings settings = {.chunk_count = 1};
 	SermTensorSet prepared;
 	SermImage image;
-	SermArena arena;
+	SermHost host;
+	SermEncoderHost asked = {serm_host_keep_going, &host};
 	SermError error = {SERM_OK, ""};
 
-	serm_arena_init(&arena, serm_context_allocator(work), SIZE_MAX);
+	serm_host_init(&host, work, SIZE_MAX);
 	serm_layout_settings(key->layout, &settings);
-	serm_check(serm_cross_encoder_prepare(tensors, &settings, &arena, &prepared, &error), &error);
+	serm_host_check(&host,
+	    serm_cross_encoder_prepare(tensors, &settings, &asked, &host.arena, &prepared, &error), &error);
 	image = build_image(key, &prepared, context);
 	MemoryContextDelete(work);
 	return image;
