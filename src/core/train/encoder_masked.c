@@ -161,7 +161,10 @@ guess_words(SermMasked *masked, const SermEncoderRun *run, const SermMaskedInput
 	return d_rows;
 }
 
-/* Cross-entropy of the head: one label is the logit of the better of two grades. */
+/*
+ * Cross-entropy of the head: one label is the logit of the better of two grades. A match between two grades
+ * is shared by both, so the order of all grades is known before judgments move their frequencies.
+ */
 static void
 tell_matches(
     const SermEncoderRun *run, const SermMaskedInput *inputs, double scale, SermReal *d_logits, double *loss)
@@ -169,21 +172,22 @@ tell_matches(
 	uint32_t labels = run->encoder->config.labels;
 
 	for (uint32_t s = 0; s < run->count; s++) {
-		SermReal *d = d_logits + (size_t) s * labels, pair[2] = {0};
+		SermReal *d = d_logits + (size_t) s * labels, pair[SERM_ENCODER_LABELS_MAX + 1] = {0};
 		const SermReal *logits = run->logits + (size_t) s * labels;
+		uint32_t top = labels > 1 ? labels - 1 : 1;
+		double grade = inputs[s].match * top;
+		uint32_t low = grade < top ? (uint32_t) grade : top - 1;
+		double share = (grade - low) * scale;
 
-		double share = inputs[s].match * scale;
-
-		if (labels == 1) {
+		if (labels > 1)
+			memcpy(pair, logits, labels * sizeof(SermReal));
+		else
 			pair[1] = logits[0];
-			*loss += softmax(pair, 2, 0, scale) - share * logits[0];
-			d[0] = (SermReal) (pair[1] - share);
-			continue;
-		}
-		memcpy(d, logits, labels * sizeof(SermReal));
-		*loss += softmax(d, labels, 0, scale) - share * (logits[labels - 1] - logits[0]);
-		d[0] += (SermReal) share;
-		d[labels - 1] -= (SermReal) share;
+		*loss -= share * ((double) pair[low + 1] - pair[low]);
+		*loss += softmax(pair, top + 1, low, scale);
+		pair[low] += (SermReal) share;
+		pair[low + 1] -= (SermReal) share;
+		memcpy(d, labels > 1 ? pair : pair + 1, labels * sizeof(SermReal));
 	}
 }
 

@@ -14,7 +14,7 @@ typedef struct SermMaskedInput {
 	const uint32_t *places; /* [count] of masked tokens in the input */
 	const uint32_t *answers;
 	uint32_t count;
-	double match; /* 0..1, how far the two texts belong together: what the highest grade gets of grade 0 */
+	double match; /* 0..1, how far the two texts belong together: a share of the highest grade */
 } SermMaskedInput;
 
 typedef struct SermMasked {

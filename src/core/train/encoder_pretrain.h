@@ -29,7 +29,7 @@ typedef struct SermEncoderPretrainOptions {
 	double mask;    /* share of tokens to guess, default .15 */
 } SermEncoderPretrainOptions;
 
-#define SERM_PRETRAIN_UPDATES 1000
+#define SERM_PRETRAIN_UPDATES 400
 
 extern void serm_encoder_pretrain_defaults(SermEncoderPretrainOptions *options);
 /* Weights and embeddings normal with the config's range, norms 1, biases 0; flat
