@@ -122,7 +122,7 @@ test: deps-test
 	$(MAKE) --no-print-directory test-here
 test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
 
-bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-distill bench-mine bench-cross
+bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-distill bench-scratch bench-mine bench-cross
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here build/bench_features
@@ -133,11 +133,15 @@ bench-speed: deps-bench
 bench-speed-here: install-here build/bench_heads build/bench_stages
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
 # What labels of real judges are worth, and what is learned from them; whether students agree with their teachers.
-.PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here bench-distill bench-distill-here
-bench-judges bench-evolve bench-distill: deps-bench
+.PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here bench-distill bench-distill-here bench-scratch \
+	bench-scratch-here
+bench-judges bench-evolve bench-distill bench-scratch: deps-bench
 	@$(MAKE) --no-print-directory $@-here
 bench-judges-here bench-evolve-here bench-distill-here: bench-%-here: install-here
 	$(CLUSTER) test/bench/$*.sh $(or $(DATA),../shared/data)
+# What an encoder made from nothing is worth, alone and as a teacher; less than all folds with FOLDS=2.
+bench-scratch-here: install-here
+	BENCH=scratch $(CLUSTER) test/bench/distill.sh $(or $(DATA),../shared/data)
 
 build/bench_%: test/bench/%.c build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@

@@ -17,9 +17,6 @@ from quality_metrics import DRAWS, Lists, bootstrap, ndcg
 from quality_sets import SETS, load, psql, rows
 
 JUDGED = .25
-# A small encoder made here: what one core trains in minutes.
-ENCODER = {"layers": 2, "hidden": 64, "heads": 2, "vocab": 4000, "max_length": 64}
-ENCODER_TRAINING = {"epochs": 2}
 METRICS = ("tau with teacher", "lin@4", "lin@10", "NLL")
 
 
@@ -68,9 +65,7 @@ QUARTER = f"abs(hashtextextended(query, 5)::float8) / 9223372036854775808 < {JUD
 def teachers(fold):
     """name -> how to make it: the one with more judgments, and the one that is larger and has no more than the student."""
     made = {"more judgments": lambda: (fold.create("teacher", "true"), fold.call("train", "teacher")),
-            "16 heads": lambda: (fold.create("teacher", QUARTER), fold.call("train", "teacher", '{"heads": 16}')),
-            "encoder from scratch": lambda: (fold.create("teacher", "true", kind="cross_encoder", shape=ENCODER),
-                                             fold.call("train", "teacher", json.dumps(ENCODER_TRAINING)))}
+            "16 heads": lambda: (fold.create("teacher", QUARTER), fold.call("train", "teacher", '{"heads": 16}'))}
     return {name: make for name, make in made.items() if name in os.environ.get("TEACHERS", name).split(",")}
 
 

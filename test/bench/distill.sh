@@ -1,5 +1,6 @@
 #!/bin/bash
-# Agreement of distilled students with their teachers on public data; `make bench-distill [DATA=root]`.
+# Agreement of distilled students with their teachers on public data; `make bench-distill [DATA=root]`. With BENCH=scratch what an
+# encoder made from nothing is worth; `make bench-scratch`.
 #
 #   test/cluster.sh test/bench/distill.sh DATA_ROOT [SET...] [name=JSON]...
 #
@@ -23,4 +24,4 @@ for name in "${sets[@]}"; do
 done
 [ ${#present[@]} -gt 0 ] || { echo "skipped: no data set to measure"; exit 0; }
 psql -X -q -c 'CREATE EXTENSION serm'
-/usr/bin/python3 test/bench/distill.py "$(realpath "$root")" "${present[@]}" "${options[@]}"
+/usr/bin/python3 "test/bench/${BENCH:-distill}.py" "$(realpath "$root")" "${present[@]}" "${options[@]}"
