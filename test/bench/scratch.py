@@ -6,10 +6,13 @@
 Everything that models do is done by SQL through psql. An encoder is pre-trained once on the documents of a set, from which no
 judgment and no query is seen. Of each fold's training queries a share by hash, the smaller in the larger, has judgments; the
 encoder, the default model, and a default model that the encoder teaches learn from the same ones, and are measured on the
-held-out queries. name=JSON measures another encoder with all judgments: {"shape": of serm.create_model, "pretrain": of
-serm.pretrain (with neither, the first one's pre-training), "train": of serm.train, "taught": of serm.distill, if it is to learn
-from the default model, also what that says of as many other documents of each query as "others" there says}. The environment
-variables SHAPE, PRETRAIN and TRAIN are such options for the first one; FOLDS is how many folds, below 0 the last ones, SHARES which shares. Exit status 1: a student does not agree better with the encoder than without it. Needs python3-numpy.
+held-out queries. The taught one has a log of the pairs of all training queries.
+
+name=JSON measures another encoder, with all judgments: {"shape": of serm.create_model, "pretrain": of serm.pretrain (with
+neither, the first one's pre-training), "train": of serm.train, "taught": of serm.distill, if it is to learn from the default
+model, also what that says of as many other documents of each query as "others" there says}. The environment variables SHAPE,
+PRETRAIN and TRAIN are such options for the first one; FOLDS is how many folds, below 0 the last ones, SHARES which shares.
+Exit status 1: a student does not agree better with the encoder than without it. Needs python3-numpy.
 """
 import json
 import os
@@ -148,6 +151,7 @@ class Measured:
         return cell[0].sum() / cell[1].sum()
 
     def means(self, cell):
+        """The means of all draws."""
         return cell[0][self.draws].sum(1) / np.maximum(cell[1][self.draws].sum(1), 1e-9)
 
     def apart(self, one, other):
@@ -169,6 +173,16 @@ def tell(measured, found, against):
         print(f"  {system:28}" + "".join(cells))
 
 
+def tell_others(measured, found, others):
+    """What judgments bring the encoder, whether it is better than BM25, and whether other encoders are better than it."""
+    first = f"encoder, {SHARES[-1]:.0%}"
+    for one, other in [("encoder, no judgments", "BM25"), (first, "BM25"), (first, "encoder, no judgments"),
+                       *((f"{name}, 100%", first) for name in others)]:
+        apart = [(m, measured.apart(found[one][m], found[other][m])) for m in METRICS]
+        print(f"  {one} less {other}: " + "   ".join("{} {:+.4f} [{:+.4f}, {:+.4f}]".format(m, *v)
+                                                     for m, v in apart if not np.isnan(v[0])))
+
+
 def doublings(lack, slope):
     """How often a gain has to come to make up for what lacks: none if nothing does, inf if it is no gain."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -179,8 +193,8 @@ def tell_curve(measured, found):
     """What a doubling of the judged queries brings the encoder, and how many would bring it to the default model with all of
     them if the slope stayed: a straight line over the logarithm, so a least number."""
     x = np.log2(SHARES) - np.log2(SHARES).mean()
-    print("  the encoder's gain by each doubling of the judged queries, what it then lacks of the default model with all of them, "
-          "and that in doublings")
+    print("  the encoder's gain by each doubling of the judged queries, what it lacks of the default model with all of them, and "
+          "that in doublings")
     for m in METRICS:
         cells = [found[f"encoder, {s:.0%}"][m] for s in SHARES]
         goal, better = found[f"default, {SHARES[-1]:.0%}"][m], -1 if m == "NLL" else 1
@@ -219,9 +233,11 @@ def main():
         measured = Measured(lists, np.random.default_rng(15).integers(0, len(lists.queries), (DRAWS, len(lists.queries))))
         bm25 = {pair: (s, None) for pair, s in Bm25().pairs().items()}
         found = {s: measured.of(v) for s, v in {"BM25": bm25, **predictions}.items()}
-        print(f"\n{name}: {len(numbers)} folds, {len(lists.queries)} held-out queries, {sum(map(len, lists.keys.values()))} pairs; "
-              "differences to the default model with as many judgments, 95 % intervals paired by query")
+        print(f"\n{name}: {len(numbers)} folds, {len(lists.queries)} held-out queries, "
+              f"{sum(map(len, lists.keys.values()))} pairs; differences to the default model with as many judgments, "
+              "95 % intervals paired by query")
         tell(measured, found, "default")
+        tell_others(measured, found, others)
         if len(SHARES) > 1:
             tell_curve(measured, found)
         missed += tell_agreement(measured, predictions)
