@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/watch.h"
 #include "core/model/cross_encoder_parts.h"
 #include "core/model/cross_encoder_stored.h"
 
@@ -66,10 +67,10 @@ serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings
 	size_t bytes;
 	void *packed;
 	char *name;
-	SermStatus status = serm_encoder_stored_open(tensors, arena, &config, &tokenizer, error);
+	SermStatus status = serm_encoder_stored_open(tensors, host, arena, &config, &tokenizer, error);
 
 	if (status == SERM_OK)
-		status = serm_encoder_flatten(&config, tensors, arena, &flat, error);
+		status = serm_encoder_flatten(&config, tensors, host, arena, &flat, error);
 	if (status != SERM_OK)
 		return status;
 	bytes = serm_encoder_packed_bytes(&config, settings->precision, settings->gemm);
@@ -79,8 +80,8 @@ serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings
 	if (packed == NULL || list == NULL || name == NULL)
 		return no_memory(error);
 	/* Also what lies between two linears is written to a file. */
-	memset(packed, 0, bytes);
-	if (!serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
+	if (!serm_watch_clear(host, packed, bytes) ||
+	    !serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
 		return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
 	list[0] = *serm_tensor_find(tensors, SERM_ENCODER_CONFIG_TENSOR);
 	list[1] = *serm_tensor_find(tensors, SERM_ENCODER_TOKENIZER_TENSOR);

@@ -49,10 +49,11 @@ extern SermStatus serm_train_encoder(const SermTrainingSet *set, const SermTenso
     SermArena *arena, SermTensorSet *tensors, SermTrainReport *report, SermError *error);
 
 /*
- * The tensors of a version: those of the flat vector, with copies of config and tokenizer. Error: MEMORY.
+ * The tensors of a version: those of the flat vector, with copies of config and tokenizer. Errors: MEMORY,
+ * CANCELED.
  */
 extern SermStatus serm_encoder_tensors_write(const SermEncoderConfig *config, const SermTensor *json,
-    const SermTensor *tokenizer, const SermReal *flat, SermArena *arena, SermTensorSet *tensors,
-    SermError *error);
+    const SermTensor *tokenizer, const SermReal *flat, const SermEncoderHost *host, SermArena *arena,
+    SermTensorSet *tensors, SermError *error);
 
 #endif
