@@ -22,7 +22,8 @@ serm_watch_copy(const SermWatch *watch, void *to, const void *from, size_t lengt
 	for (size_t at = 0; at < length; at += QUIET_BYTES) {
 		if (!serm_watch_ask(watch))
 			return false;
-		memcpy((char *) to + at, (const char *) from + at, length - at < QUIET_BYTES ? length - at : QUIET_BYTES);
+		memcpy((char *) to + at, (const char *) from + at,
+		    length - at < QUIET_BYTES ? length - at : QUIET_BYTES);
 	}
 	return true;
 }

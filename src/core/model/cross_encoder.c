@@ -48,6 +48,20 @@ vector_tensor(const char *name, SermDtype dtype, size_t count, const void *data)
 	return tensor;
 }
 
+static bool
+copy_tensor(const SermTensorSet *tensors, const char *name, SermArena *arena, SermTensor *copy)
+{
+	const SermTensor *tensor = serm_tensor_find(tensors, name);
+	void *data = serm_arena_reserve(arena, tensor->bytes);
+
+	if (data == NULL)
+		return false;
+	memcpy(data, tensor->data, tensor->bytes);
+	*copy = *tensor;
+	copy->data = data;
+	return true;
+}
+
 /* The text of "encoder.layout"; returns its length. */
 static size_t
 layout_name(const SermModelSettings *settings, char *name)
@@ -83,8 +97,9 @@ serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings
 	if (!serm_watch_clear(host, packed, bytes) ||
 	    !serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
 		return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
-	list[0] = *serm_tensor_find(tensors, SERM_ENCODER_CONFIG_TENSOR);
-	list[1] = *serm_tensor_find(tensors, SERM_ENCODER_TOKENIZER_TENSOR);
+	if (!copy_tensor(tensors, SERM_ENCODER_CONFIG_TENSOR, arena, &list[0]) ||
+	    !copy_tensor(tensors, SERM_ENCODER_TOKENIZER_TENSOR, arena, &list[1]))
+		return no_memory(error);
 	list[2] =
 	    vector_tensor(SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, serm_encoder_layout(&config).plain_count, flat);
 	list[3] = vector_tensor(SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8, bytes, packed);

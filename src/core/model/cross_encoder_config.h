@@ -166,7 +166,7 @@ extern SermTensorUse serm_encoder_tensor_name(
  * Does `tensors` hold every tensor of the model in its shape and as f32, f16 or bf16, every number finite?
  * Error: CORRUPT, naming the tensor.
  */
-extern SermStatus serm_encoder_tensors_check(const SermEncoderConfig *config, const SermTensorSet *tensors,
-    const SermWatch *watch, SermError *error);
+extern SermStatus serm_encoder_tensors_check(
+    const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch, SermError *error);
 
 #endif

@@ -122,11 +122,10 @@ serm_cross_check(const SermCrossEncoder *opened, const SermTokenDocument *doc, S
 		uint32_t id = doc->ids[i];
 
 		if (id >= vocab)
-			return serm_fail(error, SERM_ERR_INVALID, "token %u of the document is not in the vocabulary",
-			    (unsigned) id);
+			return serm_fail(
+			    error, SERM_ERR_INVALID, "token %u of the document is not in the vocabulary", (unsigned) id);
 		/* Only somebody who wrote the ids himself has those: they would forge the structure of the pair. */
-		if (serm_tokenizer_special(opened->tokenizer, id) &&
-		    id != serm_tokenizer_unknown(opened->tokenizer))
+		if (serm_tokenizer_special(opened->tokenizer, id) && id != serm_tokenizer_unknown(opened->tokenizer))
 			return serm_fail(error, SERM_ERR_INVALID,
 			    "token %u of the document is a special one, which no text gives", (unsigned) id);
 	}

@@ -329,8 +329,8 @@ check_numbers(const SermTensor *tensor, const SermWatch *watch, SermError *error
 }
 
 SermStatus
-serm_encoder_tensors_check(const SermEncoderConfig *config, const SermTensorSet *tensors,
-    const SermWatch *watch, SermError *error)
+serm_encoder_tensors_check(
+    const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch, SermError *error)
 {
 	const uint32_t count = serm_encoder_tensor_count(config);
 

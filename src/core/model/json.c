@@ -301,8 +301,7 @@ compare_keys(const void *a, const void *b)
 
 /* By sorting: there is no table whose slots somebody could choose the keys for. */
 static SermStatus
-check_keys(
-    const SermJson *json, uint32_t object, const SermWatch *watch, SermArena *arena, SermError *error)
+check_keys(const SermJson *json, uint32_t object, const SermWatch *watch, SermArena *arena, SermError *error)
 {
 	const SermArenaMark mark = serm_arena_mark(arena);
 	Key *keys = serm_arena_array(arena, json->nodes[object].count, sizeof(Key));
@@ -353,8 +352,7 @@ check_objects(const SermJson *json, const SermWatch *watch, SermArena *arena, Se
 }
 
 SermStatus
-serm_json_parse(
-    SermText text, const SermWatch *watch, SermArena *arena, SermJson *json, SermError *error)
+serm_json_parse(SermText text, const SermWatch *watch, SermArena *arena, SermJson *json, SermError *error)
 {
 	Scanner scanner = {.bytes = text.bytes, .length = text.length, .watch = watch};
 	SermJsonNode *nodes;
@@ -365,10 +363,11 @@ serm_json_parse(
 	if (!serm_utf8_valid(text.bytes, text.length))
 		return serm_fail(error, SERM_ERR_CORRUPT, "not acceptable as JSON: it is not valid UTF-8");
 	if (!scan(&scanner))
-		return scanner.canceled ? canceled(error)
-		                        : serm_fail(error, SERM_ERR_CORRUPT,
-		                              "not acceptable as JSON: wrong, cut off or nested deeper than %d at byte %zu",
-		                              SERM_JSON_DEPTH_MAX, scanner.at);
+		return scanner.canceled
+		           ? canceled(error)
+		           : serm_fail(error, SERM_ERR_CORRUPT,
+		                 "not acceptable as JSON: wrong, cut off or nested deeper than %d at byte %zu",
+		                 SERM_JSON_DEPTH_MAX, scanner.at);
 	nodes = serm_arena_array(arena, scanner.count, sizeof(SermJsonNode));
 	if (nodes == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for %u values of JSON", scanner.count);

@@ -195,8 +195,7 @@ read_added(Reader *reader)
 		return broken(reader, "\"added_tokens\" is no array");
 	count = json->nodes[array].count;
 	if (count > SERM_ADDED_TOKENS_MAX)
-		return serm_fail(
-		    reader->error, SERM_ERR_LIMIT, "more than %d added tokens", SERM_ADDED_TOKENS_MAX);
+		return serm_fail(reader->error, SERM_ERR_LIMIT, "more than %d added tokens", SERM_ADDED_TOKENS_MAX);
 	added = serm_arena_array(reader->arena, (size_t) count + 1, sizeof(SermAddedToken));
 	if (added == NULL)
 		return no_memory(reader);

@@ -71,7 +71,8 @@ typedef struct SermEncoderFitHost {
 } SermEncoderFitHost;
 
 extern void serm_encoder_options_defaults(SermEncoderOptions *options);
-/* Zero moments around `flat`, which is then updated in place. false: the arena refuses, or the host said stop.
+/* Zero moments around `flat`, which is then updated in place. false: the arena refuses, or the host said
+ * stop.
  */
 extern bool serm_encoder_state_init(const SermEncoderConfig *config, SermReal *flat,
     const SermEncoderHost *host, SermArena *arena, SermEncoderState *state);

@@ -125,6 +125,7 @@ serm_encoder_make(const SermEncoderMaking *making, const SermText *words, size_t
 	    keeper, arena, &state, report, error);
 	serm_arena_rewind(arena, mark);
 	if (status == SERM_OK)
-		status = serm_encoder_tensors_write(&config, &json, &tables, state.flat, &watch, arena, tensors, error);
+		status =
+		    serm_encoder_tensors_write(&config, &json, &tables, state.flat, &watch, arena, tensors, error);
 	return status;
 }

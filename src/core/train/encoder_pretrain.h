@@ -41,8 +41,8 @@ extern bool serm_encoder_begin(
  * A state with room for the bias of the guess behind the encoder's parameters. false: the arena refuses, or
  * the host said stop.
  */
-extern bool serm_encoder_pretrain_state(const SermEncoderConfig *config, const SermEncoderHost *host,
-    SermArena *arena, SermEncoderState *state);
+extern bool serm_encoder_pretrain_state(
+    const SermEncoderConfig *config, const SermEncoderHost *host, SermArena *arena, SermEncoderState *state);
 
 /*
  * Pre-train `state`, whose flat vector was begun, until all epochs are done. `mask_id` is the id of [MASK],

@@ -175,7 +175,8 @@ serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size
 	/* Of a layer: its input, queries, keys and values, context, both norms, the middle and the wide part. */
 	size_t kept = config->layers * ((modern ? 11 : 9) * hidden + wide + 2), back = 6 * hidden + 3 * wide;
 	/* Keys, values, scores of some rows, and where tokens are turned by their positions the angles. */
-	size_t attention = (longest + 64) * (2 * (size + SERM_PANEL) + SERM_ATTENTION_ROWS + (modern ? 2 * size : 0));
+	size_t attention =
+	    (longest + 64) * (2 * (size + SERM_PANEL) + SERM_ATTENTION_ROWS + (modern ? 2 * size : 0));
 
 	return sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 4 * hidden) + attention) +
 	       serm_attention_back_bytes((uint32_t) longest, (uint32_t) size) + 2 * packed + packed / 8 +
@@ -393,9 +394,8 @@ serm_train_encoder(const SermTrainingSet *set, const SermTensorSet *begin,
 	if (status == SERM_OK && training.held.example_count > 0)
 		status = calibrate(&training, error);
 	if (status == SERM_OK)
-		status = serm_encoder_tensors_write(
-		    &training.config, &training.json, &training.tables, training.state.flat, &watch, arena, tensors,
-		    error);
+		status = serm_encoder_tensors_write(&training.config, &training.json, &training.tables,
+		    training.state.flat, &watch, arena, tensors, error);
 	if (status != SERM_OK)
 		return status;
 	report->temperature = training.temperature.value;

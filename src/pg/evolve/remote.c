@@ -112,7 +112,8 @@ utf8_of(const char *string)
 	return (SermText){utf8, strlen(utf8)};
 }
 
-/* The function of the option "evidence" by its qualified name: it may be dropped and made again. Inside SPI. */
+/* The function of the option "evidence" by its qualified name: it may be dropped and made again. Inside SPI.
+ */
 static void
 find_evidence(SermRemote *remote)
 {
@@ -216,8 +217,9 @@ read_evidence(SermRemote *remote, Request *request)
 
 	if (!OidIsValid(remote->evidence))
 		return true;
-	serm_user_call(remote->evidence, remote->evidence_statement, remote->training->settings.distill.search_path,
-	    server_text(remote->all->queries[pair->query].utf8), server_text(pair->doc.utf8), &answer);
+	serm_user_call(remote->evidence, remote->evidence_statement,
+	    remote->training->settings.distill.search_path, server_text(remote->all->queries[pair->query].utf8),
+	    server_text(pair->doc.utf8), &answer);
 	if (answer.error != NULL) {
 		snprintf(remote->problem, sizeof(remote->problem), "the evidence function failed: %s", answer.error);
 		return false;

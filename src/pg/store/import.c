@@ -267,9 +267,8 @@ read_weights(Import *import)
 		read_sharded(import, index);
 	}
 	check_file(import,
-	    serm_encoder_tensors_check(
-	        &import->config, &(SermTensorSet){import->tensors, import->tensor_count}, &import->watch,
-	        &import->error),
+	    serm_encoder_tensors_check(&import->config, &(SermTensorSet){import->tensors, import->tensor_count},
+	        &import->watch, &import->error),
 	    "the weights");
 	if (import->ignored_count > 0)
 		ereport(NOTICE, errmsg("%d tensors are not needed and were left out: %s%s", import->ignored_count,
@@ -388,7 +387,8 @@ serm_import_directory(PG_FUNCTION_ARGS)
 	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 		    errmsg("must be a member of pg_read_server_files to import a directory of the server"),
-		    errhint("Pass the files themselves: serm.import_model(name, files text[], contents => bytea[])."));
+		    errhint(
+		        "Pass the files themselves: serm.import_model(name, files text[], contents => bytea[])."));
 	if (PG_ARGISNULL(SOURCE))
 		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the directory must not be NULL"));
 	directory = text_to_cstring(PG_GETARG_TEXT_PP(SOURCE));
@@ -407,14 +407,13 @@ serm_import_files(PG_FUNCTION_ARGS)
 	int count;
 
 	if (PG_ARGISNULL(SOURCE) || PG_ARGISNULL(CONTENTS))
-		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		    errmsg("files and contents must not be NULL"),
+		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("files and contents must not be NULL"),
 		    errhint("Name both: serm.import_model('name', files => '{config.json, ...}',"
 		            " contents => ARRAY[...])."));
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(SOURCE), TEXTOID, -1, false, TYPALIGN_INT, &names, &null_names,
 	    &import.source.count);
-	deconstruct_array(
-	    PG_GETARG_ARRAYTYPE_P(CONTENTS), BYTEAOID, -1, false, TYPALIGN_INT, &contents, &null_contents, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(CONTENTS), BYTEAOID, -1, false, TYPALIGN_INT, &contents,
+	    &null_contents, &count);
 	if (count != import.source.count)
 		ereport(ERROR, errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 		    errmsg("there are %d names of files and %d contents", import.source.count, count));
