@@ -101,6 +101,9 @@ $node->safe_psql('postgres', "SELECT serm.alter_model('mini', '{\"precision\": \
 	INSERT INTO serm.judgment (model, query, doc_id, doc, grade) SELECT 'mini', 'q' || i % 40, i::text, repeat('soft blue pillow ', 40) || i, i % 2 FROM generate_series(1, 400) AS i");
 ends_soon('training', '', "CALL serm.train('mini', '{\"checkpoint\": -1}')", 50, 200, 400, 700, 1100, 1800);
 
+like(($node->psql('postgres', "\\set VERBOSITY verbose\nSET serm.train_memory = '64MB'; CALL serm.train('mini')"))[2],
+	qr/ERROR:  53200: the weights of model "mini" alone do not fit in 64 MB/, 'weights that do not fit are not read');
+
 # A vocabulary of 250,000 pieces in the form of one file; it does not fit to the encoder, but that is found out at the end.
 my $wide = PostgreSQL::Test::Utils::tempdir();
 chmod 0755, $wide;

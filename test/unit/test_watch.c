@@ -348,6 +348,7 @@ run_model(const SermEncoderConfig *config, const SermReal *flat, const SermEncod
 	SermReal logits[SERM_ENCODER_LABELS_MAX];
 	SermTensorSet prepared, weights;
 	SermPrediction prediction;
+	SermModel *model;
 	SermError error;
 	SermEncoder *encoder = fixture_encoder(config, SERM_PRECISION_F32, flat, arena);
 
@@ -355,6 +356,12 @@ run_model(const SermEncoderConfig *config, const SermReal *flat, const SermEncod
 		SermTensorSet stored = stored_tensors(config, flat, arena);
 
 		*(Watcher *) watch->context = start();
+		settings.watch = watch;
+		told(watch->context,
+		    serm_model_open_with(SERM_KIND_CROSS_ENCODER, &stored, &settings, arena, &model, &error) ==
+		            SERM_OK &&
+		        ((Watcher *) watch->context)->asked > 20,
+		    "opening what is stored");
 		told(watch->context,
 		    serm_cross_encoder_prepare(&stored, &settings, watch, arena, &prepared, &error) == SERM_OK,
 		    "reading and laying out weights");

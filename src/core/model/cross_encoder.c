@@ -179,8 +179,9 @@ cross_open(const SermTensorSet *tensors, const SermModelSettings *settings, Serm
 	if (opened == NULL)
 		return no_memory(error);
 	opened->settings = *settings;
+	opened->settings.watch = NULL;
 	if (serm_cross_encoder_stored(tensors))
-		status = serm_cross_encoder_prepare(tensors, settings, NULL, arena, &prepared, error);
+		status = serm_cross_encoder_prepare(tensors, settings, settings->watch, arena, &prepared, error);
 	if (status == SERM_OK)
 		status = open_encoder(&prepared, opened, arena, error);
 	if (status != SERM_OK)

@@ -178,9 +178,13 @@ serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size
 	size_t attention =
 	    (longest + 64) * (2 * (size + SERM_PANEL) + SERM_ATTENTION_ROWS + (modern ? 2 * size : 0));
 
-	return sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 4 * hidden) + attention) +
-	       serm_attention_back_bytes((uint32_t) longest, (uint32_t) size) + 2 * packed + packed / 8 +
-	       config->vocab * (sizeof(uint32_t) + 1) + ((size_t) 1 << 20);
+	size_t during = sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 4 * hidden) + attention) +
+	                serm_attention_back_bytes((uint32_t) longest, (uint32_t) size) + 2 * packed + packed / 8 +
+	                config->vocab * (sizeof(uint32_t) + 1);
+	/* The state, the tensors made of it, and those opened again, so that they can be measured. */
+	size_t after = sizeof(SermReal) * 5 * count + packed;
+
+	return (during > after ? during : after) + ((size_t) 1 << 20);
 }
 
 size_t
