@@ -16,10 +16,11 @@ CREATE OR REPLACE FUNCTION serm.import_model(name text, directory text, options 
 RETURNS integer VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_import_directory';
 COMMENT ON FUNCTION serm.import_model(text, text, jsonb, text[], regclass, regclass) IS 'create a cross-encoder from a directory of the server in the form of Hugging Face, and return its version';
 
-CREATE OR REPLACE FUNCTION serm.import_model(name text, files text[], contents bytea[], options jsonb DEFAULT '{}',
-	grades text[] DEFAULT NULL, log regclass DEFAULT NULL, documents regclass DEFAULT NULL)
+-- The other arguments stand where the directory has them, so that literals without a type mean a directory.
+CREATE OR REPLACE FUNCTION serm.import_model(name text, files text[], options jsonb DEFAULT '{}', grades text[] DEFAULT NULL,
+	log regclass DEFAULT NULL, documents regclass DEFAULT NULL, contents bytea[] DEFAULT NULL)
 RETURNS integer VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_import_files';
-COMMENT ON FUNCTION serm.import_model(text, text[], bytea[], jsonb, text[], regclass, regclass) IS 'the same from the names and the contents of the files';
+COMMENT ON FUNCTION serm.import_model(text, text[], jsonb, text[], regclass, regclass, bytea[]) IS 'the same from the names and the contents of the files';
 
 CREATE OR REPLACE FUNCTION serm.drop_model(name text)
 RETURNS void VOLATILE STRICT PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'serm_drop_model';

@@ -237,7 +237,7 @@ bench_train(uint32_t tokens, uint32_t batch, SermArena *arena)
 	for (uint32_t i = 0; i < batch; i++)
 		examples[i] =
 		    (SermEncoderExample){.input = inputs[i], .query = i, .target = {i % 2, 1 - i % 2}, .weight = 1};
-	if (!serm_encoder_state_init(&config, random_flat(&config, arena), arena, &state) ||
+	if (!serm_encoder_state_init(&config, random_flat(&config, arena), NULL, arena, &state) ||
 	    serm_encoder_fit(&config, &set, &options, &host, arena, &state, &report, &error) != SERM_OK)
 		abort();
 	return batch / clock.best;

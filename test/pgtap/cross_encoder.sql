@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(77);
+SELECT plan(84);
 
 -- --- the files of a model of two layers
 
@@ -42,10 +42,10 @@ CREATE FUNCTION pg_temp.weights() RETURNS bytea LANGUAGE sql AS $$
 $$;
 CREATE FUNCTION pg_temp.load(name text, options jsonb DEFAULT '{}', words text DEFAULT 'blue pill ##ow ##s soft red lamp desk oak a the , . for home') RETURNS int
 LANGUAGE sql AS $$
-	SELECT serm.import_model(name, ARRAY['config.json', 'vocab.txt', 'model.safetensors'], ARRAY[convert_to(jsonb_build_object('model_type', 'bert',
+	SELECT serm.import_model(name, ARRAY['config.json', 'vocab.txt', 'model.safetensors'], contents => ARRAY[convert_to(jsonb_build_object('model_type', 'bert',
 		'architectures', ARRAY['BertForSequenceClassification'], 'num_hidden_layers', 2, 'hidden_size', 16, 'num_attention_heads', 2,
 		'intermediate_size', 32, 'vocab_size', 20, 'max_position_embeddings', 24, 'num_labels', 4)::text, 'UTF8'),
-		convert_to(replace('[PAD] [UNK] [CLS] [SEP] [MASK] ' || words, ' ', E'\n'), 'UTF8'), pg_temp.weights()], options)
+		convert_to(replace('[PAD] [UNK] [CLS] [SEP] [MASK] ' || words, ' ', E'\n'), 'UTF8'), pg_temp.weights()], options => options)
 $$;
 CREATE TEMP TABLE pair (id int GENERATED ALWAYS AS IDENTITY, query text, doc text);
 INSERT INTO pair (query, doc) VALUES ('blue pillow', E'soft blue pillow\na soft pillow for the home'), ('red lamp', 'oak desk'), ('pills', ''), ('', 'red'),
@@ -181,6 +181,13 @@ SELECT is(serm.encode('oak desk', 'words')::text, serm.encode('oak desk')::text,
 SELECT throws_ok($$SELECT '2 0123456789abcdef 2 5'::serm.doc$$, '22P02', NULL, 'a title longer than its document');
 SELECT throws_ok($$SELECT serm.score('oak', '2 0123456789abcdef 0 5'::serm.doc, 'm')$$, '22023', NULL, 'tokens of nobody');
 SELECT throws_ok(format($$SELECT serm.score('oak', '%s 20'::serm.doc, 'm')$$, (serm.encode('oak', 'm'))::text), '22023', NULL, 'an id that the vocabulary lacks');
+CREATE TABLE forged AS SELECT id, ((serm.encode('oak desk', 'm'))::text || ' ' || id || ' 9')::serm.doc AS tokens FROM generate_series(0, 4) AS id;
+SELECT throws_ok(format('SELECT %s FROM forged WHERE id = 3', call), '22023',
+	'model "m" cannot read this serm.doc: token 3 of the document is a special one, which no text gives', 'a forged [SEP]: ' || call)
+FROM unnest(ARRAY[$$serm.score('oak', tokens, 'm')$$, $$serm.score_version('oak', tokens, 'm', 1)$$, $$serm.predict('oak', tokens, 'm')$$,
+	$$serm.score_batch('oak', tokens, 'm') OVER ()$$, $$serm.explain('oak', tokens, 'm')$$]) AS call;
+SELECT throws_ok($$SELECT serm.score('oak', tokens, 'm') FROM forged WHERE id IN (0, 2, 4)$$, '22023', NULL, 'nor any other special token');
+SELECT is(serm.score('oak', tokens, 'm'), serm.score('oak', 'oak desk zebra soft', 'm'), 'what the vocabulary cannot spell is none') FROM forged WHERE id = 1;
 
 -- --- explanations
 

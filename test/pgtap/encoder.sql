@@ -67,7 +67,7 @@ BEGIN
 	RETURN prefix || convert_to(header, 'UTF8') || body;
 END $$;
 CREATE FUNCTION load(name text) RETURNS int LANGUAGE sql AS $$
-	SELECT serm.import_model(name, ARRAY['config.json', 'vocab.txt', 'model.safetensors'], ARRAY[convert_to(jsonb_build_object('model_type', 'bert',
+	SELECT serm.import_model(name, ARRAY['config.json', 'vocab.txt', 'model.safetensors'], contents => ARRAY[convert_to(jsonb_build_object('model_type', 'bert',
 			'architectures', ARRAY['BertForSequenceClassification'], 'num_hidden_layers', 1, 'hidden_size', 16, 'num_attention_heads', 2,
 			'intermediate_size', 32, 'vocab_size', 21, 'max_position_embeddings', 32, 'num_labels', 4)::text, 'UTF8'),
 		convert_to(E'[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nblue\ngreen\nblack\nwhite\nyellow\nshoe\nlamp\nchair\ntable\npillow\ncarpet\na\nfor\nhome\n##s\n', 'UTF8'),

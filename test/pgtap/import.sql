@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(63);
+SELECT plan(69);
 
 -- --- the files of a small model
 
@@ -74,7 +74,7 @@ SELECT count(*) FROM (SELECT
 
 CREATE FUNCTION pg_temp.load(name text, weights bytea, config bytea DEFAULT pg_temp.config(1), vocab bytea DEFAULT pg_temp.vocab(),
 	options jsonb DEFAULT '{}', grades text[] DEFAULT NULL) RETURNS int LANGUAGE sql AS $$
-	SELECT serm.import_model(name, ARRAY['config.json', 'vocab.txt', 'model.safetensors'], ARRAY[config, vocab, weights], options, grades)
+	SELECT serm.import_model(name, ARRAY['config.json', 'vocab.txt', 'model.safetensors'], options, grades, contents => ARRAY[config, vocab, weights])
 $$;
 
 -- --- the contract
@@ -139,14 +139,14 @@ SELECT throws_ok($$SELECT pg_temp.load('bad', pg_temp.file(), vocab => 'blue')$$
 
 -- --- files
 
-SELECT throws_ok($$SELECT serm.import_model('bad', '{}'::text[], '{}'::bytea[])$$, '58P01', NULL, 'no config');
-SELECT throws_ok($$SELECT serm.import_model('bad', '{config.json}', ARRAY[pg_temp.config(1)])$$, '58P01', NULL, 'no tokenizer');
-SELECT throws_ok($$SELECT serm.import_model('bad', '{config.json,vocab.txt,pytorch_model.bin}', ARRAY[pg_temp.config(1), pg_temp.vocab(), 'x'])$$,
+SELECT throws_ok($$SELECT serm.import_model('bad', '{}'::text[], contents => '{}'::bytea[])$$, '58P01', NULL, 'no config');
+SELECT throws_ok($$SELECT serm.import_model('bad', '{config.json}', contents => ARRAY[pg_temp.config(1)])$$, '58P01', NULL, 'no tokenizer');
+SELECT throws_ok($$SELECT serm.import_model('bad', '{config.json,vocab.txt,pytorch_model.bin}', contents => ARRAY[pg_temp.config(1), pg_temp.vocab(), 'x'])$$,
 	'58P01', NULL, 'no weights that can be read');
-SELECT throws_ok($$SELECT serm.import_model('bad', '{a,b}', ARRAY['x'::bytea])$$, '2202E', NULL, 'more names than contents');
-SELECT throws_ok($$SELECT serm.import_model('bad', '{a,a}', ARRAY['x'::bytea, 'y'])$$, '22023', NULL, 'a file twice');
-SELECT throws_ok($$SELECT serm.import_model('bad', '{a}', ARRAY[NULL::bytea])$$, '22004', NULL, 'a content that is NULL');
-SELECT throws_ok($$SELECT serm.import_model('bad', NULL::text[], NULL)$$, '22004', NULL, 'no files');
+SELECT throws_ok($$SELECT serm.import_model('bad', '{a,b}', contents => ARRAY['x'::bytea])$$, '2202E', NULL, 'more names than contents');
+SELECT throws_ok($$SELECT serm.import_model('bad', '{a,a}', contents => ARRAY['x'::bytea, 'y'])$$, '22023', NULL, 'a file twice');
+SELECT throws_ok($$SELECT serm.import_model('bad', '{a}', contents => ARRAY[NULL::bytea])$$, '22004', NULL, 'a content that is NULL');
+SELECT throws_ok($$SELECT serm.import_model('bad', NULL::text[])$$, '22004', NULL, 'no files');
 SELECT throws_ok($$SELECT serm.import_model('bad', NULL::text)$$, '22004', NULL, 'no directory');
 SELECT throws_ok($$SELECT pg_temp.load('bad', pg_temp.file() || '\x00')$$, '22P03', NULL, 'a byte behind the weights');
 SELECT throws_ok($$SELECT pg_temp.load('bad', substr(pg_temp.file(), 1, length(pg_temp.file()) - 1))$$, '22P03', NULL, 'a byte too few');
@@ -165,11 +165,18 @@ SELECT throws_ok($$SELECT pg_temp.load('bad', pg_temp.file())$$, '22P03',
 UPDATE part SET data = '\x0000803f' WHERE name = 'classifier.bias';
 SELECT is(count(*), 0::bigint, 'nothing is left of what failed') FROM serm.model WHERE name = 'bad';
 
+-- --- literals without a type mean a directory, whatever arguments follow
+
+SELECT throws_ok(format('SELECT serm.import_model(%s)', given), '58P01', 'there is no config.json in /nowhere', given) FROM unnest(ARRAY[
+	$$'n', '/nowhere'$$, $$'n', '/nowhere', '{}'$$, $$'n', '/nowhere', '{"precision": "int8"}', '{no,yes}'$$,
+	$$'n', '/nowhere', '{}', NULL, NULL, NULL$$, $$'n', '/nowhere', options => '{}', documents => NULL$$]) AS given;
+SELECT throws_ok($$SELECT serm.import_model('n', '{config.json}', contents => '{"\\x7b7d"}')$$, '0A000', NULL, 'with contents the second names files');
+
 -- --- several files with an index
 
 CREATE FUNCTION pg_temp.sharded(name text, more jsonb DEFAULT '{}') RETURNS int LANGUAGE sql AS $$
 	SELECT serm.import_model(name, '{config.json,vocab.txt,model.safetensors.index.json,m-1.safetensors,m-2.safetensors}',
-		ARRAY[pg_temp.config(1), pg_temp.vocab(),
+		contents => ARRAY[pg_temp.config(1), pg_temp.vocab(),
 			convert_to(jsonb_build_object('weight_map', (SELECT jsonb_object_agg(part.name, 'm-' || 1 + position % 2 || '.safetensors') FROM part) || more)::text, 'UTF8'),
 			pg_temp.file('position % 2 = 0'), pg_temp.file('position % 2 = 1')])
 $$;

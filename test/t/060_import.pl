@@ -51,13 +51,13 @@ CREATE ROLE reader LOGIN IN ROLE pg_read_server_files;
 SELECT serm.grant_access('operator', 'operate'), serm.grant_access('reader', 'operate');
 });
 like(fails("SET ROLE operator; SELECT serm.import_model('other', '$directory')", '42501', 'the files of the server need a right'),
-	qr/contents bytea/, 'and the hint names the other way');
+	qr/contents => bytea/, 'and the hint names the other way');
 fails("SET ROLE operator; SELECT serm.import_model('other', '/nowhere')", '42501', 'whether they are there or not');
 is($node->safe_psql('postgres', "SET ROLE reader; SELECT serm.import_model('other', '$directory/')"), '1',
 	'with the right, and a slash at the end');
 my @names = qw(config.json vocab.txt model.safetensors);
 my $contents = join(', ', map { "'\\x" . unpack('H*', slurp_file("$directory/$_")) . "'::bytea" } @names);
-is($node->safe_psql('postgres', "SET ROLE operator; SELECT serm.import_model('given', '{" . join(',', @names) . "}', ARRAY[$contents])"),
+is($node->safe_psql('postgres', "SET ROLE operator; SELECT serm.import_model('given', '{" . join(',', @names) . "}', contents => ARRAY[$contents])"),
 	'1', 'without it, from contents');
 is($node->safe_psql('postgres', $sum =~ s/'small'/'given'/r), $before, 'with the same bits');
 

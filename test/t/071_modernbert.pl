@@ -163,6 +163,35 @@ is($node->safe_psql('postgres', "SELECT score FROM serm.rank('$texts[0][0]', ARR
 	WHERE ordinal = 1"), $scores{"SELECT serm.score('$texts[0][0]', '$texts[0][1]', 'm1')"}, 'a batch gives the same bits');
 is($node->safe_psql('postgres', "SELECT config->>'architecture' FROM serm.version WHERE model = 'm2'"), 'modernbert', 'the version says what it is');
 
+# --- narrow weights: near the scores, with explanations that sum to them, and back to the same bits
+
+my $narrow_vector = slurp_file('/proc/cpuinfo') =~ /avx512_vnni/;
+foreach my $precision (qw(bf16 int8)) {
+	foreach my $v (0 .. 3) {
+		my ($worst, $equal, $off, $batch) = (0, 0, 0, 0);
+		$node->safe_psql('postgres', qq{SELECT serm.alter_model('m$v', '{"precision": "$precision"}')});
+		foreach my $pair (@texts) {
+			my ($query, $doc) = @$pair;
+			my $exact = $scores{"SELECT serm.score('$query', '$doc', 'm$v')"};
+			my ($score, $sum, $same) = split /\|/, $node->safe_psql('postgres', qq{SELECT serm.score('$query', '$doc', 'm$v'),
+				(SELECT sum(contribution::float8) FROM serm.explain('$query', '$doc', 'm$v')),
+				serm.score('$query', serm.encode('$doc', 'm$v'), 'm$v') = serm.score('$query', '$doc', 'm$v') AND
+				(SELECT bool_and(s = serm.score('$query', d, 'm$v')) FROM (SELECT d, serm.score_batch('$query', d, 'm$v') OVER () AS s
+					FROM unnest(ARRAY['$doc', '$texts[0][1]', '$texts[3][1]']) AS d) AS b)});
+			my $moved = abs($score - $exact);
+			$worst = $moved if $moved > $worst;
+			$equal++ if $score eq $exact;
+			$off = abs($sum - $score) if abs($sum - $score) > $off;
+			$batch++ if $same eq 't';
+		}
+		cmp_ok($worst, '<', $precision eq 'bf16' ? 0.05 : 0.2, "variant $v in $precision: scores move by $worst");
+		cmp_ok($equal, '<', 4, 'they are other ones') if $precision eq 'bf16' || $narrow_vector;
+		cmp_ok($off, '<', 1e-5, 'contributions sum to them');
+		is($batch, 4, 'tokens and batches give their bits');
+	}
+}
+$node->safe_psql('postgres', qq{SELECT serm.alter_model('m$_', '{"precision": "f32"}')}) foreach 0 .. 3;
+
 $node->restart;
 is(scalar(grep { $node->safe_psql('postgres', $_) ne $scores{$_} } keys %scores), 0, 'the same scores after a restart');
 

@@ -65,6 +65,31 @@ distill('bare', '"unlabelled": 20');
 is(sql(q{SELECT (SELECT count(*) FROM serm._answer a WHERE a.model = 'bare' AND EXISTS (SELECT FROM serm._answer b WHERE b.model = 'gpt'
 	AND (SELECT max(abs(x - y)) FROM unnest(a.probability, b.probability) AS u(x, y)) < 1e-4)) > 0}), 't', 'tokens with and without a blank add up');
 
+# --- evidence: what a function says of a pair stands in the question
+
+sql(q{CREATE TABLE fact (thing text, word text);
+	INSERT INTO fact VALUES ('shoe', 'WORN-ON-FEET'), ('lamp', 'GIVES-LIGHT');
+	CREATE FUNCTION knows(query text, doc text) RETURNS text LANGUAGE sql AS $$SELECT word FROM fact WHERE doc LIKE '%' || thing || '%'$$;
+	CREATE FUNCTION knows_some(query text, doc text) RETURNS text LANGUAGE plpgsql AS $$BEGIN
+		IF doc LIKE '%sofa%' THEN RAISE EXCEPTION 'nothing of sofas'; END IF; RETURN 'COMFORT'; END$$});
+remote('evident', 'lp', '', '"evidence": "public.knows"');
+distill('evident', '"unlabelled": 400');
+is($mock->saw('WORN-ON-FEET') . $mock->saw('GIVES-LIGHT'), '11', 'the teacher sees the evidence');
+is(sql(q{SELECT config ->> 'teacher_evidence' FROM serm.version ORDER BY version DESC LIMIT 1}), 'public.knows', 'the version says whose it was');
+my $asked = $mock->count('lp');
+distill('evident', '"unlabelled": 400');
+is($mock->count('lp'), $asked, 'with the same evidence nothing is asked again');
+sql(q{UPDATE fact SET word = 'LIGHTS-UP' WHERE thing = 'lamp'});
+distill('evident', '"unlabelled": 400');
+is($mock->count('lp') - $asked, sql(q{SELECT count(*) FROM log JOIN product USING (doc_id) WHERE doc LIKE '%lamp%' AND serm.split_of(query) = 'train'}),
+	'with other evidence those pairs are');
+sql(q{UPDATE serm.model SET options = options || '{"evidence": "public.knows_some"}' WHERE name = 'evident'});
+like(fails(qq{CALL serm.distill('student', 'evident', '{$short, "unlabelled": 400}')}),
+	qr/ERROR:  38000: .*The last one: the evidence function failed: P0001: nothing of sofas/s, 'pairs whose evidence fails have no answer');
+distill('evident', '"unlabelled": 400, "failed_share": 0.5');
+is(sql(q{SELECT counts ->> 'taught_failed' FROM serm.version ORDER BY version DESC LIMIT 1}),
+	sql(q{SELECT count(*) FROM log JOIN product USING (doc_id) WHERE doc LIKE '%sofa%' AND serm.split_of(query) = 'train'}), 'and are counted');
+
 # --- it scores in no statement, and is nobody's student
 
 like(fails(q{SELECT serm.score('a', 'b', 'gpt')}), qr/ERROR:  0A000: .*HINT:  .*serm\.distill/s, 'serm.score refuses it and says what it is for');

@@ -53,7 +53,7 @@ stored_tensors(const SermEncoderConfig *config, const SermReal *flat, SermArena 
 	size_t length = 0;
 	const char *json = serm_encoder_config_write(config, arena, &length);
 
-	serm_encoder_unflatten(config, flat, arena, &weights);
+	(void) serm_encoder_unflatten(config, flat, NULL, arena, &weights, &(SermError){0});
 	list = serm_arena_array(arena, weights.count + 2, sizeof(*list));
 	memcpy(list, weights.tensors, weights.count * sizeof(*list));
 	list[weights.count] = (SermTensor){.name = SERM_ENCODER_CONFIG_TENSOR,

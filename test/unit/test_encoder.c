@@ -235,18 +235,18 @@ test_refusals(SermArena *arena)
 	CHECK(serm_encoder_open(&other, SERM_PRECISION_F32, NULL, flat, flat, arena, &opened, &error) ==
 	          SERM_ERR_INVALID,
 	    "an architecture that is not computed");
-	CHECK(serm_encoder_unflatten(&config, flat, arena, &tensors) &&
-	          serm_encoder_flatten(&config, &tensors, arena, &read, &error) == SERM_OK,
+	CHECK(serm_encoder_unflatten(&config, flat, NULL, arena, &tensors, &error) == SERM_OK &&
+	          serm_encoder_flatten(&config, &tensors, NULL, arena, &read, &error) == SERM_OK,
 	    "tensors and the flat vector");
 	CHECK(memcmp(flat, read, serm_encoder_layout(&config).plain_count * sizeof(*flat)) == 0 ||
 	          sizeof(*flat) > 4,
 	    "tensors and back give the same vector");
 	tensors.count--;
-	CHECK(serm_encoder_flatten(&config, &tensors, arena, &read, &error) == SERM_ERR_CORRUPT,
+	CHECK(serm_encoder_flatten(&config, &tensors, NULL, arena, &read, &error) == SERM_ERR_CORRUPT,
 	    "a missing tensor");
 	tensors.count++;
 	((SermTensor *) tensors.tensors)[4].shape[0]++;
-	CHECK(serm_encoder_flatten(&config, &tensors, arena, &read, &error) == SERM_ERR_CORRUPT,
+	CHECK(serm_encoder_flatten(&config, &tensors, NULL, arena, &read, &error) == SERM_ERR_CORRUPT,
 	    "a misshapen tensor");
 }
 

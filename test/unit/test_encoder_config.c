@@ -285,14 +285,14 @@ test_tensors(void)
 	for (unsigned c = 0; c < SERM_LENGTH(configs); c++) {
 		(void) read_config(configs[c], &config, &error);
 		tensors = make_tensors(&config, &count);
-		CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, &error) == SERM_OK,
+		CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, NULL, &error) == SERM_OK,
 		    "a complete set is accepted (%s)", serm_encoder_architecture_name(config.architecture));
-		CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors + 1, count - 1}, &error) ==
+		CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors + 1, count - 1}, NULL, &error) ==
 		          SERM_ERR_CORRUPT,
 		    "without its first tensor it is not");
 		tensors[count - 1].shape[0]++;
-		CHECK(
-		    serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, &error) == SERM_ERR_CORRUPT,
+		CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, NULL, &error) ==
+		          SERM_ERR_CORRUPT,
 		    "nor with another shape");
 		tensors[count - 1].shape[0]--;
 		for (uint32_t i = 0; i < 3; i++) {
@@ -301,18 +301,19 @@ test_tensors(void)
 			unsigned char *last = (unsigned char *) tensors[i].data + tensors[i].bytes - (i == 0 ? 4 : 2);
 
 			memcpy(last, &big[i], i == 0 ? 4 : 2);
-			CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, &error) == SERM_OK,
+			CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, NULL, &error) ==
+			          SERM_OK,
 			    "the largest %s is fine", serm_dtype_name(tensors[i].dtype));
 			memcpy(last, &infinite[i], i == 0 ? 4 : 2);
-			CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, &error) ==
+			CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, NULL, &error) ==
 			              SERM_ERR_CORRUPT &&
 			          strstr(error.message, "not finite") != NULL,
 			    "an infinite one is not");
 			memset(last, 0, i == 0 ? 4 : 2);
 		}
 		tensors[0].dtype = SERM_DTYPE_I32;
-		CHECK(
-		    serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, &error) == SERM_ERR_CORRUPT,
+		CHECK(serm_encoder_tensors_check(&config, &(SermTensorSet){tensors, count}, NULL, &error) ==
+		          SERM_ERR_CORRUPT,
 		    "integers are no weights");
 	}
 }
@@ -357,8 +358,8 @@ open_stored(const char *json, uint32_t tokens_max, uint32_t left_out, SermError 
 	memcpy(all + 2, tensors, count * sizeof(SermTensor));
 	if (left_out < count + 2)
 		all[left_out] = all[count + 1];
-	return serm_encoder_stored_open(
-	    &(SermTensorSet){all, count + (left_out < count + 2 ? 1 : 2)}, &arena, &again, &tokenizer, error);
+	return serm_encoder_stored_open(&(SermTensorSet){all, count + (left_out < count + 2 ? 1 : 2)}, NULL,
+	    &arena, &again, &tokenizer, error);
 }
 
 static void

@@ -126,7 +126,7 @@ test_learning(
 	SermError error;
 
 	options.loss = loss;
-	serm_encoder_state_init(&task->config, flat, arena, &state);
+	serm_encoder_state_init(&task->config, flat, NULL, arena, &state);
 	CHECK(fit(task, &options, NULL, arena, &state, &report) == SERM_OK, "%s with %u labels", loss, labels);
 	for (int i = 0; i < COUNT; i++)
 		inputs[i] = task->examples[i].input;
@@ -182,9 +182,9 @@ test_going_on(SermEncoderArchitecture architecture, SermArena *arena)
 	SermTrainReport report, again;
 
 	options.epochs = 2, options.checkpoint = 10, options.dropout = .1;
-	serm_encoder_state_init(&task->config, begin(&task->config, arena), arena, &first);
-	serm_encoder_state_init(&task->config, begin(&task->config, arena), arena, &second);
-	serm_encoder_state_init(&task->config, begin(&task->config, arena), arena, &keeper.kept);
+	serm_encoder_state_init(&task->config, begin(&task->config, arena), NULL, arena, &first);
+	serm_encoder_state_init(&task->config, begin(&task->config, arena), NULL, arena, &second);
+	serm_encoder_state_init(&task->config, begin(&task->config, arena), NULL, arena, &keeper.kept);
 	fit(task, &options, &host, arena, &first, &report);
 	fit(task, &options, NULL, arena, &second, &again);
 	CHECK(memcmp(first.flat, second.flat, first.count * sizeof(SermReal)) == 0 && report.loss == again.loss,
@@ -212,7 +212,7 @@ test_frozen(SermEncoderArchitecture architecture, SermArena *arena)
 	bool rows = true, moved = false;
 
 	options.epochs = 1, options.freeze = 1;
-	serm_encoder_state_init(&task->config, flat, arena, &state);
+	serm_encoder_state_init(&task->config, flat, NULL, arena, &state);
 	fit(task, &options, NULL, arena, &state, &report);
 	CHECK(memcmp(flat, before, (layout.layer_plain + layout.layer_plain_size) * size) == 0 &&
 	          memcmp(flat + lower.query, before + lower.query, (upper.query - lower.query) * size) == 0,
@@ -222,7 +222,7 @@ test_frozen(SermEncoderArchitecture architecture, SermArena *arena)
 	    "frozen: what is above learns");
 	options.freeze = 0;
 	flat = begin(&task->config, arena);
-	serm_encoder_state_init(&task->config, flat, arena, &state);
+	serm_encoder_state_init(&task->config, flat, NULL, arena, &state);
 	fit(task, &options, NULL, arena, &state, &report);
 	for (uint32_t word = 0; word < task->config.vocab; word++) {
 		bool same = memcmp(flat + layout.words + word * hidden, before + layout.words + word * hidden,
@@ -245,7 +245,7 @@ test_refusals(SermArena *arena)
 	SermEncoderState state;
 	SermTrainReport report;
 
-	serm_encoder_state_init(&task->config, begin(&task->config, arena), arena, &state);
+	serm_encoder_state_init(&task->config, begin(&task->config, arena), NULL, arena, &state);
 	CHECK(fit(task, &options, &host, arena, &state, &report) == SERM_ERR_CANCELED, "cancel");
 	other = *task, other.set.example_count = 0;
 	CHECK(fit(&other, &options, NULL, arena, &state, &report) == SERM_ERR_NO_DATA, "no examples");

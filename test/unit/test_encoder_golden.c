@@ -205,7 +205,7 @@ test_training(const Golden *golden, SermArena *arena)
 	}
 	CHECK(
 	    worst_loss < TRAINING_TOLERANCE && fabs(total - golden->loss) < TRAINING_TOLERANCE, "golden losses");
-	CHECK(serm_encoder_back_init(&back, arena), "the way back is allocated");
+	CHECK(serm_encoder_back_init(&back, NULL, arena), "the way back is allocated");
 	serm_encoder_back_pack(&back, golden->flat, NULL);
 	CHECK(serm_encoder_backward(&back, &run, d_logits, arena, &error) == SERM_OK, "the way back");
 	for (uint32_t e = 0; e < serm_encoder_entry_count(config); e++) {

@@ -191,7 +191,7 @@ test_gradients(int variant, SermArena *arena)
 	for (int i = 0; i < MODERN_INPUTS; i++)
 		list[i] = &inputs[i];
 	CHECK(serm_encoder_prepare(&run, arena, &error) == SERM_OK &&
-	          serm_encoder_forward(&run, &error) == SERM_OK && serm_encoder_back_init(&back, arena),
+	          serm_encoder_forward(&run, &error) == SERM_OK && serm_encoder_back_init(&back, NULL, arena),
 	    "variant %d: forward", variant);
 	loss = losses_of(&config, golden->losses, run.logits, d_logits, &worst);
 	CHECK(worst < LOGIT_TOLERANCE && fabs(loss - golden->loss) < LOGIT_TOLERANCE, "golden losses");

@@ -59,7 +59,7 @@ run_problem(const Problem *problem, SermEncoderBack *back)
 		d_logits[i] = (SermReal) (problem->slope[i] + z);
 	}
 	if (back != NULL) {
-		serm_encoder_back_clear(back);
+		(void) serm_encoder_back_clear(back, NULL);
 		serm_encoder_back_pack(back, problem->flat, NULL);
 		if (serm_encoder_backward(back, &run, d_logits, problem->arena, &error) != SERM_OK)
 			return NAN;
@@ -144,7 +144,7 @@ test_gradient(SermEncoderConfig config, double dropout, bool all_rows, SermArena
 	SermEncoderLayout layout = serm_encoder_layout(&problem.config);
 	double worst = 0;
 
-	serm_encoder_back_init(&back, arena);
+	serm_encoder_back_init(&back, NULL, arena);
 	run_problem(&problem, &back);
 	for (uint32_t e = 0; e < serm_encoder_entry_count(&problem.config); e++) {
 		SermEncoderEntry entry;
@@ -179,8 +179,8 @@ test_accumulation(SermEncoderArchitecture architecture, SermArena *arena)
 	bool same = true, nothing = true;
 
 	frozen.frozen = 1;
-	serm_encoder_back_init(&all, arena);
-	serm_encoder_back_init(&frozen, arena);
+	serm_encoder_back_init(&all, NULL, arena);
+	serm_encoder_back_init(&frozen, NULL, arena);
 	run_problem(&problem, &all);
 	run_problem(&problem, &frozen);
 	CHECK(all.gradient[lower.query_bias] != 0 && frozen.gradient[lower.query_bias] == 0 &&

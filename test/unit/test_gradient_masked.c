@@ -40,10 +40,10 @@ run_problem(const Problem *problem, SermEncoderBack *back, SermReal *d_bias)
 	double loss = 0;
 	SermError error;
 
-	serm_encoder_back_clear(back);
+	(void) serm_encoder_back_clear(back, NULL);
 	serm_encoder_back_pack(back, problem->flat, NULL);
 	serm_masked_init(&masked, problem->arena);
-	serm_masked_pack(&masked);
+	(void) serm_masked_pack(&masked);
 	if (serm_masked_group(&masked, problem->inputs, COUNT, WORD_SCALE, .5, problem->arena, &loss, &error) !=
 	    SERM_OK)
 		return NAN;
@@ -100,8 +100,8 @@ test_gradient(uint32_t labels, double dropout, SermArena *arena)
 	SermReal d_bias[16];
 	double error = 0, norm = 0, loss;
 
-	serm_encoder_back_init(&back, arena);
-	serm_encoder_back_init(&other, arena);
+	serm_encoder_back_init(&back, NULL, arena);
+	serm_encoder_back_init(&other, NULL, arena);
 	loss = run_problem(&problem, &back, d_bias);
 	for (size_t i = 0; i < count + problem.config.vocab; i += stride) {
 		SermReal *at = i < count ? problem.flat + i : problem.bias + (i - count);
@@ -131,7 +131,7 @@ test_value(SermArena *arena)
 	memset(problem.flat + layout.class_bias, 0, 4 * sizeof(SermReal));
 	memset(problem.bias, 0, problem.config.vocab * sizeof(SermReal));
 	problem.bias[5] = 2;
-	serm_encoder_back_init(&back, arena);
+	serm_encoder_back_init(&back, NULL, arena);
 	loss = run_problem(&problem, &back, d_bias);
 	/* Answers 4, 0, 8, then 5, 5; three heads that know nothing of four grades. */
 	expected = WORD_SCALE * (5 * log(8 + exp(2)) - 2 * 2) + .5 * 3 * log(4);

@@ -7,7 +7,7 @@ static SermStatus
 parse(const char *text, size_t length, SermJson *json)
 {
 	SermError error = {0};
-	SermStatus status = serm_json_parse((SermText){text, length}, &arena, json, &error);
+	SermStatus status = serm_json_parse((SermText){text, length}, NULL, &arena, json, &error);
 
 	if (status != SERM_OK && error.message[0] == '\0')
 		printf("# no message\n");

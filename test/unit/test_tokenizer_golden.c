@@ -209,7 +209,7 @@ check_golden(SermTokenizer *tokenizer, SermText file, bool options, uint32_t *ca
 		const uint32_t steps = tokenizer->normalizer.steps;
 		SermError error = {0};
 		SermJson json;
-		bool good = serm_json_parse(line, &arena, &json, &error) == SERM_OK;
+		bool good = serm_json_parse(line, NULL, &arena, &json, &error) == SERM_OK;
 
 		if (good && options)
 			tokenizer->normalizer.steps = option_steps(&json);

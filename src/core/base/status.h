@@ -31,6 +31,18 @@ typedef struct SermError {
 /* Long loops call this at least every 20 ms; false means unwind with SERM_ERR_CANCELED. */
 typedef bool (*SermKeepGoing)(void *context);
 
+/* Who is to be asked, for work that hands it on; NULL, or one without a function, is nobody. */
+typedef struct SermWatch {
+	SermKeepGoing keep_going;
+	void *context;
+} SermWatch;
+
+static inline bool
+serm_watch_ask(const SermWatch *watch)
+{
+	return watch == NULL || watch->keep_going == NULL || watch->keep_going(watch->context);
+}
+
 #define SERM_ASSERT(condition) assert(condition)
 #define SERM_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -20,13 +20,16 @@ serm_attention_scratch(uint32_t longest, uint32_t size, SermArena *arena, SermAt
 	return scratch->keys != NULL && scratch->values != NULL && scratch->scores != NULL;
 }
 
-void
-serm_attention(const SermAttention *attention, const SermAttentionScratch *scratch, SermReal *context)
+bool
+serm_attention(const SermAttention *attention, const SermAttentionScratch *scratch, const SermWatch *watch,
+    SermReal *context)
 {
 	size_t length = attention->length, size = attention->size, hidden = attention->hidden;
 	size_t room = room_of(length);
 	SermReal scale = (SermReal) (1 / sqrt((double) size));
 
+	if (!serm_watch_ask(watch))
+		return false;
 	serm_panels_pack(true, length, size, attention->key, 2 * hidden, scratch->keys);
 	serm_panels_pack(false, size, length, attention->value, 2 * hidden, scratch->values);
 	for (uint32_t first = 0; first < attention->rows; first += SERM_ATTENTION_ROWS) {
@@ -38,6 +41,8 @@ serm_attention(const SermAttention *attention, const SermAttentionScratch *scrat
 		SermProduct mix = {rows, size, length, scratch->scores, room, 1, scratch->values, NULL, false,
 		    context + first * hidden, hidden};
 
+		if (!serm_watch_ask(watch))
+			return false;
 		serm_panels_multiply(&scores);
 		for (uint32_t i = 0; i < rows; i++) {
 			factor[i] = 1 / serm_softmax(scratch->scores + i * room, length, scale);
@@ -48,4 +53,5 @@ serm_attention(const SermAttention *attention, const SermAttentionScratch *scrat
 		for (uint32_t i = 0; i < rows; i++)
 			serm_scale(context + (first + i) * hidden, size, factor[i]);
 	}
+	return true;
 }

@@ -32,8 +32,11 @@ typedef struct SermAttention {
 /* false when the arena refuses. */
 extern bool serm_attention_scratch(
     uint32_t longest, uint32_t size, SermArena *arena, SermAttentionScratch *scratch);
-/* context [rows], each `hidden` behind the other, = softmax(query key^T / sqrt(size)) value */
-extern void serm_attention(
-    const SermAttention *attention, const SermAttentionScratch *scratch, SermReal *context);
+/*
+ * context [rows], each `hidden` behind the other, = softmax(query key^T / sqrt(size)) value. false: whoever
+ * watches said stop.
+ */
+extern bool serm_attention(const SermAttention *attention, const SermAttentionScratch *scratch,
+    const SermWatch *watch, SermReal *context);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/watch.h"
 #include "core/model/cross_encoder_parts.h"
 #include "core/model/cross_encoder_stored.h"
 
@@ -47,6 +48,20 @@ vector_tensor(const char *name, SermDtype dtype, size_t count, const void *data)
 	return tensor;
 }
 
+static bool
+copy_tensor(const SermTensorSet *tensors, const char *name, SermArena *arena, SermTensor *copy)
+{
+	const SermTensor *tensor = serm_tensor_find(tensors, name);
+	void *data = serm_arena_reserve(arena, tensor->bytes);
+
+	if (data == NULL)
+		return false;
+	memcpy(data, tensor->data, tensor->bytes);
+	*copy = *tensor;
+	copy->data = data;
+	return true;
+}
+
 /* The text of "encoder.layout"; returns its length. */
 static size_t
 layout_name(const SermModelSettings *settings, char *name)
@@ -66,10 +81,10 @@ serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings
 	size_t bytes;
 	void *packed;
 	char *name;
-	SermStatus status = serm_encoder_stored_open(tensors, arena, &config, &tokenizer, error);
+	SermStatus status = serm_encoder_stored_open(tensors, host, arena, &config, &tokenizer, error);
 
 	if (status == SERM_OK)
-		status = serm_encoder_flatten(&config, tensors, arena, &flat, error);
+		status = serm_encoder_flatten(&config, tensors, host, arena, &flat, error);
 	if (status != SERM_OK)
 		return status;
 	bytes = serm_encoder_packed_bytes(&config, settings->precision, settings->gemm);
@@ -79,11 +94,12 @@ serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings
 	if (packed == NULL || list == NULL || name == NULL)
 		return no_memory(error);
 	/* Also what lies between two linears is written to a file. */
-	memset(packed, 0, bytes);
-	if (!serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
+	if (!serm_watch_clear(host, packed, bytes) ||
+	    !serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
 		return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
-	list[0] = *serm_tensor_find(tensors, SERM_ENCODER_CONFIG_TENSOR);
-	list[1] = *serm_tensor_find(tensors, SERM_ENCODER_TOKENIZER_TENSOR);
+	if (!copy_tensor(tensors, SERM_ENCODER_CONFIG_TENSOR, arena, &list[0]) ||
+	    !copy_tensor(tensors, SERM_ENCODER_TOKENIZER_TENSOR, arena, &list[1]))
+		return no_memory(error);
 	list[2] =
 	    vector_tensor(SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, serm_encoder_layout(&config).plain_count, flat);
 	list[3] = vector_tensor(SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8, bytes, packed);
@@ -163,8 +179,9 @@ cross_open(const SermTensorSet *tensors, const SermModelSettings *settings, Serm
 	if (opened == NULL)
 		return no_memory(error);
 	opened->settings = *settings;
+	opened->settings.watch = NULL;
 	if (serm_cross_encoder_stored(tensors))
-		status = serm_cross_encoder_prepare(tensors, settings, NULL, arena, &prepared, error);
+		status = serm_cross_encoder_prepare(tensors, settings, settings->watch, arena, &prepared, error);
 	if (status == SERM_OK)
 		status = open_encoder(&prepared, opened, arena, error);
 	if (status != SERM_OK)

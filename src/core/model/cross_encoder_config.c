@@ -412,7 +412,7 @@ serm_encoder_config_read(
 	*config = (SermEncoderConfig){0};
 	if (length > CONFIG_BYTES_MAX)
 		return serm_fail(error, SERM_ERR_LIMIT, "config.json is larger than %zu bytes", CONFIG_BYTES_MAX);
-	status = serm_json_parse((SermText){json, length}, scratch, &reader.json, error);
+	status = serm_json_parse((SermText){json, length}, NULL, scratch, &reader.json, error);
 	if (status != SERM_OK)
 		return status;
 	if (serm_json_type(&reader.json, 0) != SERM_JSON_OBJECT)

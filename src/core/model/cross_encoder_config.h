@@ -167,6 +167,6 @@ extern SermTensorUse serm_encoder_tensor_name(
  * Error: CORRUPT, naming the tensor.
  */
 extern SermStatus serm_encoder_tensors_check(
-    const SermEncoderConfig *config, const SermTensorSet *tensors, SermError *error);
+    const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch, SermError *error);
 
 #endif

@@ -118,10 +118,17 @@ serm_cross_check(const SermCrossEncoder *opened, const SermTokenDocument *doc, S
 
 	if (doc->tokenizer != serm_tokenizer_fingerprint(opened->tokenizer))
 		return serm_fail(error, SERM_ERR_INVALID, "the document was encoded for another tokenizer");
-	for (uint32_t i = 0; i < doc->count; i++)
-		if (doc->ids[i] >= vocab)
-			return serm_fail(error, SERM_ERR_INVALID, "token %u of the document is not in the vocabulary",
-			    (unsigned) doc->ids[i]);
+	for (uint32_t i = 0; i < doc->count; i++) {
+		uint32_t id = doc->ids[i];
+
+		if (id >= vocab)
+			return serm_fail(
+			    error, SERM_ERR_INVALID, "token %u of the document is not in the vocabulary", (unsigned) id);
+		/* Only somebody who wrote the ids himself has those: they would forge the structure of the pair. */
+		if (serm_tokenizer_special(opened->tokenizer, id) && id != serm_tokenizer_unknown(opened->tokenizer))
+			return serm_fail(error, SERM_ERR_INVALID,
+			    "token %u of the document is a special one, which no text gives", (unsigned) id);
+	}
 	return SERM_OK;
 }
 

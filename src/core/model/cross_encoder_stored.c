@@ -28,8 +28,8 @@ serm_encoder_stored_tokens_max(const SermEncoderConfig *config, const SermTokeni
 }
 
 SermStatus
-serm_encoder_stored_open(const SermTensorSet *tensors, SermArena *arena, SermEncoderConfig *config,
-    const SermTokenizer **tokenizer, SermError *error)
+serm_encoder_stored_open(const SermTensorSet *tensors, const SermWatch *watch, SermArena *arena,
+    SermEncoderConfig *config, const SermTokenizer **tokenizer, SermError *error)
 {
 	const uint64_t any = 0;
 	const SermTensor *json, *tables;
@@ -45,5 +45,5 @@ serm_encoder_stored_open(const SermTensorSet *tensors, SermArena *arena, SermEnc
 		status = serm_tokenizer_open(tables->data, tables->bytes, arena, tokenizer, error);
 	if (status == SERM_OK)
 		status = serm_encoder_fits(config, *tokenizer, error);
-	return status == SERM_OK ? serm_encoder_tensors_check(config, tensors, error) : status;
+	return status == SERM_OK ? serm_encoder_tensors_check(config, tensors, watch, error) : status;
 }

@@ -13,10 +13,11 @@
 
 /*
  * Open what is stored; the tokenizer points into the tensors. Every weight is verified: shape, type, finite.
- * Errors: CORRUPT, naming the tensor; INVALID for a config beyond what is supported; MEMORY.
+ * Errors: CORRUPT, naming the tensor; INVALID for a config beyond what is supported; MEMORY;
+ * CANCELED by whoever watches.
  */
-extern SermStatus serm_encoder_stored_open(const SermTensorSet *tensors, SermArena *arena,
-    SermEncoderConfig *config, const SermTokenizer **tokenizer, SermError *error);
+extern SermStatus serm_encoder_stored_open(const SermTensorSet *tensors, const SermWatch *watch,
+    SermArena *arena, SermEncoderConfig *config, const SermTokenizer **tokenizer, SermError *error);
 
 /* The tokens that an input may have: the least that the tokenizer and the encoder say. */
 extern uint32_t serm_encoder_stored_tokens_max(

@@ -7,6 +7,9 @@
 
 #include "core/model/cross_encoder_config.h"
 
+/* Numbers of a tensor between two questions to whoever watches. */
+#define QUIET_NUMBERS ((size_t) 4 << 20)
+
 typedef enum Extent {
 	NONE = 0,
 	HIDDEN,
@@ -295,15 +298,14 @@ serm_encoder_tensor_name(const SermEncoderConfig *config, const char *name, char
 
 /* --- weights */
 
-/* Every number finite: an exponent of all ones is an infinity or none. */
+/* Every number in [from, end) finite: an exponent of all ones is an infinity or none. */
 static bool
-all_finite(const SermTensor *tensor)
+all_finite(const SermTensor *tensor, size_t from, size_t end)
 {
-	const size_t size = serm_dtype_size(tensor->dtype);
 	const uint16_t half = tensor->dtype == SERM_DTYPE_F16 ? 0x7c00 : 0x7f80;
 	bool good = true;
 
-	for (size_t i = 0; i < tensor->bytes / size; i++)
+	for (size_t i = from; i < end; i++)
 		if (tensor->dtype == SERM_DTYPE_F32)
 			good &= (((const uint32_t *) tensor->data)[i] & 0x7f800000) != 0x7f800000;
 		else
@@ -311,8 +313,24 @@ all_finite(const SermTensor *tensor)
 	return good;
 }
 
+static SermStatus
+check_numbers(const SermTensor *tensor, const SermWatch *watch, SermError *error)
+{
+	const size_t count = tensor->bytes / serm_dtype_size(tensor->dtype);
+
+	for (size_t at = 0; at < count; at += QUIET_NUMBERS) {
+		if (!serm_watch_ask(watch))
+			return serm_fail(error, SERM_ERR_CANCELED, "reading weights was canceled");
+		if (!all_finite(tensor, at, count - at < QUIET_NUMBERS ? count : at + QUIET_NUMBERS))
+			return serm_fail(
+			    error, SERM_ERR_CORRUPT, "tensor \"%s\" has a number that is not finite", tensor->name);
+	}
+	return SERM_OK;
+}
+
 SermStatus
-serm_encoder_tensors_check(const SermEncoderConfig *config, const SermTensorSet *tensors, SermError *error)
+serm_encoder_tensors_check(
+    const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch, SermError *error)
 {
 	const uint32_t count = serm_encoder_tensor_count(config);
 
@@ -330,11 +348,10 @@ serm_encoder_tensors_check(const SermEncoderConfig *config, const SermTensorSet 
 			    serm_dtype_name(found->dtype));
 		status = serm_tensor_require(tensors, needed.name, found != NULL ? found->dtype : SERM_DTYPE_F32,
 		    needed.rank, needed.shape, &found, error);
+		if (status == SERM_OK)
+			status = check_numbers(found, watch, error);
 		if (status != SERM_OK)
 			return status;
-		if (!all_finite(found))
-			return serm_fail(
-			    error, SERM_ERR_CORRUPT, "tensor \"%s\" has a number that is not finite", needed.name);
 	}
 	return SERM_OK;
 }

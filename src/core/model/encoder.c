@@ -70,7 +70,7 @@ serm_encoder_packed_bytes(
 bool
 serm_encoder_go_on(const SermEncoderHost *host)
 {
-	return host == NULL || host->keep_going == NULL || host->keep_going(host->context);
+	return serm_watch_ask(host);
 }
 
 bool
@@ -349,13 +349,13 @@ attend(SermEncoderRun *run, uint32_t layer)
 		    hidden, NULL, NULL, NULL, run->drop_attention, 0};
 
 		for (uint32_t head = 0; head < config->heads; head++) {
-			if (!serm_encoder_go_on(run->host))
-				return false;
 			attention.query = state->query + row * hidden + head * size;
 			attention.key = state->pair + token * 2 * hidden + head * size;
 			attention.value = attention.key + hidden;
 			attention.seed = serm_encoder_site(run, layer, SERM_SITE_ATTENTION, run->inputs[s]->key, head);
-			serm_attention(&attention, &run->attention, state->context + row * hidden + head * size);
+			if (!serm_attention(
+			        &attention, &run->attention, run->host, state->context + row * hidden + head * size))
+				return false;
 		}
 	}
 	return true;

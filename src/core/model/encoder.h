@@ -55,10 +55,7 @@ extern SermStatus serm_encoder_check(
 /* The position of a sequence's first token: RoBERTa's table begins with rows that no token uses. */
 extern uint32_t serm_encoder_first_position(const SermEncoderConfig *config);
 
-typedef struct SermEncoderHost {
-	SermKeepGoing keep_going; /* NULL: never asked */
-	void *context;
-} SermEncoderHost;
+typedef SermWatch SermEncoderHost;
 
 /* Lay out the weights of a flat vector in `packed`, aligned to 64. false: the host (NULL: none) said stop. */
 extern bool serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision,

@@ -4,8 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/watch.h"
+
 /* Plain parts are followed by weights on a cache line. */
 #define LINE_REALS ((size_t) 16)
+/* Copied between two questions to whoever watches. */
+#define QUIET_REALS ((size_t) 4 << 20)
 
 static bool
 is_modern(const SermEncoderConfig *config)
@@ -348,20 +352,21 @@ brain_to_float(uint16_t brain)
 	return value;
 }
 
+/* Numbers [from, end) of a tensor. */
 static bool
-copy_reals(const SermTensor *tensor, size_t count, SermReal *out)
+copy_reals(const SermTensor *tensor, size_t from, size_t end, SermReal *out)
 {
 	switch (tensor->dtype) {
 		case SERM_DTYPE_F32:
-			for (size_t i = 0; i < count; i++)
+			for (size_t i = from; i < end; i++)
 				out[i] = (SermReal) ((const float *) tensor->data)[i];
 			return true;
 		case SERM_DTYPE_F16:
-			for (size_t i = 0; i < count; i++)
+			for (size_t i = from; i < end; i++)
 				out[i] = (SermReal) half_to_float(((const uint16_t *) tensor->data)[i]);
 			return true;
 		case SERM_DTYPE_BF16:
-			for (size_t i = 0; i < count; i++)
+			for (size_t i = from; i < end; i++)
 				out[i] = (SermReal) brain_to_float(((const uint16_t *) tensor->data)[i]);
 			return true;
 		default:
@@ -369,9 +374,45 @@ copy_reals(const SermTensor *tensor, size_t count, SermReal *out)
 	}
 }
 
+static SermStatus
+canceled(SermError *error)
+{
+	return serm_fail(error, SERM_ERR_CANCELED, "copying the encoder's weights was canceled");
+}
+
+static SermStatus
+no_memory(SermError *error)
+{
+	return serm_fail(error, SERM_ERR_MEMORY, "the encoder does not fit into its memory limit");
+}
+
+static SermStatus
+read_entry(const SermEncoderEntry *entry, const SermTensorSet *tensors, const SermWatch *watch, SermReal *out,
+    SermError *error)
+{
+	const SermTensor *tensor = serm_tensor_find(tensors, entry->name);
+
+	if (tensor == NULL)
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is missing", entry->name);
+	if (tensor->rank != entry->rank || tensor->shape[0] != entry->shape[0] ||
+	    (entry->rank == 2 && tensor->shape[1] != entry->shape[1]) ||
+	    tensor->bytes != entry->count * serm_dtype_size(tensor->dtype))
+		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has another shape", entry->name);
+	for (size_t at = 0; at < entry->count; at += QUIET_REALS) {
+		size_t end = entry->count - at < QUIET_REALS ? entry->count : at + QUIET_REALS;
+
+		if (!serm_watch_ask(watch))
+			return canceled(error);
+		if (!copy_reals(tensor, at, end, out))
+			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is of type %s, not f32, f16 or bf16",
+			    entry->name, serm_dtype_name(tensor->dtype));
+	}
+	return SERM_OK;
+}
+
 SermStatus
-serm_encoder_flatten(const SermEncoderConfig *config, const SermTensorSet *tensors, SermArena *arena,
-    SermReal **flat, SermError *error)
+serm_encoder_flatten(const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch,
+    SermArena *arena, SermReal **flat, SermError *error)
 {
 	SermEncoderLayout layout = serm_encoder_layout(config);
 	uint32_t count = serm_encoder_entry_count(config);
@@ -379,48 +420,44 @@ serm_encoder_flatten(const SermEncoderConfig *config, const SermTensorSet *tenso
 
 	if (status != SERM_OK)
 		return status;
-	*flat = serm_arena_array(arena, layout.count, sizeof(SermReal));
+	*flat = serm_arena_reserve(arena, layout.count * sizeof(SermReal));
 	if (*flat == NULL)
-		return serm_fail(error, SERM_ERR_MEMORY, "the encoder does not fit into its memory limit");
-	for (uint32_t index = 0; index < count; index++) {
+		return no_memory(error);
+	/* Between the parts are places that nothing is read to. */
+	if (!serm_watch_clear(watch, *flat, layout.count * sizeof(SermReal)))
+		return canceled(error);
+	for (uint32_t index = 0; status == SERM_OK && index < count; index++) {
 		SermEncoderEntry entry;
-		const SermTensor *tensor;
 
 		serm_encoder_entry(config, &layout, index, &entry);
-		tensor = serm_tensor_find(tensors, entry.name);
-		if (tensor == NULL)
-			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is missing", entry.name);
-		if (tensor->rank != entry.rank || tensor->shape[0] != entry.shape[0] ||
-		    (entry.rank == 2 && tensor->shape[1] != entry.shape[1]) ||
-		    tensor->bytes != entry.count * serm_dtype_size(tensor->dtype))
-			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has another shape", entry.name);
-		if (!copy_reals(tensor, entry.count, *flat + entry.offset))
-			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is of type %s, not f32, f16 or bf16",
-			    entry.name, serm_dtype_name(tensor->dtype));
+		status = read_entry(&entry, tensors, watch, *flat + entry.offset, error);
 	}
-	return SERM_OK;
+	return status;
 }
 
-bool
-serm_encoder_unflatten(
-    const SermEncoderConfig *config, const SermReal *flat, SermArena *arena, SermTensorSet *tensors)
+SermStatus
+serm_encoder_unflatten(const SermEncoderConfig *config, const SermReal *flat, const SermWatch *watch,
+    SermArena *arena, SermTensorSet *tensors, SermError *error)
 {
 	SermEncoderLayout layout = serm_encoder_layout(config);
 	uint32_t count = serm_encoder_entry_count(config);
 	SermTensor *list = serm_arena_array(arena, count, sizeof(*list));
 
 	if (list == NULL)
-		return false;
+		return no_memory(error);
 	for (uint32_t index = 0; index < count; index++) {
 		SermEncoderEntry entry;
 		float *data;
 
 		serm_encoder_entry(config, &layout, index, &entry);
-		data = serm_arena_array(arena, entry.count, sizeof(*data));
+		data = serm_arena_reserve(arena, entry.count * sizeof(*data));
 		if (data == NULL)
-			return false;
-		for (size_t i = 0; i < entry.count; i++)
+			return no_memory(error);
+		for (size_t i = 0; i < entry.count; i++) {
+			if (i % QUIET_REALS == 0 && !serm_watch_ask(watch))
+				return canceled(error);
 			data[i] = (float) flat[entry.offset + i];
+		}
 		list[index] = (SermTensor){.dtype = SERM_DTYPE_F32,
 		    .rank = entry.rank,
 		    .shape = {entry.shape[0], entry.shape[1]},
@@ -429,5 +466,5 @@ serm_encoder_unflatten(
 		memcpy(list[index].name, entry.name, sizeof(entry.name));
 	}
 	*tensors = (SermTensorSet){list, count};
-	return true;
+	return SERM_OK;
 }

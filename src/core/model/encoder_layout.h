@@ -61,11 +61,14 @@ extern void serm_encoder_entry(const SermEncoderConfig *config, const SermEncode
 /* Architectures that the engine computes. INVALID says what it does not. */
 extern SermStatus serm_encoder_supported(const SermEncoderConfig *config, SermError *error);
 
-/* The flat vector of stored tensors (f32, f16, bf16). CORRUPT names a tensor that is missing or misshapen. */
+/*
+ * The flat vector of stored tensors (f32, f16, bf16). Errors: CORRUPT names a tensor that is missing or
+ * misshapen; MEMORY, CANCELED.
+ */
 extern SermStatus serm_encoder_flatten(const SermEncoderConfig *config, const SermTensorSet *tensors,
-    SermArena *arena, SermReal **flat, SermError *error);
-/* The way back, in f32. False without memory. */
-extern bool serm_encoder_unflatten(
-    const SermEncoderConfig *config, const SermReal *flat, SermArena *arena, SermTensorSet *tensors);
+    const SermWatch *watch, SermArena *arena, SermReal **flat, SermError *error);
+/* The way back, in f32. Errors: MEMORY, CANCELED. */
+extern SermStatus serm_encoder_unflatten(const SermEncoderConfig *config, const SermReal *flat,
+    const SermWatch *watch, SermArena *arena, SermTensorSet *tensors, SermError *error);
 
 #endif

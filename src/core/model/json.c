@@ -4,11 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/base/hash.h"
+#include "core/base/sort.h"
 #include "core/base/utf8.h"
 
 /* The longest number that is read; doubles need 24 characters, but integers may be padded by a writer. */
 #define NUMBER_BYTES_MAX 64
+/* Values between two questions to whoever watches. */
+#define QUIET_VALUES 4096
 
 /* The scanner runs twice: once to count the nodes, once to write them. */
 typedef struct Scanner {
@@ -21,6 +23,8 @@ typedef struct Scanner {
 	bool object[SERM_JSON_DEPTH_MAX];
 	uint32_t members[SERM_JSON_DEPTH_MAX];
 	uint32_t depth;
+	const SermWatch *watch;
+	bool canceled;
 } Scanner;
 
 static void
@@ -264,55 +268,93 @@ scan(Scanner *scanner)
 	skip_space(scanner);
 	if (!scan_value(scanner))
 		return false;
-	while (scanner->depth > 0)
+	for (uint32_t values = 1; scanner->depth > 0; values++) {
+		if (values % QUIET_VALUES == 0 && !serm_watch_ask(scanner->watch)) {
+			scanner->canceled = true;
+			return false;
+		}
 		if (!scan_inside(scanner))
 			return false;
+	}
 	skip_space(scanner);
 	return scanner->at == scanner->length;
 }
 
 /* --- no key twice */
 
-static bool
-same_string(SermText a, SermText b)
+typedef struct Key {
+	const char *bytes;
+	uint32_t length;
+	uint32_t start; /* of what the text has for it */
+} Key;
+
+/* Equal keys side by side: which order that is does not matter. */
+static int
+compare_keys(const void *a, const void *b)
 {
-	return a.length == b.length && (a.length == 0 || memcmp(a.bytes, b.bytes, a.length) == 0);
+	const Key *x = a, *y = b;
+
+	if (x->length != y->length)
+		return x->length < y->length ? -1 : 1;
+	return x->length == 0 ? 0 : memcmp(x->bytes, y->bytes, x->length);
 }
 
+/* By sorting: there is no table whose slots somebody could choose the keys for. */
 static SermStatus
-check_keys(const SermJson *json, uint32_t object, SermArena *arena, SermError *error)
+check_keys(const SermJson *json, uint32_t object, const SermWatch *watch, SermArena *arena, SermError *error)
 {
 	const SermArenaMark mark = serm_arena_mark(arena);
-	size_t size = 4;
-	SermText *slots;
+	Key *keys = serm_arena_array(arena, json->nodes[object].count, sizeof(Key));
+	size_t count = 0;
+	SermStatus status;
 
-	while (size < 2 * (size_t) json->nodes[object].count)
-		size *= 2;
-	slots = serm_arena_array(arena, size, sizeof(SermText));
-	if (slots == NULL)
+	if (keys == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for a JSON object");
 	for (uint32_t key = serm_json_first(json, object); key != SERM_JSON_ABSENT;
 	     key = serm_json_next(json, object, key + 1)) {
 		SermText name = serm_json_string(json, key, arena);
-		size_t at;
 
 		if (name.bytes == NULL)
 			return serm_fail(error, SERM_ERR_MEMORY, "out of memory for a JSON object");
-		at = (size_t) serm_hash_bytes(name.bytes, name.length, 0) & (size - 1);
-		for (; slots[at].bytes != NULL; at = (at + 1) & (size - 1))
-			if (same_string(slots[at], name))
-				return serm_fail(error, SERM_ERR_CORRUPT,
-				    "not acceptable as JSON: the key at byte %u occurs twice", json->nodes[key].start);
-		slots[at] = name;
+		keys[count++] = (Key){name.bytes, (uint32_t) name.length, json->nodes[key].start};
 	}
+	status = serm_sort(keys, count, sizeof(Key), compare_keys, arena, watch, error);
+	if (status != SERM_OK)
+		return status;
+	for (size_t i = 1; i < count; i++)
+		if (compare_keys(&keys[i - 1], &keys[i]) == 0)
+			return serm_fail(error, SERM_ERR_CORRUPT,
+			    "not acceptable as JSON: the key at byte %u occurs twice", keys[i].start);
 	serm_arena_rewind(arena, mark);
 	return SERM_OK;
 }
 
-SermStatus
-serm_json_parse(SermText text, SermArena *arena, SermJson *json, SermError *error)
+static SermStatus
+canceled(SermError *error)
 {
-	Scanner scanner = {.bytes = text.bytes, .length = text.length};
+	return serm_fail(error, SERM_ERR_CANCELED, "reading JSON was canceled");
+}
+
+static SermStatus
+check_objects(const SermJson *json, const SermWatch *watch, SermArena *arena, SermError *error)
+{
+	for (uint32_t i = 0; i < json->count; i++) {
+		SermStatus status = SERM_OK;
+
+		if (i % QUIET_VALUES == 0 && !serm_watch_ask(watch))
+			return canceled(error);
+		if (json->nodes[i].type == SERM_JSON_OBJECT && json->nodes[i].count > 1)
+			status = check_keys(json, i, watch, arena, error);
+		if (status != SERM_OK)
+			return status;
+	}
+	return SERM_OK;
+}
+
+SermStatus
+serm_json_parse(SermText text, const SermWatch *watch, SermArena *arena, SermJson *json, SermError *error)
+{
+	Scanner scanner = {.bytes = text.bytes, .length = text.length, .watch = watch};
 	SermJsonNode *nodes;
 
 	if (text.length > SERM_JSON_BYTES_MAX)
@@ -321,23 +363,19 @@ serm_json_parse(SermText text, SermArena *arena, SermJson *json, SermError *erro
 	if (!serm_utf8_valid(text.bytes, text.length))
 		return serm_fail(error, SERM_ERR_CORRUPT, "not acceptable as JSON: it is not valid UTF-8");
 	if (!scan(&scanner))
-		return serm_fail(error, SERM_ERR_CORRUPT,
-		    "not acceptable as JSON: wrong, cut off or nested deeper than %d at byte %zu",
-		    SERM_JSON_DEPTH_MAX, scanner.at);
+		return scanner.canceled
+		           ? canceled(error)
+		           : serm_fail(error, SERM_ERR_CORRUPT,
+		                 "not acceptable as JSON: wrong, cut off or nested deeper than %d at byte %zu",
+		                 SERM_JSON_DEPTH_MAX, scanner.at);
 	nodes = serm_arena_array(arena, scanner.count, sizeof(SermJsonNode));
 	if (nodes == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for %u values of JSON", scanner.count);
-	scanner = (Scanner){.bytes = text.bytes, .length = text.length, .nodes = nodes};
-	(void) scan(&scanner);
+	scanner = (Scanner){.bytes = text.bytes, .length = text.length, .nodes = nodes, .watch = watch};
+	if (!scan(&scanner))
+		return canceled(error);
 	*json = (SermJson){text.bytes, nodes, scanner.count};
-	for (uint32_t i = 0; i < json->count; i++)
-		if (nodes[i].type == SERM_JSON_OBJECT && nodes[i].count > 1) {
-			SermStatus status = check_keys(json, i, arena, error);
-
-			if (status != SERM_OK)
-				return status;
-		}
-	return SERM_OK;
+	return check_objects(json, watch, arena, error);
 }
 
 /* --- reading */

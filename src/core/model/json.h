@@ -45,8 +45,12 @@ typedef struct SermJson {
 	uint32_t count;
 } SermJson;
 
-/* Errors: CORRUPT, with the offset of the first wrong byte; LIMIT, MEMORY. */
-extern SermStatus serm_json_parse(SermText text, SermArena *arena, SermJson *json, SermError *error);
+/*
+ * Time is that of sorting the keys, whatever they are. Errors: CORRUPT, with the offset of the first wrong
+ * byte; LIMIT, MEMORY; CANCELED by whoever watches.
+ */
+extern SermStatus serm_json_parse(
+    SermText text, const SermWatch *watch, SermArena *arena, SermJson *json, SermError *error);
 
 static inline SermJsonType
 serm_json_type(const SermJson *json, uint32_t node)

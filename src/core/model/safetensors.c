@@ -182,7 +182,7 @@ serm_safetensors_read(
 	data_start = SERM_SAFETENSORS_PREFIX + header.length;
 	if (header.length == 0 || header.bytes[0] != '{')
 		return serm_fail(error, SERM_ERR_CORRUPT, "the header of a safetensors file is no JSON object");
-	status = serm_json_parse(header, arena, &json, error);
+	status = serm_json_parse(header, NULL, arena, &json, error);
 	if (status != SERM_OK)
 		return status;
 	if (json.nodes[0].count > SERM_TENSORS_MAX + 1)
@@ -232,7 +232,7 @@ serm_safetensors_index(SermText text, SermArena *arena, SermShards *shards, Serm
 	if (text.length > SERM_SAFETENSORS_HEADER_MAX)
 		return serm_fail(error, SERM_ERR_LIMIT, "the index of the weights is larger than %llu bytes",
 		    (unsigned long long) SERM_SAFETENSORS_HEADER_MAX);
-	status = serm_json_parse(text, arena, &json, error);
+	status = serm_json_parse(text, NULL, arena, &json, error);
 	if (status != SERM_OK)
 		return status;
 	map = serm_json_value(&json, 0, "weight_map");

@@ -20,6 +20,7 @@ typedef struct SermModelSettings {
 	SermLongDocuments long_documents;
 	uint32_t chunk_count;   /* > 0 */
 	uint32_t chunk_overlap; /* tokens that neighbours share, at most half a chunk */
+	const SermWatch *watch; /* asked while the model is opened, or NULL */
 } SermModelSettings;
 
 #endif

@@ -31,6 +31,12 @@ no_memory(Reader *reader)
 }
 
 static SermStatus
+canceled(Reader *reader)
+{
+	return serm_fail(reader->error, SERM_ERR_CANCELED, "reading a tokenizer was canceled");
+}
+
+static SermStatus
 broken(Reader *reader, const char *what)
 {
 	return serm_fail(reader->error, SERM_ERR_CORRUPT, "tokenizer.json: %s", what);
@@ -188,6 +194,8 @@ read_added(Reader *reader)
 	if (serm_json_type(json, array) != SERM_JSON_ARRAY)
 		return broken(reader, "\"added_tokens\" is no array");
 	count = json->nodes[array].count;
+	if (count > SERM_ADDED_TOKENS_MAX)
+		return serm_fail(reader->error, SERM_ERR_LIMIT, "more than %d added tokens", SERM_ADDED_TOKENS_MAX);
 	added = serm_arena_array(reader->arena, (size_t) count + 1, sizeof(SermAddedToken));
 	if (added == NULL)
 		return no_memory(reader);
@@ -341,10 +349,14 @@ read_model(Reader *reader)
 		return unsupported(reader, "model; WordPiece, byte-level BPE and Unigram are, which");
 	if (scored != (reader->spec->kind == SERM_TOKENIZER_UNIGRAM))
 		return broken(reader, "the vocabulary is not of the kind that the model needs");
+	if (!serm_watch_ask(reader->spec->watch))
+		return canceled(reader);
 	status = scored ? read_scored_vocab(reader, vocab)
 	                : serm_tokenizer_read_vocab(json, vocab, reader->arena, reader->spec, reader->error);
 	if (status == SERM_OK)
 		status = read_added(reader);
+	if (status == SERM_OK && !serm_watch_ask(reader->spec->watch))
+		status = canceled(reader);
 	if (status != SERM_OK)
 		return status;
 	switch (reader->spec->kind) {
@@ -574,6 +586,8 @@ read_template(Reader *reader, uint32_t array, uint32_t table, SermTemplate *temp
 		uint32_t sequence = serm_json_value(json, node, "Sequence");
 		uint32_t name;
 
+		if (!serm_watch_ask(reader->spec->watch))
+			return canceled(reader);
 		if ((token == SERM_JSON_ABSENT) == (sequence == SERM_JSON_ABSENT))
 			return broken(reader, "an item of a template is neither a token nor a sequence");
 		*item = (SermTemplateItem){SERM_TEMPLATE_TOKEN, 0, 0};
@@ -649,7 +663,7 @@ SermStatus
 serm_tokenizer_read_json(SermText file, SermArena *arena, SermTokenizerSpec *spec, SermError *error)
 {
 	Reader reader = {.arena = arena, .spec = spec, .error = error};
-	SermStatus status = serm_json_parse(file, arena, &reader.json, error);
+	SermStatus status = serm_json_parse(file, spec->watch, arena, &reader.json, error);
 
 	if (status != SERM_OK)
 		return status;

@@ -30,7 +30,7 @@ read_settings(SermText file, SermArena *arena, Settings *settings, SermError *er
 	settings->present = file.bytes != NULL;
 	if (!settings->present)
 		return SERM_OK;
-	status = serm_json_parse(file, arena, &settings->json, error);
+	status = serm_json_parse(file, NULL, arena, &settings->json, error);
 	if (status == SERM_OK && serm_json_type(&settings->json, 0) != SERM_JSON_OBJECT)
 		return serm_fail(error, SERM_ERR_CORRUPT, "tokenizer_config.json is no JSON object");
 	return status;
@@ -177,7 +177,7 @@ read_bpe(const SermTokenizerFiles *files, const Settings *settings, SermArena *a
     SermError *error)
 {
 	SermJson vocab;
-	SermStatus status = serm_json_parse(files->vocab_json, arena, &vocab, error);
+	SermStatus status = serm_json_parse(files->vocab_json, files->watch, arena, &vocab, error);
 	uint32_t ids[5];
 
 	if (status == SERM_OK)
@@ -230,7 +230,7 @@ serm_tokenizer_read(
 	Settings settings;
 	SermStatus status = read_settings(files->tokenizer_config, arena, &settings, error);
 
-	*spec = (SermTokenizerSpec){.unk_id = SERM_TOKEN_NONE, .pad_id = SERM_TOKEN_NONE};
+	*spec = (SermTokenizerSpec){.unk_id = SERM_TOKEN_NONE, .pad_id = SERM_TOKEN_NONE, .watch = files->watch};
 	if (status != SERM_OK)
 		return status;
 	if (files->tokenizer.bytes != NULL)

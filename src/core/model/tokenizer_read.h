@@ -17,11 +17,12 @@ typedef struct SermTokenizerFiles {
 	SermText vocab_txt;        /* WordPiece, one token a line */
 	SermText vocab_json;       /* byte-level BPE, with merges */
 	SermText merges;           /* merges.txt */
+	const SermWatch *watch;    /* asked while they are read and, by way of the spec, written; or NULL */
 } SermTokenizerFiles;
 
 /*
  * Read the files into `spec`, whose parts lie in `arena` and in the files. Errors: CORRUPT for files that are
- * not what they should be; INVALID for a tokenizer that is not supported; LIMIT, MEMORY.
+ * not what they should be; INVALID for a tokenizer that is not supported; LIMIT, MEMORY, CANCELED.
  */
 extern SermStatus serm_tokenizer_read(
     const SermTokenizerFiles *files, SermArena *arena, SermTokenizerSpec *spec, SermError *error);

@@ -98,12 +98,14 @@ typedef struct SermTokenizerSpec {
 
 	const double *scores; /* Unigram, by id */
 	SermText charsmap;    /* with SERM_NORMALIZE_CHARSMAP */
+
+	const SermWatch *watch; /* asked while the tables are built, or NULL */
 } SermTokenizerSpec;
 
 typedef struct SermTokenizer SermTokenizer;
 
 /*
- * Build the tables in `arena`. Errors: INVALID, LIMIT for a spec that cannot be one; MEMORY.
+ * Build the tables in `arena`. Errors: INVALID, LIMIT for a spec that cannot be one; MEMORY; CANCELED.
  */
 extern SermStatus serm_tokenizer_write(const SermTokenizerSpec *spec, SermArena *arena,
     const unsigned char **bytes, size_t *length, SermError *error);

@@ -18,6 +18,11 @@
 #define MAGIC UINT64_C(0x31304b4f544d5253) /* "SRMTOK01" */
 #define UNK_PENALTY 10.0
 #define STEPS_ALL ((1u << 6) - 1)
+/* A table that is at most half full needs some tens by chance; more only if somebody chose its keys. */
+#define PROBES_MAX 256
+/* Added tokens, and merges, between two questions to whoever watches. */
+#define QUIET_ADDED 256
+#define QUIET_MERGES 4096
 
 typedef enum Section {
 	SECTION_PIECE_OFFSETS = 0, /* uint32 [vocab + 1] */
@@ -81,6 +86,12 @@ static SermStatus
 no_memory(Writer *writer)
 {
 	return serm_fail(writer->error, SERM_ERR_MEMORY, "out of memory for a tokenizer");
+}
+
+static SermStatus
+canceled(Writer *writer)
+{
+	return serm_fail(writer->error, SERM_ERR_CANCELED, "building a tokenizer was canceled");
 }
 
 static bool
@@ -201,6 +212,8 @@ write_added(Writer *writer)
 	for (uint32_t i = 0; i < spec->added_count; i++) {
 		const SermAddedToken *token = &spec->added[i];
 
+		if (i % QUIET_ADDED == 0 && !serm_watch_ask(spec->watch))
+			return canceled(writer);
 		entries[i] = (SermAddedEntry){token->id, (token->special ? SERM_ADDED_SPECIAL : 0) |
 		                                             (token->lstrip ? SERM_ADDED_LSTRIP : 0) |
 		                                             (token->rstrip ? SERM_ADDED_RSTRIP : 0)};
@@ -210,11 +223,11 @@ write_added(Writer *writer)
 			return no_memory(writer);
 	}
 	writer->sections[SECTION_ADDED] = (Blob){entries, spec->added_count * sizeof(SermAddedEntry)};
-	status = serm_trie_build(keys, spec->added_count, writer->arena, &trie, writer->error);
+	status = serm_trie_build(keys, spec->added_count, spec->watch, writer->arena, &trie, writer->error);
 	if (status != SERM_OK)
 		return status;
 	put_trie(writer, SECTION_ADDED_RAW, &trie);
-	status = serm_trie_build(normal, spec->added_count, writer->arena, &trie, writer->error);
+	status = serm_trie_build(normal, spec->added_count, spec->watch, writer->arena, &trie, writer->error);
 	if (status == SERM_OK)
 		put_trie(writer, SECTION_ADDED_NORMAL, &trie);
 	return status;
@@ -308,9 +321,14 @@ put_merge(Writer *writer, uint32_t rank, SermMergeSlot *slots, uint32_t mask)
 	if (left == SERM_TRIE_NONE || right == SERM_TRIE_NONE || id == SERM_TRIE_NONE)
 		return serm_fail(
 		    writer->error, SERM_ERR_INVALID, "merge %u names a token that is not in the vocabulary", rank);
-	for (at = serm_bpe_slot(left, right, mask); slots[at].rank != SERM_TOKEN_NONE; at = (at + 1) & mask)
+	at = serm_bpe_slot(left, right, mask);
+	for (uint32_t probes = 0; slots[at].rank != SERM_TOKEN_NONE; at = (at + 1) & mask) {
 		if (slots[at].left == left && slots[at].right == right)
 			break;
+		if (++probes == PROBES_MAX)
+			return serm_fail(writer->error, SERM_ERR_INVALID,
+			    "merges from number %u on were chosen to fall on one place of a table", rank);
+	}
 	slots[at] = (SermMergeSlot){left, right, rank, id};
 	return SERM_OK;
 }
@@ -349,6 +367,8 @@ write_bpe(Writer *writer)
 	for (uint32_t i = 0; i < spec->merge_count; i++) {
 		SermStatus status = put_merge(writer, i, slots, count - 1);
 
+		if (i % QUIET_MERGES == 0 && !serm_watch_ask(spec->watch))
+			return canceled(writer);
 		if (status != SERM_OK)
 			return status;
 	}
@@ -406,7 +426,7 @@ serm_tokenizer_write(const SermTokenizerSpec *spec, SermArena *arena, const unsi
 	    .continuing = SERM_TRIE_NONE,
 	    .single = spec->single,
 	    .pair = spec->pair};
-	status = serm_trie_build(spec->pieces, spec->piece_count, arena, &writer.pieces, error);
+	status = serm_trie_build(spec->pieces, spec->piece_count, spec->watch, arena, &writer.pieces, error);
 	if (status == SERM_OK)
 		status = write_pieces(&writer);
 	if (status == SERM_OK)

@@ -1,9 +1,13 @@
 #include "core/text/trie.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#define NODES_MAX (UINT32_C(1) << 31)
+#include "core/base/sort.h"
+
+/* Eight times the largest vocabulary that is published: a table is read as a whole when it is opened. */
+#define NODES_MAX (UINT32_C(1) << 23)
+/* Nodes, and keys, between two questions to whoever watches. */
+#define QUIET_NODES 16384
 
 typedef struct Key {
 	const char *bytes;
@@ -50,8 +54,10 @@ typedef struct Span {
 	uint32_t depth;
 } Span;
 
-static void
-fill(const Key *keys, Span *spans, uint32_t *first_child, uint32_t *values, unsigned char *labels)
+/* false: whoever watches said stop. */
+static bool
+fill(const Key *keys, Span *spans, const SermWatch *watch, uint32_t *first_child, uint32_t *values,
+    unsigned char *labels)
 {
 	uint32_t made = 1;
 
@@ -59,6 +65,8 @@ fill(const Key *keys, Span *spans, uint32_t *first_child, uint32_t *values, unsi
 	for (uint32_t node = 0; node < made; node++) {
 		Span span = spans[node];
 
+		if (node % QUIET_NODES == 0 && !serm_watch_ask(watch))
+			return false;
 		values[node] = SERM_TRIE_NONE;
 		for (; span.low < span.high && keys[span.low].length == span.depth; span.low++)
 			values[node] = keys[span.low].index;
@@ -75,16 +83,19 @@ fill(const Key *keys, Span *spans, uint32_t *first_child, uint32_t *values, unsi
 		}
 	}
 	first_child[made] = made;
+	return true;
 }
 
 SermStatus
-serm_trie_build(const SermText *keys, uint32_t count, SermArena *arena, SermTrie *trie, SermError *error)
+serm_trie_build(const SermText *keys, uint32_t count, const SermWatch *watch, SermArena *arena,
+    SermTrie *trie, SermError *error)
 {
 	Key *sorted = serm_arena_array(arena, (size_t) count + 1, sizeof(Key));
 	uint32_t used = 0, *first_child, *values;
 	unsigned char *labels;
 	uint64_t nodes;
 	Span *spans;
+	SermStatus status;
 
 	if (sorted == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for a trie of %u keys", count);
@@ -94,7 +105,9 @@ serm_trie_build(const SermText *keys, uint32_t count, SermArena *arena, SermTrie
 		if (keys[i].length > 0)
 			sorted[used++] = (Key){keys[i].bytes, (uint32_t) keys[i].length, i};
 	}
-	qsort(sorted, used, sizeof(Key), compare_keys);
+	status = serm_sort(sorted, used, sizeof(Key), compare_keys, arena, watch, error);
+	if (status != SERM_OK)
+		return status;
 	nodes = count_nodes(sorted, used);
 	if (nodes > NODES_MAX)
 		return serm_fail(error, SERM_ERR_LIMIT, "the vocabulary is too large");
@@ -105,7 +118,8 @@ serm_trie_build(const SermText *keys, uint32_t count, SermArena *arena, SermTrie
 	if (first_child == NULL || values == NULL || labels == NULL || spans == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for a trie of %u keys", count);
 	spans[0] = (Span){0, used, 0};
-	fill(sorted, spans, first_child, values, labels);
+	if (!fill(sorted, spans, watch, first_child, values, labels))
+		return serm_fail(error, SERM_ERR_CANCELED, "building a trie was canceled");
 	*trie = (SermTrie){(uint32_t) nodes, first_child, values, labels};
 	return SERM_OK;
 }

@@ -23,10 +23,10 @@ typedef struct SermTrie {
 
 /*
  * Build over keys[i] -> i for the keys that are not empty; of equal keys the last one counts.
- * Errors: MEMORY, LIMIT for more than 2^31 nodes.
+ * Errors: MEMORY, LIMIT for more than 2^23 nodes, CANCELED.
  */
-extern SermStatus serm_trie_build(
-    const SermText *keys, uint32_t count, SermArena *arena, SermTrie *trie, SermError *error);
+extern SermStatus serm_trie_build(const SermText *keys, uint32_t count, const SermWatch *watch,
+    SermArena *arena, SermTrie *trie, SermError *error);
 /* Can every walk stay inside the arrays, and is every value below `values_max`? Error: CORRUPT. */
 extern SermStatus serm_trie_check(const SermTrie *trie, uint32_t values_max, SermError *error);
 /* The value of a whole key, or SERM_TRIE_NONE. */

@@ -13,6 +13,9 @@
 /* Characters beyond these are rare signs of which a vocabulary learns nothing. */
 #define ALPHABET_MAX 1000
 #define NONE UINT32_MAX
+/* Words, and pairs of pieces, between two questions to whoever waits. */
+#define QUIET_WORDS 256
+#define QUIET_PAIRS 65536
 
 #define NORMALIZE                                                                                            \
 	(SERM_NORMALIZE_CLEAN | SERM_NORMALIZE_CHINESE | SERM_NORMALIZE_STRIP_ACCENTS | SERM_NORMALIZE_LOWERCASE)
@@ -67,12 +70,19 @@ typedef struct Learning {
 	int64_t *heap_key;
 	size_t heap_count, heap_room;
 	bool out_of_memory;
+	bool canceled;
 } Learning;
 
 static bool
 go_on(const Learning *learning)
 {
 	return learning->learner->keep_going(learning->learner->context);
+}
+
+static SermStatus
+canceled(SermError *error)
+{
+	return serm_fail(error, SERM_ERR_CANCELED, "learning a vocabulary was canceled");
 }
 
 /* --- lists and tables that grow; what they leave behind stays in the arena */
@@ -213,7 +223,7 @@ read_texts(Learning *learning, SermError *error)
 		SermText text = learning->learner->texts[i];
 
 		if (!go_on(learning)) {
-			status = serm_fail(error, SERM_ERR_CANCELED, "learning a vocabulary was canceled");
+			status = canceled(error);
 			break;
 		}
 		if (!serm_tokenizer_sanitize(&text, &scratch) || !serm_normalize(&normalizer, text, &scratch, &text))
@@ -519,7 +529,7 @@ join(Learning *learning, uint32_t index)
 	Pair pair = learning->pairs[index];
 	SermText left = learning->pieces[pair.left].text, right = learning->pieces[pair.right].text;
 	char *bytes = serm_arena_alloc(learning->arena, left.length + right.length);
-	uint32_t joined;
+	uint32_t joined, seen = 0;
 
 	if (bytes == NULL) {
 		learning->out_of_memory = true;
@@ -531,6 +541,10 @@ join(Learning *learning, uint32_t index)
 	    learning, (SermText){bytes, left.length + right.length}, learning->pieces[pair.left].inner);
 	for (const Place *place = pair.places; joined != NONE && place != NULL && !learning->out_of_memory;
 	     place = place->next) {
+		if (++seen % QUIET_WORDS == 0 && !go_on(learning)) {
+			learning->canceled = true;
+			break;
+		}
 		if (!stands_in(&learning->words[place->word], pair.left, pair.right))
 			continue;
 		count_pairs(learning, place->word, NONE, -1);
@@ -552,19 +566,24 @@ join_pairs(Learning *learning, uint32_t *order, size_t room, size_t *count, Serm
 		if (!known)
 			learning->words[word].length = 0;
 		count_pairs(learning, word, NONE, 1);
-		if (word % 256 == 0 && !go_on(learning))
-			return serm_fail(error, SERM_ERR_CANCELED, "learning a vocabulary was canceled");
+		if (word % QUIET_WORDS == 0 && !go_on(learning))
+			return canceled(error);
 	}
-	for (uint32_t pair = 0; pair < learning->pair_count && !learning->out_of_memory; pair++)
+	for (uint32_t pair = 0; pair < learning->pair_count && !learning->out_of_memory; pair++) {
+		if (pair % QUIET_PAIRS == 0 && !go_on(learning))
+			return canceled(error);
 		push(learning, pair, learning->pairs[pair].count);
+	}
 	while (*count < room && !learning->out_of_memory) {
 		uint32_t pair = pop(learning), joined;
 
 		if (!go_on(learning))
-			return serm_fail(error, SERM_ERR_CANCELED, "learning a vocabulary was canceled");
+			return canceled(error);
 		if (pair == NONE)
 			break;
 		joined = join(learning, pair);
+		if (learning->canceled)
+			return canceled(error);
 		if (joined == NONE || learning->pieces[joined].kept)
 			continue;
 		learning->pieces[joined].kept = true;
@@ -630,8 +649,12 @@ serm_wordpiece_learn(
 	status = read_texts(&learning, error);
 	if (status == SERM_OK && learning.word_count == 0 && !learning.out_of_memory)
 		status = serm_fail(error, SERM_ERR_NO_DATA, "there are no words to learn a vocabulary from");
-	for (size_t i = 0; status == SERM_OK && i < learning.word_count && !learning.out_of_memory; i++)
-		spell(&learning, &learning.words[i]);
+	for (size_t i = 0; status == SERM_OK && i < learning.word_count && !learning.out_of_memory; i++) {
+		if (i % QUIET_WORDS == 0 && !go_on(&learning))
+			status = canceled(error);
+		else
+			spell(&learning, &learning.words[i]);
+	}
 	if (status == SERM_OK && !learning.out_of_memory) {
 		letters = keep_alphabet(&learning, &alphabet);
 		order = serm_arena_array(&scratch, learner->vocab, sizeof(*order));

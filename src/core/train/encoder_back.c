@@ -3,11 +3,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/base/watch.h"
 #include "core/train/encoder_back_parts.h"
 #include "core/train/failure.h"
 
 /* Multiplications between two questions to the host. */
 #define QUIET_PRODUCTS 1e8
+/* Rows of words between two of them. */
+#define QUIET_WORDS 4096
 
 /* Where the weights of linear `index` lie in the flat vector. */
 static size_t
@@ -56,18 +59,19 @@ turned_at(const SermEncoderBack *back, uint32_t index)
 }
 
 bool
-serm_encoder_back_init(SermEncoderBack *back, SermArena *arena)
+serm_encoder_back_init(SermEncoderBack *back, const SermEncoderHost *host, SermArena *arena)
 {
 	const SermEncoderConfig *config = back->config;
 	uint32_t linears = config->layers * SERM_LINEARS + 2;
+	size_t bytes = serm_encoder_layout(config).count * sizeof(SermReal);
 
 	back->turned = serm_arena_reserve(arena, turned_at(back, linears) * sizeof(SermReal));
-	back->gradient = serm_arena_array(arena, serm_encoder_layout(config).count, sizeof(SermReal));
+	back->gradient = serm_arena_reserve(arena, bytes);
 	back->touched = serm_arena_array(arena, config->vocab, sizeof(uint32_t));
 	back->touched_set = serm_arena_array(arena, config->vocab, 1);
 	back->touched_count = 0;
 	return back->turned != NULL && back->gradient != NULL && back->touched != NULL &&
-	       back->touched_set != NULL;
+	       back->touched_set != NULL && serm_watch_clear(host, back->gradient, bytes);
 }
 
 bool
@@ -90,19 +94,22 @@ serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat, const SermEn
 	return true;
 }
 
-void
-serm_encoder_back_clear(SermEncoderBack *back)
+bool
+serm_encoder_back_clear(SermEncoderBack *back, const SermEncoderHost *host)
 {
 	const SermEncoderConfig *config = back->config;
 	SermEncoderLayout layout = serm_encoder_layout(config);
 	size_t hidden = config->hidden;
 
 	for (uint32_t i = 0; i < back->touched_count; i++) {
+		if (i % QUIET_WORDS == 0 && !serm_encoder_go_on(host))
+			return false;
 		memset(back->gradient + layout.words + back->touched[i] * hidden, 0, hidden * sizeof(SermReal));
 		back->touched_set[back->touched[i]] = 0;
 	}
 	back->touched_count = 0;
-	memset(back->gradient + layout.positions, 0, (layout.count - layout.positions) * sizeof(SermReal));
+	return serm_watch_clear(
+	    host, back->gradient + layout.positions, (layout.count - layout.positions) * sizeof(SermReal));
 }
 
 /* The derivatives of the weights and of the bias of a linear layer. */
@@ -205,10 +212,10 @@ attend_back(SermDescent *descent, uint32_t layer, const SermReal *d_context)
 			    state->pair + pair, state->pair + pair + hidden, run->drop_attention,
 			    serm_encoder_site(run, layer, SERM_SITE_ATTENTION, run->inputs[s]->key, head)};
 
-			if (!serm_encoder_go_on(run->host))
+			if (!serm_attention_window_back(&attention, SERM_REACH_ALL, &descent->attention, run->host,
+			        d_context + at, descent->d_query + at, descent->d_pair + pair,
+			        descent->d_pair + pair + hidden))
 				return false;
-			serm_attention_back(&attention, &descent->attention, d_context + at, descent->d_query + at,
-			    descent->d_pair + pair, descent->d_pair + pair + hidden);
 		}
 	}
 	return true;

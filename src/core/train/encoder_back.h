@@ -27,12 +27,13 @@ typedef struct SermEncoderBack {
 	SermReal *d_words;
 } SermEncoderBack;
 
-/* Everything but `config`, `gemm` and `frozen`, which are given. false when the arena refuses. */
-extern bool serm_encoder_back_init(SermEncoderBack *back, SermArena *arena);
+/* Everything but `config`, `gemm` and `frozen`, which are given. false: the arena refuses, or the host said
+ * stop. */
+extern bool serm_encoder_back_init(SermEncoderBack *back, const SermEncoderHost *host, SermArena *arena);
 /* Lay out the weights of a flat vector: once after each update. false: the host said stop. */
 extern bool serm_encoder_back_pack(SermEncoderBack *back, const SermReal *flat, const SermEncoderHost *host);
-/* Set the gradient to 0. */
-extern void serm_encoder_back_clear(SermEncoderBack *back);
+/* Set the gradient to 0. false: the host said stop, and it must not be added to. */
+extern bool serm_encoder_back_clear(SermEncoderBack *back, const SermEncoderHost *host);
 /*
  * Add the derivatives of a group that serm_encoder_forward() computed with `keep`. d_logits is
  * [count][labels]. `scratch` is used and rewound. Errors: MEMORY, CANCELED.

@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
+#include "core/base/watch.h"
 #include "core/train/encoder_back.h"
 #include "core/train/encoder_loss.h"
 #include "core/train/encoder_update.h"
@@ -58,15 +59,16 @@ serm_encoder_options_defaults(SermEncoderOptions *options)
 }
 
 bool
-serm_encoder_state_init(
-    const SermEncoderConfig *config, SermReal *flat, SermArena *arena, SermEncoderState *state)
+serm_encoder_state_init(const SermEncoderConfig *config, SermReal *flat, const SermEncoderHost *host,
+    SermArena *arena, SermEncoderState *state)
 {
-	size_t count = serm_encoder_layout(config).count;
+	size_t count = serm_encoder_layout(config).count, bytes = count * sizeof(SermReal);
 
 	*state = (SermEncoderState){.count = count, .flat = flat};
-	state->mean = serm_arena_array(arena, count, sizeof(SermReal));
-	state->square = serm_arena_array(arena, count, sizeof(SermReal));
-	return state->mean != NULL && state->square != NULL;
+	state->mean = serm_arena_reserve(arena, bytes);
+	state->square = serm_arena_reserve(arena, bytes);
+	return state->mean != NULL && state->square != NULL && serm_watch_clear(host, state->mean, bytes) &&
+	       serm_watch_clear(host, state->square, bytes);
 }
 
 double
@@ -121,7 +123,7 @@ allocate(Fitter *fitter, SermArena *arena)
 	return fitter->list_start != NULL && fitter->member != NULL && fitter->sorted != NULL &&
 	       fitter->pieces != NULL && fitter->order != NULL && fitter->inputs != NULL &&
 	       fitter->group != NULL && fitter->group_member != NULL && fitter->packed != NULL &&
-	       serm_encoder_back_init(&fitter->back, arena);
+	       serm_encoder_back_init(&fitter->back, &fitter->go_on, arena);
 }
 
 /* Examples by query, in their own order within one. */
@@ -221,7 +223,8 @@ run_batch(
 	SermStatus status = SERM_OK;
 	double loss = 0;
 
-	serm_encoder_back_clear(&fitter->back);
+	if (!serm_encoder_back_clear(&fitter->back, &fitter->go_on))
+		return serm_train_canceled(error);
 	for (uint32_t first = 0; status == SERM_OK && first < pieces;) {
 		uint32_t end = first, tokens = 0;
 
@@ -331,12 +334,14 @@ serm_encoder_fit(const SermEncoderConfig *config, const SermEncoderSet *set,
 	if (status == SERM_OK)
 		status = serm_encoder_loss_init(&fitter.loss, set, config->labels, options, arena, error);
 	if (status == SERM_OK && !allocate(&fitter, arena))
-		status = serm_train_out_of_memory(error);
+		status = serm_train_not_made(&fitter.go_on, error);
 	if (status == SERM_OK)
 		status = serm_encoder_open(config, SERM_PRECISION_F32, fitter.back.gemm, state->flat, fitter.packed,
 		    arena, &fitter.encoder, error);
 	for (uint32_t i = 0; status == SERM_OK && i < set->example_count; i++)
-		status = serm_encoder_check(fitter.encoder, &set->examples[i].input, 1, error);
+		status = serm_encoder_go_on(&fitter.go_on)
+		             ? serm_encoder_check(fitter.encoder, &set->examples[i].input, 1, error)
+		             : serm_train_canceled(error);
 	if (status == SERM_OK && (!serm_encoder_pack(config, SERM_PRECISION_F32, fitter.back.gemm, state->flat,
 	                              fitter.packed, &fitter.go_on) ||
 	                             !serm_encoder_back_pack(&fitter.back, state->flat, &fitter.go_on)))

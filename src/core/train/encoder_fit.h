@@ -71,9 +71,11 @@ typedef struct SermEncoderFitHost {
 } SermEncoderFitHost;
 
 extern void serm_encoder_options_defaults(SermEncoderOptions *options);
-/* Zero moments around `flat`, which is then updated in place. false when the arena refuses. */
-extern bool serm_encoder_state_init(
-    const SermEncoderConfig *config, SermReal *flat, SermArena *arena, SermEncoderState *state);
+/* Zero moments around `flat`, which is then updated in place. false: the arena refuses, or the host said
+ * stop.
+ */
+extern bool serm_encoder_state_init(const SermEncoderConfig *config, SermReal *flat,
+    const SermEncoderHost *host, SermArena *arena, SermEncoderState *state);
 /* The rate's factor when the share `done` of the training is behind, in [0, 1], before the next update. */
 extern double serm_encoder_rate(double done, double warmup);
 

@@ -35,7 +35,8 @@ make_tokenizer(const SermEncoderMaking *making, const SermText *words, size_t wo
 	const SermWordpieceLearner learner = {
 	    words, word_count, making->vocab, COUNT_MIN, host->keep_going, host->context};
 	const unsigned char *bytes;
-	SermTokenizerFiles files = {.tokenizer = {NULL, 0}};
+	const SermWatch watch = {host->keep_going, host->context};
+	SermTokenizerFiles files = {.watch = &watch};
 	SermTokenizerSpec spec;
 	size_t length;
 	SermStatus status = serm_wordpiece_learn(&learner, arena, &files.vocab_txt, error);
@@ -88,6 +89,7 @@ serm_encoder_make(const SermEncoderMaking *making, const SermText *words, size_t
     const SermTrainHost *host, const SermEncoderKeeper *keeper, SermArena *arena, SermTensorSet *tensors,
     SermTrainReport *report, SermError *error)
 {
+	const SermEncoderHost watch = {host->keep_going, host->context};
 	SermTensor tables, json;
 	const SermTokenizer *tokenizer;
 	SermEncoderConfig config;
@@ -113,15 +115,17 @@ serm_encoder_make(const SermEncoderMaking *making, const SermText *words, size_t
 	if (status != SERM_OK)
 		return status;
 	text = serm_encoder_config_write(&config, arena, &length);
-	if (text == NULL || !serm_encoder_pretrain_state(&config, arena, &state))
-		return serm_train_out_of_memory(error);
+	if (text == NULL || !serm_encoder_pretrain_state(&config, &watch, arena, &state))
+		return serm_train_not_made(&watch, error);
 	json = byte_tensor(SERM_ENCODER_CONFIG_TENSOR, text, length);
-	serm_encoder_begin(&config, options->seed, state.flat);
+	if (!serm_encoder_begin(&config, options->seed, &watch, state.flat))
+		return serm_train_canceled(error);
 	mark = serm_arena_mark(arena);
 	status = serm_encoder_pretrain(&config, tokenizer, SERM_WORDPIECE_MASK, docs, doc_count, options, host,
 	    keeper, arena, &state, report, error);
 	serm_arena_rewind(arena, mark);
 	if (status == SERM_OK)
-		status = serm_encoder_tensors_write(&config, &json, &tables, state.flat, arena, tensors, error);
+		status =
+		    serm_encoder_tensors_write(&config, &json, &tables, state.flat, &watch, arena, tensors, error);
 	return status;
 }

@@ -33,14 +33,19 @@ serm_masked_init(SermMasked *masked, SermArena *arena)
 	return masked->packed_in != NULL && masked->packed_out != NULL && masked->d_bias != NULL;
 }
 
-void
+bool
 serm_masked_pack(SermMasked *masked)
 {
 	const SermEncoderConfig *config = &masked->encoder->config;
 	const SermGemmProvider *gemm = masked->back->gemm;
 
+	if (!serm_encoder_go_on(masked->host))
+		return false;
 	gemm->pack(true, config->vocab, config->hidden, masked->words, config->hidden, masked->packed_in);
+	if (!serm_encoder_go_on(masked->host))
+		return false;
 	gemm->pack(false, config->hidden, config->vocab, masked->words, config->hidden, masked->packed_out);
+	return serm_encoder_go_on(masked->host);
 }
 
 static bool
@@ -101,8 +106,8 @@ softmax(SermReal *logits, size_t n, uint32_t answer, double scale)
 }
 
 /* Guess the words of some rows and go back to their derivatives, those of the embeddings, and those of the
- * bias. */
-static void
+ * bias. false: the host said stop. */
+static bool
 guess_block(SermMasked *masked, Guess *guess, size_t first, size_t rows, double scale, double *loss)
 {
 	const SermGemmProvider *gemm = masked->back->gemm;
@@ -116,14 +121,23 @@ guess_block(SermMasked *masked, Guess *guess, size_t first, size_t rows, double 
 	SermProduct words = {vocab, hidden, rows, guess->logits, 1, vocab, guess->packed, NULL, true,
 	    masked->back->gradient + encoder->layout.words, hidden};
 
+	if (!serm_encoder_go_on(masked->host))
+		return false;
 	gemm->multiply(&in);
+	if (!serm_encoder_go_on(masked->host))
+		return false;
 	for (size_t i = 0; i < rows; i++) {
 		*loss += softmax(guess->logits + i * vocab, vocab, guess->answers[first + i], scale);
 		serm_add(guess->logits + i * vocab, masked->d_bias, vocab);
 	}
+	if (!serm_encoder_go_on(masked->host))
+		return false;
 	gemm->multiply(&out);
+	if (!serm_encoder_go_on(masked->host))
+		return false;
 	gemm->pack(false, hidden, rows, x, hidden, guess->packed);
 	gemm->multiply(&words);
+	return true;
 }
 
 static void
@@ -151,11 +165,9 @@ guess_words(SermMasked *masked, const SermEncoderRun *run, const SermMaskedInput
 	if (d_rows == NULL || !allocate_guess(masked, rows, scratch, &guess))
 		return NULL;
 	gather(run, inputs, &guess);
-	for (size_t at = 0; at < rows; at += guess.block) {
-		if (!serm_encoder_go_on(masked->host))
+	for (size_t at = 0; at < rows; at += guess.block)
+		if (!guess_block(masked, &guess, at, rows - at < guess.block ? rows - at : guess.block, scale, loss))
 			return NULL;
-		guess_block(masked, &guess, at, rows - at < guess.block ? rows - at : guess.block, scale, loss);
-	}
 	for (size_t i = 0; i < rows; i++)
 		memcpy(d_rows + guess.row[i] * hidden, guess.d_hidden + i * hidden, hidden * sizeof(SermReal));
 	return d_rows;

@@ -31,8 +31,8 @@ typedef struct SermMasked {
 
 /* Allocate what `encoder`, `back` and the sizes ask for. false when the arena refuses. */
 extern bool serm_masked_init(SermMasked *masked, SermArena *arena);
-/* Lay out the words: once after each update. */
-extern void serm_masked_pack(SermMasked *masked);
+/* Lay out the words: once after each update. false: the host said stop. */
+extern bool serm_masked_pack(SermMasked *masked);
 /*
  * Add the gradient of a group: mean cross-entropy of the masked words, each by word_scale, plus that of the
  * head, each by match_scale, which are added to *loss. All rows of the words count as touched. `scratch` is

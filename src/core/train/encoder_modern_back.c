@@ -131,10 +131,9 @@ attend_back(SermDescent *descent, uint32_t layer, bool first_only, const SermRea
 			    .drop = run->drop_attention,
 			    .seed = serm_encoder_site(run, layer, SERM_SITE_ATTENTION, run->inputs[s]->key, head)};
 
-			if (!serm_encoder_go_on(run->host))
+			if (!serm_attention_window_back(&attention, reach, &descent->attention, run->host, d_context + at,
+			        descent->d_query + at, descent->d_pair + pair, descent->d_pair + pair + hidden))
 				return false;
-			serm_attention_window_back(&attention, reach, &descent->attention, d_context + at,
-			    descent->d_query + at, descent->d_pair + pair, descent->d_pair + pair + hidden);
 		}
 	}
 	serm_encoder_modern_turn(run, layer, first_only, true, hidden, descent->d_query);

@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/rng.h"
+#include "core/base/watch.h"
 #include "core/model/encoder_pair.h"
 #include "core/train/encoder_masked.h"
 #include "core/train/encoder_set.h"
@@ -17,6 +18,8 @@
 #define EXAMPLE_STREAM UINT64_C(0x6578616d70)
 #define DROPOUT_STREAM UINT64_C(0x64726f70)
 
+/* Random numbers between two questions to the host. */
+#define QUIET_DRAWS ((size_t) 1 << 18)
 #define EPOCHS_MAX 200
 #define MATCH_SCALE 3
 #define QUERY_WORDS_MAX 6
@@ -74,8 +77,9 @@ serm_encoder_pretrain_defaults(SermEncoderPretrainOptions *options)
 	    .mask = .15};
 }
 
-void
-serm_encoder_begin(const SermEncoderConfig *config, uint64_t seed, SermReal *flat)
+bool
+serm_encoder_begin(
+    const SermEncoderConfig *config, uint64_t seed, const SermEncoderHost *host, SermReal *flat)
 {
 	SermEncoderLayout layout = serm_encoder_layout(config);
 	SermRng rng;
@@ -87,25 +91,32 @@ serm_encoder_begin(const SermEncoderConfig *config, uint64_t seed, SermReal *fla
 
 		serm_encoder_entry(config, &layout, e, &entry);
 		norm = strstr(entry.name, "LayerNorm.weight") != NULL;
-		for (size_t i = 0; i < entry.count; i++)
+		for (size_t i = 0; i < entry.count; i++) {
+			if (i % QUIET_DRAWS == 0 && !serm_encoder_go_on(host))
+				return false;
 			flat[entry.offset + i] =
 			    (SermReal) (entry.rank == 2 ? config->initializer_range * serm_rng_normal(&rng) : norm);
+		}
 	}
 	/* Marks of matches must not drown in the words. */
 	for (size_t i = 0; config->match_types && i < (size_t) SERM_MATCH_TYPE * config->hidden; i++)
 		flat[layout.types + (size_t) SERM_MATCH_TYPE * config->hidden + i] *= MATCH_SCALE;
+	return true;
 }
 
 bool
-serm_encoder_pretrain_state(const SermEncoderConfig *config, SermArena *arena, SermEncoderState *state)
+serm_encoder_pretrain_state(
+    const SermEncoderConfig *config, const SermEncoderHost *host, SermArena *arena, SermEncoderState *state)
 {
-	size_t count = serm_encoder_layout(config).count + config->vocab;
+	size_t count = serm_encoder_layout(config).count + config->vocab, bytes = count * sizeof(SermReal);
 
 	*state = (SermEncoderState){.count = count,
-	    .flat = serm_arena_array(arena, count, sizeof(SermReal)),
-	    .mean = serm_arena_array(arena, count, sizeof(SermReal)),
-	    .square = serm_arena_array(arena, count, sizeof(SermReal))};
-	return state->flat != NULL && state->mean != NULL && state->square != NULL;
+	    .flat = serm_arena_reserve(arena, bytes),
+	    .mean = serm_arena_reserve(arena, bytes),
+	    .square = serm_arena_reserve(arena, bytes)};
+	return state->flat != NULL && state->mean != NULL && state->square != NULL &&
+	       serm_watch_clear(host, state->flat, bytes) && serm_watch_clear(host, state->mean, bytes) &&
+	       serm_watch_clear(host, state->square, bytes);
 }
 
 /* --- documents */
@@ -319,7 +330,8 @@ run_batch(Pretraining *training, const uint32_t *docs, uint32_t count, double ra
 	SermStatus status = SERM_OK;
 	double loss = 0;
 
-	serm_encoder_back_clear(&training->back);
+	if (!serm_encoder_back_clear(&training->back, &training->go_on))
+		return serm_train_canceled(error);
 	memset(training->masked.d_bias, 0, training->config->vocab * sizeof(SermReal));
 	training->masked.seed = serm_hash_mix(options->seed ^ DROPOUT_STREAM) + state->step;
 	for (uint32_t i = 0; status == SERM_OK && i < count; i++)
@@ -334,8 +346,8 @@ run_batch(Pretraining *training, const uint32_t *docs, uint32_t count, double ra
 		    serm_encoder_update(&(SermEncoderUpdate){training->config, options->weight_decay, options->clip,
 		                            0, &training->back, state, training->packed, &training->go_on},
 		        rate, training->masked.d_bias, error);
-	if (status == SERM_OK)
-		serm_masked_pack(&training->masked);
+	if (status == SERM_OK && !serm_masked_pack(&training->masked))
+		status = serm_train_canceled(error);
 	state->loss += loss * count;
 	return status;
 }
@@ -407,8 +419,8 @@ allocate(Pretraining *training, SermError *error)
 	training->room = serm_arena_array(arena, 3 * (size_t) training->tokens_max, sizeof(uint32_t));
 	training->inner = serm_arena_array(arena, config->vocab, 1);
 	if (training->packed == NULL || training->inputs == NULL || training->room == NULL ||
-	    training->inner == NULL || !serm_encoder_back_init(&training->back, arena))
-		return serm_train_out_of_memory(error);
+	    training->inner == NULL || !serm_encoder_back_init(&training->back, &training->go_on, arena))
+		return serm_train_not_made(&training->go_on, error);
 	for (uint32_t id = 0; id < serm_tokenizer_vocab(training->tokenizer); id++) {
 		SermText piece = serm_tokenizer_piece(training->tokenizer, id);
 
@@ -490,9 +502,9 @@ serm_encoder_pretrain(const SermEncoderConfig *config, const SermTokenizer *toke
 		(void) keeper->restore(keeper->context, run, state);
 	if (!serm_encoder_pack(
 	        config, SERM_PRECISION_F32, training.back.gemm, state->flat, training.packed, &training.go_on) ||
-	    !serm_encoder_back_pack(&training.back, state->flat, &training.go_on))
+	    !serm_encoder_back_pack(&training.back, state->flat, &training.go_on) ||
+	    !serm_masked_pack(&training.masked))
 		return serm_train_canceled(error);
-	serm_masked_pack(&training.masked);
 	*report =
 	    (SermTrainReport){.corpus_count = training.doc_count, .epochs = training.epochs, .temperature = 1};
 	since = (uint64_t) state->epoch * training.doc_count + state->example;

@@ -33,13 +33,16 @@ typedef struct SermEncoderPretrainOptions {
 
 extern void serm_encoder_pretrain_defaults(SermEncoderPretrainOptions *options);
 /* Weights and embeddings normal with the config's range, norms 1, biases 0; flat
- * [serm_encoder_layout().count]. */
-extern void serm_encoder_begin(const SermEncoderConfig *config, uint64_t seed, SermReal *flat);
+ * [serm_encoder_layout().count]. false: the host said stop. */
+extern bool serm_encoder_begin(
+    const SermEncoderConfig *config, uint64_t seed, const SermEncoderHost *host, SermReal *flat);
 
-/* A state with room for the bias of the guess behind the encoder's parameters. false when the arena refuses.
+/*
+ * A state with room for the bias of the guess behind the encoder's parameters. false: the arena refuses, or
+ * the host said stop.
  */
 extern bool serm_encoder_pretrain_state(
-    const SermEncoderConfig *config, SermArena *arena, SermEncoderState *state);
+    const SermEncoderConfig *config, const SermEncoderHost *host, SermArena *arena, SermEncoderState *state);
 
 /*
  * Pre-train `state`, whose flat vector was begun, until all epochs are done. `mask_id` is the id of [MASK],

@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/model/cross_encoder_stored.h"
+#include "core/train/attention_back.h"
 #include "core/train/encoder_set.h"
 #include "core/train/failure.h"
 #include "core/train/loss.h"
@@ -33,6 +34,12 @@ typedef struct Training {
 	SermTemperature temperature;
 } Training;
 
+static SermEncoderHost
+watch_of(const Training *training)
+{
+	return (SermEncoderHost){training->host->keep_going, training->host->context};
+}
+
 /* --- what it begins with */
 
 static bool
@@ -51,11 +58,12 @@ copy_tensor(const SermTensorSet *begin, const char *name, SermArena *arena, Serm
 static SermStatus
 open_begin(Training *training, const SermTensorSet *begin, SermReal **flat, SermError *error)
 {
-	SermStatus status =
-	    serm_encoder_stored_open(begin, training->arena, &training->config, &training->tokenizer, error);
+	const SermEncoderHost host = watch_of(training);
+	SermStatus status = serm_encoder_stored_open(
+	    begin, &host, training->arena, &training->config, &training->tokenizer, error);
 
 	if (status == SERM_OK)
-		status = serm_encoder_flatten(&training->config, begin, training->arena, flat, error);
+		status = serm_encoder_flatten(&training->config, begin, &host, training->arena, flat, error);
 	if (status != SERM_OK)
 		return status;
 	if (!copy_tensor(begin, SERM_ENCODER_CONFIG_TENSOR, training->arena, &training->json) ||
@@ -160,15 +168,23 @@ largest_group(const SermEncoderSet *set, uint32_t list_max)
 size_t
 serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size_t longest)
 {
-	size_t hidden = config->hidden, wide = config->intermediate, count = serm_encoder_layout(config).count;
+	bool modern = config->architecture == SERM_ENCODER_MODERNBERT;
+	size_t hidden = config->hidden, wide = serm_encoder_up_width(config), size = hidden / config->heads;
+	size_t count = serm_encoder_layout(config).count;
 	size_t packed = serm_encoder_packed_bytes(config, SERM_PRECISION_F32, NULL);
 	/* Of a layer: its input, queries, keys and values, context, both norms, the middle and the wide part. */
-	size_t kept = config->layers * (9 * hidden + wide + 2), back = 6 * hidden + 3 * wide;
-	/* Scores, probabilities and what is packed of one head. */
-	size_t attention = 6 * (longest + 64) * (longest + 64 + hidden / config->heads);
+	size_t kept = config->layers * ((modern ? 11 : 9) * hidden + wide + 2), back = 6 * hidden + 3 * wide;
+	/* Keys, values, scores of some rows, and where tokens are turned by their positions the angles. */
+	size_t attention =
+	    (longest + 64) * (2 * (size + SERM_PANEL) + SERM_ATTENTION_ROWS + (modern ? 2 * size : 0));
 
-	return sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 2 * hidden) + attention) +
-	       2 * packed + packed / 8 + config->vocab * (sizeof(uint32_t) + 1) + ((size_t) 1 << 20);
+	size_t during = sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 4 * hidden) + attention) +
+	                serm_attention_back_bytes((uint32_t) longest, (uint32_t) size) + 2 * packed + packed / 8 +
+	                config->vocab * (sizeof(uint32_t) + 1);
+	/* The state, the tensors made of it, and those opened again, so that they can be measured. */
+	size_t after = sizeof(SermReal) * 5 * count + packed;
+
+	return (during > after ? during : after) + ((size_t) 1 << 20);
 }
 
 size_t
@@ -264,7 +280,7 @@ score_held(Training *training, SermReal *logits, SermError *error)
 {
 	const SermEncoderConfig *config = &training->config;
 	const SermEncoderSet *held = &training->held;
-	SermEncoderHost host = {training->host->keep_going, training->host->context};
+	SermEncoderHost host = watch_of(training);
 	void *packed =
 	    serm_arena_reserve(training->arena, serm_encoder_packed_bytes(config, SERM_PRECISION_F32, NULL));
 	SermEncoder *encoder;
@@ -336,14 +352,15 @@ calibrate(Training *training, SermError *error)
 
 SermStatus
 serm_encoder_tensors_write(const SermEncoderConfig *config, const SermTensor *json,
-    const SermTensor *tokenizer, const SermReal *flat, SermArena *arena, SermTensorSet *tensors,
-    SermError *error)
+    const SermTensor *tokenizer, const SermReal *flat, const SermEncoderHost *host, SermArena *arena,
+    SermTensorSet *tensors, SermError *error)
 {
 	SermTensorSet weights;
 	SermTensor *list;
+	SermStatus status = serm_encoder_unflatten(config, flat, host, arena, &weights, error);
 
-	if (!serm_encoder_unflatten(config, flat, arena, &weights))
-		return serm_train_out_of_memory(error);
+	if (status != SERM_OK)
+		return status;
 	list = serm_arena_array(arena, weights.count + 2, sizeof(*list));
 	if (list == NULL)
 		return serm_train_out_of_memory(error);
@@ -365,6 +382,7 @@ serm_train_encoder(const SermTrainingSet *set, const SermTensorSet *begin,
 	    .arena = arena,
 	    .fit = options->fit,
 	    .temperature = {.value = 1}};
+	const SermEncoderHost watch = watch_of(&training);
 	SermReal *flat;
 	SermStatus status = open_begin(&training, begin, &flat, error);
 
@@ -373,15 +391,15 @@ serm_train_encoder(const SermTrainingSet *set, const SermTensorSet *begin,
 	if (status == SERM_OK)
 		status = serm_encoder_check_room(
 		    arena, serm_encoder_fit_bytes(&training.config, &training.set, &training.fit), error);
-	if (status == SERM_OK && !serm_encoder_state_init(&training.config, flat, arena, &training.state))
-		status = serm_train_out_of_memory(error);
+	if (status == SERM_OK && !serm_encoder_state_init(&training.config, flat, &watch, arena, &training.state))
+		status = serm_train_not_made(&watch, error);
 	if (status == SERM_OK)
 		status = fit(&training, report, error);
 	if (status == SERM_OK && training.held.example_count > 0)
 		status = calibrate(&training, error);
 	if (status == SERM_OK)
-		status = serm_encoder_tensors_write(
-		    &training.config, &training.json, &training.tables, training.state.flat, arena, tensors, error);
+		status = serm_encoder_tensors_write(&training.config, &training.json, &training.tables,
+		    training.state.flat, &watch, arena, tensors, error);
 	if (status != SERM_OK)
 		return status;
 	report->temperature = training.temperature.value;

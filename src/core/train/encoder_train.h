@@ -27,8 +27,10 @@ typedef struct SermEncoderKeeper {
 	void *context;
 } SermEncoderKeeper;
 
-/* Bytes of parameters, their gradient and moments, their layouts for both ways, and one group of so many
- * tokens. */
+/*
+ * Bytes of parameters, their gradient and moments, their layouts for both ways, and one group of so many
+ * tokens; or, where that is more, of what is left afterwards and measured.
+ */
 extern size_t serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size_t longest);
 /* MEMORY, with both numbers, when the arena has not so many bytes left. */
 extern SermStatus serm_encoder_check_room(const SermArena *arena, size_t needed, SermError *error);
@@ -49,10 +51,11 @@ extern SermStatus serm_train_encoder(const SermTrainingSet *set, const SermTenso
     SermArena *arena, SermTensorSet *tensors, SermTrainReport *report, SermError *error);
 
 /*
- * The tensors of a version: those of the flat vector, with copies of config and tokenizer. Error: MEMORY.
+ * The tensors of a version: those of the flat vector, with copies of config and tokenizer. Errors: MEMORY,
+ * CANCELED.
  */
 extern SermStatus serm_encoder_tensors_write(const SermEncoderConfig *config, const SermTensor *json,
-    const SermTensor *tokenizer, const SermReal *flat, SermArena *arena, SermTensorSet *tensors,
-    SermError *error);
+    const SermTensor *tokenizer, const SermReal *flat, const SermEncoderHost *host, SermArena *arena,
+    SermTensorSet *tensors, SermError *error);
 
 #endif

@@ -36,8 +36,9 @@ list_stretches(const SermEncoderUpdate *update, Stretch *list)
 	list[5] = (Stretch){at->pool, at->count, true};
 }
 
-static double
-gradient_norm(const SermEncoderUpdate *update)
+/* false: the host said stop. */
+static bool
+gradient_norm(const SermEncoderUpdate *update, double *norm)
 {
 	const SermReal *gradient = update->back->gradient;
 	size_t hidden = update->config->hidden, words = serm_encoder_layout(update->config).words;
@@ -46,10 +47,20 @@ gradient_norm(const SermEncoderUpdate *update)
 
 	list_stretches(update, list);
 	for (int i = 0; i < STRETCHES; i++)
-		sum += serm_square_norm(gradient + list[i].start, list[i].end - list[i].start);
-	for (uint32_t i = 0; i < update->back->touched_count; i++)
+		for (size_t at = list[i].start; at < list[i].end; at += QUIET_PARAMETERS) {
+			size_t n = list[i].end - at < QUIET_PARAMETERS ? list[i].end - at : QUIET_PARAMETERS;
+
+			if (!serm_encoder_go_on(update->host))
+				return false;
+			sum += serm_square_norm(gradient + at, n);
+		}
+	for (uint32_t i = 0; i < update->back->touched_count; i++) {
+		if (i % QUIET_WORDS == 0 && !serm_encoder_go_on(update->host))
+			return false;
 		sum += serm_square_norm(gradient + words + update->back->touched[i] * hidden, hidden);
-	return sqrt(sum);
+	}
+	*norm = sqrt(sum);
+	return true;
 }
 
 static bool
@@ -91,17 +102,18 @@ serm_encoder_update(const SermEncoderUpdate *update, double rate, const SermReal
 {
 	SermEncoderState *state = update->state;
 	SermEncoderBack *back = update->back;
-	double norm = gradient_norm(update), t = (double) ++state->step;
-	double root = sqrt(1 - pow(BETA2, t)),
-	       scale = update->clip > 0 && norm > update->clip ? update->clip / norm : 1;
-	SermAdamStep plain = {(SermReal) BETA1, (SermReal) BETA2, (SermReal) scale,
-	    (SermReal) (rate * root / (1 - pow(BETA1, t))), (SermReal) (EPSILON * root), 1};
-	SermAdamStep decayed = plain;
+	double norm, t = (double) ++state->step, root = sqrt(1 - pow(BETA2, t)), scale;
+	SermAdamStep plain, decayed;
 	Stretch list[STRETCHES];
 	bool good = true;
 
+	if (!gradient_norm(update, &norm))
+		return serm_train_canceled(error);
 	if (!isfinite(norm))
 		return serm_fail(error, SERM_ERR_DIVERGED, "training diverged: the gradient is not finite");
+	scale = update->clip > 0 && norm > update->clip ? update->clip / norm : 1;
+	plain = decayed = (SermAdamStep){(SermReal) BETA1, (SermReal) BETA2, (SermReal) scale,
+	    (SermReal) (rate * root / (1 - pow(BETA1, t))), (SermReal) (EPSILON * root), 1};
 	decayed.keep = (SermReal) (1 - rate * update->weight_decay);
 	list_stretches(update, list);
 	for (int i = 0; good && i < STRETCHES; i++)

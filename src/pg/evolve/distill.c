@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "catalog/namespace.h"
 #include "core/base/hash.h"
 #include "core/train/distill.h"
 #include "miscadmin.h"
@@ -373,6 +374,7 @@ serm_distill(PG_FUNCTION_ARGS)
 	serm_train_settings_defaults(&settings, serm_training_kind(fcinfo));
 	serm_distill_settings_read(options, &settings);
 	settings.distill.teacher = name_argument(fcinfo, 1, "teacher");
+	settings.distill.search_path = pstrdup(namespace_search_path);
 	if (settings.encoder)
 		(void) serm_training_make_first(fcinfo, "serm.distill", &settings);
 	serm_training_call(fcinfo, "serm.distill", &settings, serm_training_run);

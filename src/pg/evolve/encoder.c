@@ -82,6 +82,19 @@ has_learned(const SermModelRow *row, int version)
 	return !config_says(row, version, "generation", "0") && !config_says(row, version, "source", "import");
 }
 
+/* Of the weights of a version, without reading them. */
+static Size
+stored_bytes(const SermModelRow *row, int version)
+{
+	SermParam params[] = {SERM_TEXT(row->name), SERM_INT4(version)};
+	bool null;
+
+	serm_spi_execute("SELECT coalesce(pg_catalog.sum(pg_catalog.octet_length(t.data)), 0)::bigint"
+	                 " FROM serm.tensor AS t WHERE t.model = $1 AND t.version = $2",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	return (Size) DatumGetInt64(serm_spi_value(0, 1, &null));
+}
+
 static void
 resolve(SermTrainSettings *settings, bool imported)
 {
@@ -96,7 +109,7 @@ serm_encoder_training_open(SermTraining *training)
 {
 	const SermModelRow *row = training->row;
 	SermHost *host = &training->host;
-	Size bytes = 0;
+	Size bytes;
 
 	training->begin = choose_begin(training);
 	if (training->begin == 0)
@@ -108,15 +121,14 @@ serm_encoder_training_open(SermTraining *training)
 	resolve(&training->settings,
 	    base_version(row) == 0 || config_says(row, base_version(row), "source", "import"));
 	training->begin_context = AllocSetContextCreate(host->context, "serm begin", ALLOCSET_SMALL_SIZES);
-	training->begin_tensors = serm_version_tensors(row, training->begin, training->begin_context);
-	for (size_t i = 0; i < training->begin_tensors.count; i++)
-		bytes += training->begin_tensors.tensors[i].bytes;
-	/* It lies beside the arena, whose limit is the limit of all. */
+	/* They lie beside the arena, whose limit is the limit of all. */
+	bytes = stored_bytes(row, training->begin);
 	if (bytes >= host->arena.limit - host->arena.total)
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
 		    errmsg("the weights of model \"%s\" alone do not fit in %d MB", row->name, serm_train_memory_mb),
 		    errhint("Raise serm.train_memory."));
 	host->arena.limit -= bytes;
+	training->begin_tensors = serm_version_tensors(row, training->begin, training->begin_context);
 }
 
 /* --- fitting */

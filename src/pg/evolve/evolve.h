@@ -210,6 +210,7 @@ typedef struct SermDistillSettings {
 	int32 per_query;          /* of the log, documents of one query */
 	double unlabelled_weight; /* what one of them counts, a judged pair being 1 */
 	double failed_share;      /* of the pairs, that may stay without an answer */
+	char *search_path;        /* of the caller: the evidence function of a remote teacher runs with it */
 } SermDistillSettings;
 
 typedef struct SermTrainSettings {

@@ -48,6 +48,7 @@ typedef struct Question {
 typedef struct Request {
 	Question *question;
 	bytea *key; /* of the answer */
+	SermText evidence;
 	SermText body;
 	double cost_most;
 	double estimate; /* of its tokens */
@@ -67,6 +68,8 @@ struct SermRemote {
 	char *key; /* wiped when the wave has been sent */
 	SermText instructions;
 	SermText grade_names[SERM_GRADES_MAX];
+	Oid evidence; /* function of the option; InvalidOid: none */
+	char *evidence_statement;
 	/* At work: */
 	SermTraining *training;
 	const SermPairSet *all;
@@ -109,6 +112,18 @@ utf8_of(const char *string)
 	return (SermText){utf8, strlen(utf8)};
 }
 
+/* The function of the option "evidence" by its qualified name: it may be dropped and made again. Inside SPI.
+ */
+static void
+find_evidence(SermRemote *remote)
+{
+	const char *name = remote->row->options.evidence;
+
+	remote->evidence = name != NULL && name[0] != '\0' ? serm_evidence_find(name) : InvalidOid;
+	if (OidIsValid(remote->evidence))
+		remote->evidence_statement = serm_evidence_statement(remote->evidence);
+}
+
 /* Settings may change between two waves. Inside SPI, in the context that is to hold them. */
 static void
 read_server(SermRemote *remote)
@@ -126,6 +141,7 @@ read_server(SermRemote *remote)
 		        remote->server.endpoint == NULL ? "endpoint" : "model"),
 		    errhint("ALTER SERVER %s OPTIONS (ADD %s '...')", quote_identifier(options->server),
 		        remote->server.endpoint == NULL ? "endpoint" : "model"));
+	find_evidence(remote);
 	wipe_key(remote);
 	key = serm_server_key(server, GetUserId());
 	if (key == NULL)
@@ -170,6 +186,8 @@ serm_remote_describe(const SermRemote *remote, StringInfo json)
 	serm_json_text(json, "teacher_server", options->server);
 	serm_json_text(json, "teacher_model", options->model);
 	serm_json_text(json, "teacher_prompt", options->prompt);
+	if (options->evidence != NULL)
+		serm_json_text(json, "teacher_evidence", options->evidence);
 }
 
 /* --- a wave, before the network; inside SPI */
@@ -184,10 +202,38 @@ append_part(StringInfo parts, SermText text)
 		appendBinaryStringInfo(parts, text.bytes, (int) text.length);
 }
 
+static char *
+server_text(SermText utf8)
+{
+	return text_to_cstring(serm_text_from_utf8(utf8));
+}
+
+/* What the function of the option says of a pair. Without an answer of it nobody is asked: false. */
+static bool
+read_evidence(SermRemote *remote, Request *request)
+{
+	const SermPair *pair = &remote->all->pairs[request->question->pair];
+	SermUserAnswer answer;
+
+	if (!OidIsValid(remote->evidence))
+		return true;
+	serm_user_call(remote->evidence, remote->evidence_statement,
+	    remote->training->settings.distill.search_path, server_text(remote->all->queries[pair->query].utf8),
+	    server_text(pair->doc.utf8), &answer);
+	if (answer.error != NULL) {
+		snprintf(remote->problem, sizeof(remote->problem), "the evidence function failed: %s", answer.error);
+		return false;
+	}
+	if (answer.text != NULL)
+		request->evidence = utf8_of(answer.text);
+	return true;
+}
+
 /* SHA-256 over all that the answer depends on. */
 static bytea *
-hash_question(const SermRemote *remote, size_t pair)
+hash_question(const SermRemote *remote, const Request *request)
 {
+	size_t pair = request->question->pair;
 	const SermPair *asked = &remote->all->pairs[pair];
 	StringInfoData parts;
 
@@ -199,6 +245,8 @@ hash_question(const SermRemote *remote, size_t pair)
 		append_part(&parts, remote->grade_names[i]);
 	append_part(&parts, remote->all->queries[asked->query].utf8);
 	append_part(&parts, asked->doc.utf8);
+	if (request->evidence.length > 0)
+		append_part(&parts, request->evidence);
 	return DatumGetByteaP(
 	    DirectFunctionCall1(sha256_bytea, PointerGetDatum(cstring_to_text_with_len(parts.data, parts.len))));
 }
@@ -243,6 +291,13 @@ drop_answered(SermRemote *remote)
 	remote->pending = kept;
 }
 
+static void
+give_up(SermRemote *remote, Question *question)
+{
+	question->attempts = -1;
+	remote->failed++;
+}
+
 /* The questions that are due and whose answers are not known, at most `most`. */
 static int
 choose_requests(SermRemote *remote, Request *requests, int most)
@@ -255,9 +310,15 @@ choose_requests(SermRemote *remote, Request *requests, int most)
 		Question *question = &remote->questions[i];
 		Request *request = &requests[count];
 
-		if (question->due > now)
+		if (question->attempts < 0 || question->due > now)
 			continue;
-		*request = (Request){.question = question, .key = hash_question(remote, question->pair)};
+		CHECK_FOR_INTERRUPTS();
+		*request = (Request){.question = question};
+		if (!read_evidence(remote, request)) {
+			give_up(remote, question);
+			continue;
+		}
+		request->key = hash_question(remote, request);
 		if (!find_known(remote, request))
 			count++;
 	}
@@ -273,6 +334,7 @@ write_request(SermRemote *remote, Request *request)
 	    .doc_count = 1,
 	    .grade_names = remote->grade_names,
 	    .grade_count = (uint32) remote->row->grade_count,
+	    .evidence = request->evidence,
 	    .instructions = remote->instructions};
 	SermRequest asked = {.model = utf8_of(remote->server.model),
 	    .tokens_max = (uint32) Min(remote->server.max_tokens, ANSWER_TOKENS),
@@ -488,10 +550,8 @@ decide(SermRemote *remote, const Request *request)
 	strlcpy(remote->problem, request->detail, sizeof(remote->problem));
 	question->attempts += decision.counted ? 1 : 0;
 	question->due = serm_progress_clock(NULL) + decision.delay_ms / 1000.0;
-	if (decision.action == SERM_RETRY_GIVE_UP) {
-		question->attempts = -1;
-		remote->failed++;
-	}
+	if (decision.action == SERM_RETRY_GIVE_UP)
+		give_up(remote, question);
 }
 
 static void

@@ -252,13 +252,17 @@ void
 serm_training_measure(SermTraining *training, const Jsonb *config)
 {
 	SermHost *host = &training->host;
+	const SermWatch watch = {serm_host_keep_going, host};
+	const SermModelSettings settings = {.chunk_count = 1, .watch = &watch};
 	SermModel *model;
 	SermPredictions test, probe;
 	SermEvaluation evaluation;
 	SermError error = {0};
 
-	serm_check(
-	    serm_model_open(training->row->kind, &training->tensors, &host->arena, &model, &error), &error);
+	serm_host_check(host,
+	    serm_model_open_with(
+	        training->row->kind, &training->tensors, &settings, &host->arena, &model, &error),
+	    &error);
 	serm_model_set_host(model, serm_host_keep_going, host);
 	serm_predict_model(host, model, &training->test, &test);
 	serm_evaluate(host, &test, &evaluation);
@@ -680,6 +684,8 @@ serm_check_version(PG_FUNCTION_ARGS)
 	SermModelRow *row = serm_model_read(model);
 	SermTensorSet tensors = serm_version_tensors(row, version, context);
 	SermHost host;
+	const SermWatch watch = {serm_host_keep_going, &host};
+	const SermModelSettings settings = {.chunk_count = 1, .watch = &watch};
 	SermModel *opened;
 	SermError error = {0};
 	SermPairSet probe;
@@ -700,7 +706,8 @@ serm_check_version(PG_FUNCTION_ARGS)
 		known = false;
 	if (known) {
 		/* As it was measured: whatever precision, chunks or library the model and the session ask for now. */
-		serm_check(serm_model_open(row->kind, &tensors, &host.arena, &opened, &error), &error);
+		serm_host_check(&host,
+		    serm_model_open_with(row->kind, &tensors, &settings, &host.arena, &opened, &error), &error);
 		serm_model_set_host(opened, serm_host_keep_going, &host);
 		serm_predict_model(&host, opened, &probe, &predictions);
 		equal = (uint32) scores == serm_predictions_crc(&predictions);

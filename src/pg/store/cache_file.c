@@ -38,6 +38,7 @@
 #define LEFTOVER_SECONDS 3600
 /* Between two looks at interrupts. */
 #define WRITE_BYTES ((Size) 8 * 1024 * 1024)
+#define CHECK_BYTES ((Size) 32 * 1024 * 1024)
 
 typedef struct Header {
 	uint64 magic;
@@ -94,6 +95,19 @@ serm_image_describe(unsigned char *bytes, uint32 index, const SermTensor *tensor
 	entry->bytes = tensor->bytes;
 }
 
+/* Of all that follows the header. Interrupts are served. */
+static uint32
+image_crc(const unsigned char *bytes, Size length)
+{
+	uint32 crc = 0;
+
+	for (Size at = sizeof(Header); at < length; at += CHECK_BYTES) {
+		CHECK_FOR_INTERRUPTS();
+		crc = serm_crc32c(crc, bytes + at, Min(length - at, CHECK_BYTES));
+	}
+	return crc;
+}
+
 void
 serm_image_seal(unsigned char *bytes, Size length, const SermImageKey *key, uint32 tensor_count)
 {
@@ -105,7 +119,7 @@ serm_image_seal(unsigned char *bytes, Size length, const SermImageKey *key, uint
 	header->length = length;
 	header->database = MyDatabaseId;
 	header->key = *key;
-	header->crc = serm_crc32c(0, bytes + sizeof(Header), length - sizeof(Header));
+	header->crc = image_crc(bytes, length);
 	header->header_crc = serm_crc32c(0, header, offsetof(Header, header_crc));
 }
 
@@ -134,7 +148,7 @@ image_is_sound(const unsigned char *bytes, Size length, const SermImageKey *key)
 	    header->header_crc != serm_crc32c(0, header, offsetof(Header, header_crc)))
 		return false;
 	start = serm_image_data_start(header->tensor_count);
-	if (start > length || header->crc != serm_crc32c(0, bytes + sizeof(Header), length - sizeof(Header)))
+	if (start > length || header->crc != image_crc(bytes, length))
 		return false;
 	for (uint32 i = 0; i < header->tensor_count; i++)
 		if (!entry_is_sound(&entries[i], start, length))
@@ -176,8 +190,9 @@ map_file(const char *path, const SermImageKey *key, SermImage *image)
 {
 	int file = OpenTransientFile(path, O_RDONLY | PG_BINARY);
 	struct stat status;
-	void *bytes = MAP_FAILED;
+	void *volatile bytes = MAP_FAILED;
 	Size length = 0;
+	volatile bool sound = false;
 
 	if (file < 0)
 		return false;
@@ -188,7 +203,17 @@ map_file(const char *path, const SermImageKey *key, SermImage *image)
 	CloseTransientFile(file);
 	if (bytes == MAP_FAILED)
 		return false;
-	if (!image_is_sound(bytes, length, key)) {
+	PG_TRY();
+	{
+		sound = image_is_sound(bytes, length, key);
+	}
+	PG_CATCH();
+	{
+		munmap(bytes, length);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!sound) {
 		munmap(bytes, length);
 		ereport(LOG, errmsg("cache file \"%s\" is damaged and will be made again", path));
 		return false;

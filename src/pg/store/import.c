@@ -25,6 +25,9 @@
 #define TOKENIZER_BYTES_MAX ((Size) 64 << 20)
 #define NOTICE_NAMES_MAX 8
 
+/* Arguments of both forms; the second is the directory or the names of the files. */
+enum { NAME, SOURCE, OPTIONS, GRADES, LOG_TABLE, DOCUMENTS, CONTENTS };
+
 typedef struct ImportOptions {
 	SermModelOptions model; /* first: the table of the models' options is used as it is */
 	int max_length;         /* tokens of an input; 0: what the files say */
@@ -34,6 +37,8 @@ typedef struct Import {
 	SermImportSource source;
 	ImportOptions options;
 	SermArena arena;
+	SermHost host; /* hears interrupts */
+	SermWatch watch;
 	SermError error;
 	SermEncoderConfig config;
 	SermTensor *tensors;
@@ -51,6 +56,8 @@ check_file(Import *import, SermStatus status, const char *file)
 
 	if (status == SERM_OK)
 		return;
+	if (status == SERM_ERR_CANCELED)
+		serm_host_check(&import->host, status, &import->error);
 	if (status == SERM_ERR_MEMORY)
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory while importing %s", file));
 	code = status == SERM_ERR_CORRUPT ? ERRCODE_INVALID_BINARY_REPRESENTATION
@@ -113,7 +120,8 @@ read_tokenizer(Import *import)
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	SermTokenizerFiles files = {
 	    .tokenizer = serm_import_text(&import->source, "tokenizer.json", TOKENIZER_BYTES_MAX),
-	    .tokenizer_config = serm_import_text(&import->source, "tokenizer_config.json", CONFIG_BYTES_MAX)};
+	    .tokenizer_config = serm_import_text(&import->source, "tokenizer_config.json", CONFIG_BYTES_MAX),
+	    .watch = &import->watch};
 	SermArena arena;
 	SermTokenizerSpec spec;
 	const SermTokenizer *tokenizer;
@@ -131,7 +139,6 @@ read_tokenizer(Import *import)
 	}
 	serm_arena_init(&arena, serm_context_allocator(context), SIZE_MAX);
 	check_file(import, serm_tokenizer_read(&files, &arena, &spec, &import->error), "the tokenizer");
-	CHECK_FOR_INTERRUPTS();
 	if (import->options.max_length != 0)
 		spec.tokens_max = (uint32) import->options.max_length;
 	check_file(import, serm_tokenizer_write(&spec, &arena, &bytes, &length, &import->error), "the tokenizer");
@@ -260,8 +267,8 @@ read_weights(Import *import)
 		read_sharded(import, index);
 	}
 	check_file(import,
-	    serm_encoder_tensors_check(
-	        &import->config, &(SermTensorSet){import->tensors, import->tensor_count}, &import->error),
+	    serm_encoder_tensors_check(&import->config, &(SermTensorSet){import->tensors, import->tensor_count},
+	        &import->watch, &import->error),
 	    "the weights");
 	if (import->ignored_count > 0)
 		ereport(NOTICE, errmsg("%d tensors are not needed and were left out: %s%s", import->ignored_count,
@@ -333,24 +340,25 @@ read_options(const Jsonb *given, ImportOptions *options)
 	serm_model_options_keep(&options->model, &plain.model);
 }
 
-/* The arguments from `first` on: options, grades, log, documents. */
 static int
-import_model(FunctionCallInfo fcinfo, Import *import, int first)
+import_model(FunctionCallInfo fcinfo, Import *import)
 {
 	const SermTokenizer *tokenizer;
-	SermNewModel new = {.name = PG_ARGISNULL(0) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(0)),
+	SermNewModel new = {.name = PG_ARGISNULL(NAME) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(NAME)),
 	    .kind = SERM_KIND_CROSS_ENCODER,
-	    .log = PG_ARGISNULL(first + 2) ? InvalidOid : PG_GETARG_OID(first + 2),
-	    .documents = PG_ARGISNULL(first + 3) ? InvalidOid : PG_GETARG_OID(first + 3)};
+	    .log = PG_ARGISNULL(LOG_TABLE) ? InvalidOid : PG_GETARG_OID(LOG_TABLE),
+	    .documents = PG_ARGISNULL(DOCUMENTS) ? InvalidOid : PG_GETARG_OID(DOCUMENTS)};
 	int level, version;
 
-	read_options(PG_ARGISNULL(first) ? NULL : PG_GETARG_JSONB_P(first), &import->options);
+	read_options(PG_ARGISNULL(OPTIONS) ? NULL : PG_GETARG_JSONB_P(OPTIONS), &import->options);
 	serm_arena_init(&import->arena, serm_context_allocator(CurrentMemoryContext), SIZE_MAX);
+	serm_host_init(&import->host, CurrentMemoryContext, SIZE_MAX);
+	import->watch = (SermWatch){serm_host_keep_going, &import->host};
 	initStringInfo(&import->ignored);
 	import->tensors = palloc0((SERM_TENSORS_MAX + 2) * sizeof(SermTensor));
 	read_config(import);
 	new.options = import->options.model;
-	new.grades = PG_ARGISNULL(first + 1) ? default_grades(&import->config) : PG_GETARG_DATUM(first + 1);
+	new.grades = PG_ARGISNULL(GRADES) ? default_grades(&import->config) : PG_GETARG_DATUM(GRADES);
 	check_grades_fit(&import->config, new.grades);
 	/* Before the weights are read: a wrong name or grade is told at once. */
 	serm_model_create(&new);
@@ -379,13 +387,14 @@ serm_import_directory(PG_FUNCTION_ARGS)
 	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 		    errmsg("must be a member of pg_read_server_files to import a directory of the server"),
-		    errhint("Pass the files themselves: serm.import_model(name, files text[], contents bytea[])."));
-	if (PG_ARGISNULL(1))
+		    errhint(
+		        "Pass the files themselves: serm.import_model(name, files text[], contents => bytea[])."));
+	if (PG_ARGISNULL(SOURCE))
 		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the directory must not be NULL"));
-	directory = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	directory = text_to_cstring(PG_GETARG_TEXT_PP(SOURCE));
 	canonicalize_path(directory);
 	import.source.directory = directory;
-	PG_RETURN_INT32(import_model(fcinfo, &import, 2));
+	PG_RETURN_INT32(import_model(fcinfo, &import));
 }
 
 SERM_FUNCTION(serm_import_files);
@@ -397,13 +406,14 @@ serm_import_files(PG_FUNCTION_ARGS)
 	bool *null_names, *null_contents;
 	int count;
 
-	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(
-		    ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("files and contents must not be NULL"));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &names, &null_names,
+	if (PG_ARGISNULL(SOURCE) || PG_ARGISNULL(CONTENTS))
+		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("files and contents must not be NULL"),
+		    errhint("Name both: serm.import_model('name', files => '{config.json, ...}',"
+		            " contents => ARRAY[...])."));
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(SOURCE), TEXTOID, -1, false, TYPALIGN_INT, &names, &null_names,
 	    &import.source.count);
-	deconstruct_array(
-	    PG_GETARG_ARRAYTYPE_P(2), BYTEAOID, -1, false, TYPALIGN_INT, &contents, &null_contents, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(CONTENTS), BYTEAOID, -1, false, TYPALIGN_INT, &contents,
+	    &null_contents, &count);
 	if (count != import.source.count)
 		ereport(ERROR, errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 		    errmsg("there are %d names of files and %d contents", import.source.count, count));
@@ -421,5 +431,5 @@ serm_import_files(PG_FUNCTION_ARGS)
 				ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				    errmsg("file \"%s\" is given twice", import.source.names[i]));
 	}
-	PG_RETURN_INT32(import_model(fcinfo, &import, 3));
+	PG_RETURN_INT32(import_model(fcinfo, &import));
 }

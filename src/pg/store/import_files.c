@@ -70,11 +70,12 @@ serm_import_read(const SermImportFile *file, uint64 offset, void *out, Size byte
 {
 	if (offset > file->length || bytes > file->length - offset)
 		missing_bytes(file);
-	if (file->descriptor < 0) {
-		memcpy(out, file->bytes + offset, bytes);
-		return;
+	CHECK_FOR_INTERRUPTS();
+	for (Size done = 0; file->descriptor < 0 && done < bytes; done += READ_BYTES) {
+		CHECK_FOR_INTERRUPTS();
+		memcpy((char *) out + done, file->bytes + offset + done, Min(bytes - done, READ_BYTES));
 	}
-	for (Size done = 0; done < bytes;) {
+	for (Size done = 0; file->descriptor >= 0 && done < bytes;) {
 		ssize_t got;
 
 		CHECK_FOR_INTERRUPTS();

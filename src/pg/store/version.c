@@ -51,17 +51,19 @@ check_tensors(const char *kind, const SermTensorSet *tensors)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm check", ALLOCSET_SMALL_SIZES);
 	const SermTokenizer *tokenizer;
 	SermEncoderConfig config;
-	SermArena arena;
+	SermHost host;
+	const SermWatch watch = {serm_host_keep_going, &host};
 	SermModel *model;
 	SermError error = {SERM_OK, ""};
 
-	serm_arena_init(&arena, serm_context_allocator(context), SIZE_MAX);
+	serm_host_init(&host, context, SIZE_MAX);
 	/* Laying the weights out would prove nothing more. */
 	if (strcmp(kind, SERM_KIND_CROSS_ENCODER) == 0) {
-		serm_check(serm_encoder_stored_open(tensors, &arena, &config, &tokenizer, &error), &error);
+		serm_host_check(&host,
+		    serm_encoder_stored_open(tensors, &watch, &host.arena, &config, &tokenizer, &error), &error);
 		serm_check(serm_encoder_supported(&config, &error), &error);
 	} else
-		serm_check(serm_model_open(kind, tensors, &arena, &model, &error), &error);
+		serm_check(serm_model_open(kind, tensors, &host.arena, &model, &error), &error);
 	MemoryContextDelete(context);
 }
 

@@ -295,10 +295,13 @@ build_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext
 	return (SermImage){image, length, false};
 }
 
-/* A cross-encoder lies in the image as it is computed with, so that backends share the laid out weights too.
+/*
+ * A cross-encoder lies in the image as it is computed with, so that backends share the laid out weights too.
+ * What is stored lies in `build`, which goes before there is room for the image.
  */
 static SermImage
-prepare_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext context)
+prepare_image(
+    const SermImageKey *key, const SermTensorSet *tensors, MemoryContext build, MemoryContext context)
 {
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "serm prepare", ALLOCSET_DEFAULT_SIZES);
 	SermModelSettings settings = {.chunk_count = 1};
@@ -312,6 +315,7 @@ prepare_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryConte
 	serm_layout_settings(key->layout, &settings);
 	serm_host_check(&host,
 	    serm_cross_encoder_prepare(tensors, &settings, &asked, &host.arena, &prepared, &error), &error);
+	MemoryContextDelete(build);
 	image = build_image(key, &prepared, context);
 	MemoryContextDelete(work);
 	return image;
@@ -351,9 +355,7 @@ serm_weights_read(const SermImageKey *key, MemoryContext context)
 
 	if (!serm_cross_encoder_stored(&tensors))
 		return stored;
-	stored = prepare_image(key, &tensors, context);
-	MemoryContextDelete(build);
-	return stored;
+	return prepare_image(key, &tensors, build, context);
 }
 
 SermTensorSet
