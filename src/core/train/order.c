@@ -146,7 +146,8 @@ compare_flags(const uint8_t *values, uint32_t a, uint32_t b)
 	return values != NULL ? compare_numbers(values[a], values[b]) : 0;
 }
 
-/* By what comes with the examples: queries of one key may be written in two ways, which a teacher tells apart.
+/* By what comes with the examples: queries of one key may be written in two ways, which a teacher tells
+ * apart.
  */
 static int
 compare_extras(const SermTrainingSet *set, uint32_t a, uint32_t b)
