@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(84);
+SELECT plan(87);
 
 -- --- the files of a model of two layers
 
@@ -167,6 +167,12 @@ SELECT throws_ok($$SELECT serm.score('oak desk', tokens, 'other') FROM encoded$$
 SELECT throws_ok($$SELECT serm.rank('oak desk', ARRAY['a'], 'nobody')$$, '42704', NULL, 'nobody');
 SELECT throws_ok($$SELECT serm.score_batch('oak desk', tokens, 'other') OVER () FROM encoded$$, '22023', NULL, 'nor in a window');
 SELECT throws_ok($$SELECT serm.explain('oak desk', tokens, 'other') FROM encoded$$, '22023', NULL, 'nor explains it');
+/* The largest there is, where TOAST holds it. */
+CREATE TEMP TABLE far (tokens serm.doc);
+ALTER TABLE far ALTER COLUMN tokens SET STORAGE EXTERNAL;
+INSERT INTO far SELECT ('2 0000000000000001 7' || repeat(' 16000000', 65536))::serm.doc;
+SELECT throws_ok(format('SELECT %s FROM far', scored), '22023', 'model "m" cannot read this serm.doc: the document was encoded for another tokenizer', 'a long one is read in full by ' || scored)
+FROM unnest(ARRAY['serm.score(''oak desk'', tokens, ''m'')', 'serm.score_batch(''oak desk'', tokens, ''m'') OVER ()', 'serm.explain(''oak desk'', tokens, ''m'')']) AS scored;
 SELECT throws_ok($$SELECT serm.score('oak desk', serm.encode('oak desk'), 'm')$$, '22023', 'model "m" cannot read this serm.doc: it holds words, not tokens');
 CREATE FUNCTION pg_temp.hint(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE hint text;

@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(84);
+SELECT plan(88);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text || p.prokind::text, expected, f)
@@ -115,6 +115,16 @@ EXCEPTION WHEN invalid_binary_representation THEN
 END $$;
 SELECT is(array_agg(DISTINCT survives(flip(serm._doc_send(serm.encode(E'blue pillow\na soft 3.5 ft caf\u00e9 pillow')), i)) ORDER BY survives(flip(serm._doc_send(serm.encode(E'blue pillow\na soft 3.5 ft caf\u00e9 pillow')), i))),
 	ARRAY['read', 'refused'], 'any changed byte is another document or refused') FROM generate_series(0, 240) AS i;
+
+/* More tokens than 64 kB of their readable form hold, as a dump writes them. */
+SELECT '2 0000000000000001 7' || repeat(' 16000000', 65536) AS tokens \gset
+SELECT ok(:'tokens'::serm.doc::text = :'tokens', 'the longest document of tokens is read in full');
+SELECT throws_ok(format('SELECT %L::serm.doc', :'tokens' || ' 1'), '22P02', NULL, 'one with a token more is refused');
+SELECT throws_ok($$SELECT ('1 a |' || repeat(' ', 70000) || 'b')::serm.doc$$, '22P02', NULL, 'and no word is cut off');
+CREATE TABLE far (tokens serm.doc);
+ALTER TABLE far ALTER COLUMN tokens SET STORAGE EXTERNAL;
+INSERT INTO far VALUES (:'tokens');
+SELECT ok(pg_column_size(tokens) > 131072 AND tokens OPERATOR(serm.=) :'tokens', 'it is the same out of line') FROM far;
 
 -- --- scores
 \o /dev/null

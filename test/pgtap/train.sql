@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(67);
+SELECT plan(69);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -133,6 +133,16 @@ CALL serm.train('tap_agreed', '{"epochs": 1}');
 SELECT is((counts ->> 'judgments')::bigint + (counts ->> 'test_judgments')::bigint, (SELECT count(*) FROM pair WHERE grade > 1),
 	'with labels "agreed" the pairs that agents disagreed on are left out') FROM serm.version WHERE model = 'tap_agreed';
 SELECT is(metrics ->> 'gold', 'false', 'and the metrics say that nobody but agents graded the test split') FROM serm.version WHERE model = 'tap_agreed';
+
+-- --- an id with two texts has the first of them, wherever they lie in the table
+CREATE TABLE twice AS SELECT doc_id, text || doc AS doc FROM product, unnest(ARRAY['', 'Z ']) AS text;
+SELECT FROM serm.create_model('tap_twice', documents => 'twice');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_twice', query, doc_id, grade FROM pair;
+CALL serm.train('tap_twice', '{"epochs": 1, "pretrain_epochs": 0}');
+SELECT ok(serm.check_version('tap_twice', 1), 'a version is checked on the first text of each document');
+UPDATE twice SET doc = doc WHERE doc NOT LIKE 'Z %';
+SELECT ok(serm.check_version('tap_twice', 1), 'also when the table was rewritten');
+SELECT FROM serm.drop_model('tap_twice');
 
 -- --- schedules
 SELECT throws_ok($$SELECT serm.schedule('tap_train', '0 3 * * 0')$$, '55000', NULL, 'without pg_cron there is no schedule');

@@ -358,6 +358,33 @@ test_hostile(SermArena *arena)
 	CHECK(bad == 0 && opened > 100, "a readable form that is accepted is kept");
 }
 
+/* Bytes that are no UTF-8 take most room when they are escaped: a replacement character each. */
+static void
+test_damaged_print(SermArena *arena)
+{
+	enum { WORDS = 48, LENGTH = 256, BITS = 6, HEAD = 12, SIZE = HEAD + WORDS + BITS + WORDS * LENGTH };
+	unsigned char *bytes = calloc(1, SIZE);
+	SermArena own;
+	SermDocument doc;
+	SermError error;
+	char *text;
+
+	bytes[0] = SERM_DOCUMENT_FORMAT;
+	bytes[2] = WORDS;
+	bytes[10] = WORDS * LENGTH % 256;
+	bytes[11] = WORDS * LENGTH / 256;
+	memset(bytes + HEAD, LENGTH - 1, WORDS);
+	memset(bytes + HEAD + WORDS + BITS, 0xff, WORDS * LENGTH);
+	CHECK(serm_document_read(bytes, SIZE, arena, &doc, &error) == SERM_OK, "damage within words opens");
+	/* Its only block is what printing asks for, so that the sanitizer sees a byte too far. */
+	serm_arena_init(&own, serm_heap_allocator(), (size_t) 1 << 20);
+	text = serm_document_print(&doc, true, &own);
+	CHECK(text != NULL && strlen(text) == 3 + WORDS * (1 + LENGTH * strlen("\\u{fffd}")),
+	    "and is printed within its room");
+	serm_arena_free(&own);
+	free(bytes);
+}
+
 static void
 test_memory(SermArena *arena)
 {
@@ -388,6 +415,7 @@ main(void)
 	test_damaged_word(&arena);
 	test_levels(&arena);
 	test_hostile(&arena);
+	test_damaged_print(&arena);
 	test_memory(&arena);
 	serm_arena_free(&arena);
 	DONE();

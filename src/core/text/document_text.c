@@ -60,8 +60,8 @@ print_field(char *out, const SermDocumentField *field, bool escape)
 char *
 serm_document_print(const SermDocument *doc, bool escape, SermArena *arena)
 {
-	/* An escape takes five times the bytes of its code point at most. */
-	size_t size = 16 + 5 * ((size_t) doc->title.text_length + doc->body.text_length) +
+	/* An escape takes at most eight times the bytes it stands for: a damaged one becomes "\u{fffd}". */
+	size_t size = 16 + 8 * ((size_t) doc->title.text_length + doc->body.text_length) +
 	              (HEX_DIGITS + 2) * ((size_t) doc->title.count + doc->body.count);
 	char *text = serm_arena_alloc(arena, size), *out = text;
 

@@ -127,29 +127,65 @@ typedef struct Examples {
 	uint64_t *doc_hash;  /* [example_count] */
 } Examples;
 
-/* Down to the targets and weights: examples that still tie are interchangeable. */
+/* `width` numbers of each of two examples; `values` may be NULL. */
+static int
+compare_floats(const float *values, uint32_t width, uint32_t a, uint32_t b)
+{
+	for (uint32_t i = 0; values != NULL && i < width; i++) {
+		float x = values[(size_t) a * width + i], y = values[(size_t) b * width + i];
+
+		if (x != y)
+			return x < y ? -1 : 1;
+	}
+	return 0;
+}
+
+static int
+compare_flags(const uint8_t *values, uint32_t a, uint32_t b)
+{
+	return values != NULL ? compare_numbers(values[a], values[b]) : 0;
+}
+
+/* By what comes with the examples: queries of one key may be written in two ways, which a teacher tells
+ * apart.
+ */
+static int
+compare_extras(const SermTrainingSet *set, uint32_t a, uint32_t b)
+{
+	int order = compare_floats(set->rank, 1, a, b);
+
+	if (order == 0)
+		order = compare_floats(set->propensity, 1, a, b);
+	if (order == 0)
+		order = compare_floats(set->teacher, set->grade_count, a, b);
+	if (order == 0)
+		order = compare_floats(set->reference, 1, a, b);
+	if (order == 0)
+		order = compare_floats(set->teacher_weight, 1, a, b);
+	if (order == 0)
+		order = compare_flags(set->judged, a, b);
+	return order == 0 ? compare_flags(set->origin, a, b) : order;
+}
+
+/* Down to all that is read of an example: those that still tie are interchangeable. */
 static int
 compare_examples(const void *items, uint32_t a, uint32_t b)
 {
 	const Examples *examples = items;
-	const SermExample *x = &examples->set->examples[a], *y = &examples->set->examples[b];
+	const SermTrainingSet *set = examples->set;
+	const SermExample *x = &set->examples[a], *y = &set->examples[b];
 	int order = compare_numbers(examples->query_key[x->query], examples->query_key[y->query]);
 
 	if (order == 0)
 		order = compare_numbers(examples->doc_hash[a], examples->doc_hash[b]);
 	if (order == 0)
 		order = compare_texts(&x->doc, &y->doc);
-	for (uint32_t g = 0; order == 0 && g < examples->set->grade_count; g++)
+	for (uint32_t g = 0; order == 0 && g < set->grade_count; g++)
 		if (x->target[g] != y->target[g])
 			order = x->target[g] < y->target[g] ? -1 : 1;
 	if (order == 0 && x->weight != y->weight)
 		order = x->weight < y->weight ? -1 : 1;
-	if (order == 0 && examples->set->rank != NULL && examples->set->rank[a] != examples->set->rank[b])
-		order = examples->set->rank[a] < examples->set->rank[b] ? -1 : 1;
-	if (order == 0 && examples->set->propensity != NULL &&
-	    examples->set->propensity[a] != examples->set->propensity[b])
-		order = examples->set->propensity[a] < examples->set->propensity[b] ? -1 : 1;
-	return order;
+	return order == 0 ? compare_extras(set, a, b) : order;
 }
 
 static SermStatus

@@ -378,15 +378,21 @@ serm_probe_read(SermHost *host, const SermModelRow *row, int32 count, SermPairSe
 	reader.all = true;
 	initStringInfo(&sql);
 	/* By id: rows are only ever appended, so later judgments do not change which pairs come first. */
-	appendStringInfoString(&sql, "SELECT j.query, NULL::text, ");
+	appendStringInfoString(&sql, "WITH p AS MATERIALIZED (SELECT j.id, j.query, j.doc_id, j.doc, j.source"
+	                             " FROM serm.judgment j WHERE j.model = $1 ORDER BY j.id LIMIT $2)"
+	                             " SELECT p.query, NULL::text, ");
+	/* An id that occurs twice gives its first text, as in training, wherever that lies in the table. */
 	if (OidIsValid(row->documents))
 		appendStringInfo(&sql,
-		    "coalesce(j.doc, (SELECT d.doc FROM %s d WHERE d.doc_id = j.doc_id LIMIT 1), '')",
+		    "coalesce(p.doc, d.doc, ''), 0::real, NULL::real[], p.source, 1::real, 0 FROM p LEFT JOIN"
+		    " (SELECT s.doc_id, min(s.doc::text COLLATE \"C\") AS doc FROM %s s WHERE s.doc_id IN"
+		    " (SELECT n.doc_id FROM p AS n WHERE n.doc IS NULL) GROUP BY s.doc_id) d"
+		    " ON p.doc IS NULL AND d.doc_id = p.doc_id",
 		    serm_source_name(row->documents, SERM_SOURCE_DOCUMENTS, row->name));
 	else
-		appendStringInfoString(&sql, "coalesce(j.doc, '')");
-	appendStringInfoString(&sql, ", 0::real, NULL::real[], j.source, 1::real, 0 FROM serm.judgment j"
-	                             " WHERE j.model = $1 ORDER BY j.id LIMIT $2");
+		appendStringInfoString(
+		    &sql, "coalesce(p.doc, ''), 0::real, NULL::real[], p.source, 1::real, 0 FROM p");
+	appendStringInfoString(&sql, " ORDER BY p.id");
 	serm_read_rows(sql.data, params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
 }

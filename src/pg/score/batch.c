@@ -99,7 +99,7 @@ add_row(FunctionCallInfo fcinfo, WindowObject window, int64 row, bool encoded, W
 	void *copy;
 	bool null;
 	Datum value;
-	SermText query;
+	SermText query, doc;
 
 	if (waiting->argument_count > 2) {
 		value = argument(window, 2, row, &null);
@@ -116,7 +116,8 @@ add_row(FunctionCallInfo fcinfo, WindowObject window, int64 row, bool encoded, W
 	if (null)
 		return false;
 	waiting->rows[serm_scorer_batch_count(waiting->scorer)] = row;
-	serm_scorer_batch_add(waiting->scorer, query, (SermDocBytes){serm_text_detoast(value, &copy), encoded});
+	doc = encoded ? serm_doc_detoast(value, &copy) : serm_text_detoast(value, &copy);
+	serm_scorer_batch_add(waiting->scorer, query, (SermDocBytes){doc, encoded});
 	return true;
 }
 

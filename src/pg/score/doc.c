@@ -14,6 +14,8 @@
 
 /* No document takes more: a few copies of the longest one. */
 #define ARENA_BYTES_MAX ((Size) 4 * 1024 * 1024)
+/* The readable form of the most tokens: a blank and eight digits each, behind a short head. */
+#define TOKENS_TEXT_MAX ((Size) 64 + 9 * SERM_TOKENS_MAX)
 
 /* Either kind. */
 typedef struct Stored {
@@ -46,18 +48,29 @@ start_arena(void)
 	return arena;
 }
 
+/* Read the readable form of either kind. Nothing is cut off: what is too long to be one is refused. */
+static SermStatus
+scan(SermText text, SermArena *arena, Stored *doc, SermError *error)
+{
+	SermTextBuffer buffer = {.context = CurrentMemoryContext};
+
+	doc->tokens = serm_token_document_is_text(text);
+	if (text.length > (doc->tokens ? TOKENS_TEXT_MAX : (Size) SERM_TEXT_BYTES_MAX))
+		return serm_fail(error, SERM_ERR_INVALID, "it is longer than any document");
+	/* Tokens are written in ASCII. */
+	return doc->tokens ? serm_token_document_scan(text, arena, &doc->ids, error)
+	                   : serm_document_scan(serm_text_utf8(text, &buffer), arena, &doc->words, error);
+}
+
 SERM_FUNCTION(serm_doc_in);
 Datum
 serm_doc_in(PG_FUNCTION_ARGS)
 {
 	char *given = PG_GETARG_CSTRING(0);
-	SermTextBuffer buffer = {.context = CurrentMemoryContext};
-	SermText text = serm_text_utf8((SermText){given, strlen(given)}, &buffer);
 	SermArena arena = start_arena();
-	Stored doc = {.tokens = serm_token_document_is_text(text)};
+	Stored doc = {.tokens = false};
 	SermError error = {SERM_OK, ""};
-	SermStatus status = doc.tokens ? serm_token_document_scan(text, &arena, &doc.ids, &error)
-	                               : serm_document_scan(text, &arena, &doc.words, &error);
+	SermStatus status = scan((SermText){given, strlen(given)}, &arena, &doc, &error);
 	struct varlena *value;
 
 	if (status == SERM_ERR_INVALID || status == SERM_ERR_CORRUPT)

@@ -38,7 +38,8 @@ explain(FunctionCallInfo fcinfo, bool encoded)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	void *query_copy, *doc_copy;
 	SermText query = serm_text_detoast(PG_GETARG_DATUM(0), &query_copy);
-	SermText doc = serm_text_detoast(PG_GETARG_DATUM(1), &doc_copy);
+	SermText doc = encoded ? serm_doc_detoast(PG_GETARG_DATUM(1), &doc_copy)
+	                       : serm_text_detoast(PG_GETARG_DATUM(1), &doc_copy);
 	SermExplanation explanation;
 
 	InitMaterializedSRF(fcinfo, 0);

@@ -107,7 +107,8 @@ predict_arguments(FunctionCallInfo fcinfo, SermScorer *scorer, bool encoded, Ser
 {
 	void *query_copy, *doc_copy;
 	SermText query = serm_text_detoast(PG_GETARG_DATUM(0), &query_copy);
-	SermText doc = serm_text_detoast(PG_GETARG_DATUM(1), &doc_copy);
+	SermText doc = encoded ? serm_doc_detoast(PG_GETARG_DATUM(1), &doc_copy)
+	                       : serm_text_detoast(PG_GETARG_DATUM(1), &doc_copy);
 
 	serm_scorer_predict_bytes(scorer, query, (SermDocBytes){doc, encoded}, prediction);
 	if (query_copy != NULL)

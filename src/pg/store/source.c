@@ -103,8 +103,8 @@ serm_source_name(Oid relation, SermSourceKind kind, const char *model)
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
 		    errmsg("the %s of model \"%s\" does not exist any more", contract->what, model),
-		    errhint("Point the model at others: UPDATE serm.model SET %s = 'table' WHERE name = %s.",
-		        contract->argument, quote_literal_cstr(model)));
+		    errhint("Point the model at others: SELECT serm.alter_model(%s, %s => 'table').",
+		        quote_literal_cstr(model), contract->argument));
 	relkind = ((Form_pg_class) GETSTRUCT(tuple))->relkind;
 	name = quote_qualified_identifier(get_namespace_name(((Form_pg_class) GETSTRUCT(tuple))->relnamespace),
 	    NameStr(((Form_pg_class) GETSTRUCT(tuple))->relname));

@@ -173,6 +173,8 @@ extern int serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions
 /* The prefix of a text datum that can matter, in the server's encoding. Free *copy (NULL: nothing) after use.
  */
 extern SermText serm_text_detoast(Datum datum, void **copy);
+/* All bytes of a serm.doc, which may be longer than what is read of a text; the same otherwise. */
+extern SermText serm_doc_detoast(Datum datum, void **copy);
 
 /* Room for conversions that is used again; start with {context}. */
 typedef struct SermTextBuffer {

@@ -25,6 +25,15 @@ serm_text_detoast(Datum datum, void **copy)
 	return (SermText){VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
 }
 
+SermText
+serm_doc_detoast(Datum datum, void **copy)
+{
+	struct varlena *value = pg_detoast_datum_packed((struct varlena *) DatumGetPointer(datum));
+
+	*copy = value != (struct varlena *) DatumGetPointer(datum) ? value : NULL;
+	return (SermText){VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
+}
+
 static bool
 is_ascii(const char *bytes, Size length)
 {
