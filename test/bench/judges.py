@@ -32,6 +32,8 @@ GOLD = .02
 DRAWS_GOLD = 10
 DRAWS = 400
 WIRE_PAIRS = 100
+# The rule of a model that names none, and the other one that weighs agents.
+DEFAULT, OTHER = "posterior", "weighted"
 # Least kappa with 2 % gold; without gold the bar is the best judge in hindsight less .02.
 GATES = {"trec_dl2019": .55, "llmjudge_2024": .39}
 
@@ -195,6 +197,15 @@ def settle(data, rule, gold, more="{}"):
 
 # --- the report
 
+def spread_of_difference(data, ours, theirs, counted):
+    """95 % interval of the difference of two kappas, by bootstrap over queries; grades of both, -1 where there is none."""
+    there = np.flatnonzero(counted & (ours >= 0) & (theirs >= 0))
+    members = [there[data.group[there] == g] for g in range(data.group.max() + 1)]
+    draws = np.random.default_rng(15).integers(0, len(members), (DRAWS, len(members)))
+    return np.percentile([kappa(data.truth[c], ours[c], GRADES) - kappa(data.truth[c], theirs[c], GRADES) for c in
+                          (np.concatenate([members[g] for g in row]) for row in draws)], [2.5, 97.5])
+
+
 def line(name, found, low_high=None, kept=1.0, note=""):
     spread = f"[{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high is not None else ""
     print(f"  {name:46} kappa {found[0]:.3f} {spread:16} accuracy {found[1]:.3f}  kept {kept:.2f}  {note}")
@@ -220,8 +231,9 @@ def plain_rules(data):
 
 
 def gold_rule(data, rule):
-    """A rule with gold, over draws of it: mean kappa and accuracy; interval of the first draw."""
-    found, kept_found, kept = [], [], []
+    """A rule with gold, over draws of it: mean kappa and accuracy; interval of the first draw. Returns the mean kappa, and
+    the grades of the first draw."""
+    found, kept_found, kept, first = [], [], [], None
     for seed in range(DRAWS_GOLD):
         gold = data.draw(seed)
         grade, agreed = settle(data, rule, gold)
@@ -229,11 +241,11 @@ def gold_rule(data, rule):
         kept_found.append(measure(data, grade, ~gold & agreed))
         kept.append((~gold & agreed).sum() / (~gold).sum())
         if seed == 0:
-            spread = interval(data, grade, ~gold)
+            first, spread = grade, interval(data, grade, ~gold)
     line(f"{rule}, {GOLD:.0%} gold, mean of {DRAWS_GOLD} draws", np.mean(found, axis=0), spread,
          note=f"sd over draws {np.std([k for k, _ in found]):.3f}")
     line(f"  agreed ones only", np.mean(kept_found, axis=0), kept=np.mean(kept))
-    return float(np.mean([k for k, _ in found]))
+    return float(np.mean([k for k, _ in found])), first
 
 
 def no_gold_rule(data, rule, more="{}", name=None):
@@ -258,11 +270,15 @@ def report(root, name):
     wire = os.environ.get("JUDGES_WIRE") == "all"
     missed = 0 if wire else int(check_wire(data, WIRE_PAIRS) > 0)
     annotate(data, data.draw(0), wire)
-    with_gold = {rule: gold_rule(data, rule) for rule in ("weighted", "posterior")}
+    made = {rule: gold_rule(data, rule) for rule in ("weighted", "posterior")}
+    with_gold = {rule: mean for rule, (mean, _) in made.items()}
     without = {rule: no_gold_rule(data, rule) for rule in ("weighted", "posterior")}
     no_gold_rule(data, "quorum", '{"quorum": 0.01}', "quorum .01 (the most votes, no tie)")
     no_gold_rule(data, "quorum", '{"quorum": 0.666}', "quorum 2/3")
     no_gold_rule(data, "unanimous")
+    low, high = spread_of_difference(data, made[DEFAULT][1], made[OTHER][1], ~data.draw(0))
+    print(f"  {DEFAULT} (the default) less {OTHER}: kappa {with_gold[DEFAULT] - with_gold[OTHER]:+.3f} with gold, interval of the first draw "
+          f"[{low:+.3f}, {high:+.3f}]; {without[DEFAULT] - without[OTHER]:+.3f} without")
     for rule in with_gold:
         missed += gate(f"{rule} with {GOLD:.0%} gold", with_gold[rule], GATES[name])
         missed += gate(f"{rule} without gold", without[rule], best - .02)

@@ -332,7 +332,19 @@ test_targets(void)
 	CHECK(mixed, ".7 of the grade and .3 of the votes, as weighed");
 }
 
-/* Two that are nearly always right say the same as well, but only gold can tell them from copies. */
+/* The labels of some judges, in a world of their own. */
+static SermJudgeLabels
+some_of(const int *judges, uint32_t count)
+{
+	static int16_t label[ITEMS * JUDGES];
+
+	for (size_t i = 0; i < ITEMS; i++)
+		for (size_t j = 0; j < count; j++)
+			label[i * count + j] = world.label[i * JUDGES + (size_t) judges[j]];
+	return (SermJudgeLabels){GRADES, count, ITEMS, label, NULL, NULL};
+}
+
+/* Two that are nearly always right say the same as well: gold or two other judges tell them from copies. */
 static void
 test_excellent(void)
 {
@@ -355,7 +367,49 @@ test_excellent(void)
 	    "with gold they are not taken for copies, and copies still are");
 	labels.gold = NULL;
 	consensus = fit(&labels, &options);
-	CHECK(consensus.judge[GOOD].copies == 2, "without gold they share a say");
+	CHECK(consensus.judge[GOOD].copies == 1 && consensus.judge[FAIR].copies == 1 &&
+	          consensus.judge[ORIGINAL].copies == 2,
+	    "without gold the others tell them from copies");
+	for (size_t i = 0; i < ITEMS; i++)
+		world.label[i * JUDGES + (i % 2 ? GOOD : LENIENT)] = SERM_LABEL_MISSING;
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[GOOD].copies == 1 && consensus.judge[FAIR].copies == 1 &&
+	          consensus.judge[ORIGINAL].copies == 2,
+	    "also where some have never met");
+	labels = some_of((const int[]){FAIR, ORIGINAL, COPY, HARSH}, 4);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 1 && consensus.judge[1].copies == 2 && consensus.judge[2].copies == 2,
+	    "two others are enough to see a copy");
+	labels = some_of((const int[]){ORIGINAL, COPY, CONSTANT, CONSTANT}, 4);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 2, "others that agree with nobody tell nothing");
+}
+
+/* One other judge explains nothing: who agrees with whom does not tell who is right. */
+static void
+test_three(void)
+{
+	SermConsensusOptions options;
+	SermConsensus consensus;
+	SermJudgeLabels labels;
+	SermRng rng;
+
+	make_world(0, 23);
+	serm_rng_seed(&rng, 24);
+	for (size_t i = 0; i < ITEMS; i++)
+		for (size_t j = GOOD; j <= FAIR; j++)
+			world.label[i * JUDGES + j] =
+			    serm_rng_uniform(&rng) < .95 ? world.truth[i] : (int16_t) serm_rng_below(&rng, GRADES);
+	labels = some_of((const int[]){GOOD, FAIR, HARSH}, 3);
+	serm_consensus_defaults(&options);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 2 && consensus.judge[2].copies == 1, "of three two share a say");
+	labels = some_of((const int[]){GOOD, FAIR, HARSH, LENIENT}, 4);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 1, "of four they do not");
+	labels = some_of((const int[]){GOOD, GOOD, GOOD, FAIR, HARSH}, 5);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 4, "one and the same do not vouch for each other");
 }
 
 /* The share kept, and how often the kept are right, by predicted grade. */
@@ -539,6 +593,7 @@ main(void)
 	test_missing();
 	test_targets();
 	test_excellent();
+	test_three();
 	test_abstention();
 	test_posterior();
 	test_drawn_gold();
