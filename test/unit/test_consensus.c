@@ -412,6 +412,46 @@ test_three(void)
 	CHECK(consensus.judge[0].copies == 4, "one and the same do not vouch for each other");
 }
 
+/* Judges that say half of the time what each other says, right or wrong: more of them must not be surer than
+ * right. */
+static void
+test_alike(void)
+{
+	static const uint32_t counts[] = {2, 4, 7};
+	SermConsensusOptions options;
+	SermRng rng;
+
+	serm_consensus_defaults(&options);
+	options.rule = SERM_CONSENSUS_POSTERIOR;
+	make_world(.05, 25);
+	serm_rng_seed(&rng, 26);
+	for (size_t i = 0; i < ITEMS; i++) {
+		int16_t common = say(&rng, FAIR, world.truth[i]);
+
+		for (size_t j = 0; j < JUDGES; j++)
+			world.label[i * JUDGES + j] =
+			    serm_rng_uniform(&rng) < .75 ? common : say(&rng, FAIR, world.truth[i]);
+	}
+	for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); n++) {
+		SermJudgeLabels labels = some_of((const int[]){0, 1, 2, 3, 4, 5, 6}, counts[n]);
+		double sure = 0, right = 0;
+		SermConsensus consensus;
+
+		labels.gold = world.gold;
+		consensus = fit(&labels, &options);
+		for (size_t i = 0; i < ITEMS; i++) {
+			SermOpinion opinion = opinion_on(&consensus, &labels, i);
+			uint32_t best = 0;
+
+			for (uint32_t y = 1; y < GRADES; y++)
+				best = opinion.target[y] > opinion.target[best] ? y : best;
+			sure += opinion.target[best] / ITEMS;
+			right += (best == (uint32_t) world.truth[i]) / (double) ITEMS;
+		}
+		CHECK_NEAR(sure, right, .07, "%u judges are %.2f sure and %.2f right", counts[n], sure, right);
+	}
+}
+
 /* The share kept, and how often the kept are right, by predicted grade. */
 static void
 test_abstention(void)
@@ -594,6 +634,7 @@ main(void)
 	test_targets();
 	test_excellent();
 	test_three();
+	test_alike();
 	test_abstention();
 	test_posterior();
 	test_drawn_gold();

@@ -8,11 +8,6 @@
 #include "core/stats/select.h"
 
 /*
- * Judges that are no copies err alike nevertheless: by residual correlation 33 real ones counted as 9.9,
- * and 33^.656 = 9.9. Two stay two within the error of that measurement.
- */
-#define INDEPENDENCE 0.656
-/*
  * Gold labels from which confusions are counted and not estimated. With three judges or more agreement tells
  * much of their errors, and counts of 42 gold pairs did worse on 33 real ones (kappa .364 against .397); of
  * two it tells little.
@@ -85,20 +80,18 @@ allocate(SermConsensusFit *fit)
 
 /* --- the posterior */
 
-/* How far the label of each judge counts: copies share one say, and all together have that of n^.656. */
+/* How far the label of each judge counts: copies share one say, and the others err alike nevertheless. */
 static void
 temper(const SermConsensus *consensus, const int16_t *label, double *power)
 {
-	double separate = 0.0, answers = 0.0, total;
+	double separate = 0.0, worth;
 
 	for (uint32_t j = 0; j < consensus->judge_count; j++)
-		if (label[j] != SERM_LABEL_MISSING) {
-			answers += 1.0;
+		if (label[j] != SERM_LABEL_MISSING)
 			separate += 1.0 / consensus->judge[j].copies;
-		}
-	total = fmin(separate, answers > 2.0 ? pow(answers, INDEPENDENCE) : answers);
+	worth = serm_judges_worth(separate);
 	for (uint32_t j = 0; j < consensus->judge_count; j++)
-		power[j] = separate > 0.0 ? fmin(1.0, total / separate / consensus->judge[j].copies) : 1.0;
+		power[j] = separate > 0.0 ? fmin(1.0, worth / separate / consensus->judge[j].copies) : 1.0;
 }
 
 static SermStatus

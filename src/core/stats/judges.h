@@ -16,7 +16,7 @@
  *
  * Measured on real judges (2 % gold, 2 to 4 of 7 and of 33): the likelihood of the human grade under the
  * soft target is flat in strength from 10 to 20 and in quality from .2 to .4, and best with weights
- * near one over the number of judges.
+ * near one over the number of judges: serm_judges_worth().
  */
 #ifndef SERM_CORE_STATS_JUDGES_H
 #define SERM_CORE_STATS_JUDGES_H
@@ -77,6 +77,13 @@ extern void serm_confusion_assumed(uint32_t grade_count, double quality, double 
 extern SermStatus serm_confusion_estimate(const SermJudgeLabels *labels, const SermConfusionOptions *options,
     SermArena *arena, SermKeepGoing keep_going, void *context, double *confusion, double *grade_prior,
     double *posterior, SermConfusionReport *report, SermError *error);
+
+/*
+ * As how many judges that err by themselves `count` real ones count, who err alike: count / (1 + (count - 1)
+ * .65), never below 1. With correlation .65 the likelihood of the human grade is best, or next to it, for 2,
+ * 3, 4 and 7 of 7 and for 2 to 33 of 33 judges; from .5 to .8 it is flat.
+ */
+extern double serm_judges_worth(double count);
 
 /*
  * q(y) ~ prior(y) prod_j C_j[y][label_j]^weight_j over the judges that answered; q sums to 1. `prior`

@@ -24,13 +24,6 @@
 #include "utils/array.h"
 
 #define JUDGES_MAX 64
-/*
- * Judges are not independent: by residual correlation 33 real ones counted as 9.9 (doc/evolution.md). More
- * than two answers are tempered to that many: 33^(1 - .344) = 9.9, and 2 stay 2 within the error of the
- * measurement.
- */
-#define DEPENDENCE .344
-
 typedef struct Sample {
 	SermText query; /* in the server's encoding */
 	SermText doc;
@@ -339,7 +332,7 @@ weigh_judges(const Votes *votes, size_t sample, double *weight)
 	for (uint32 j = 0; j < votes->judge_count; j++)
 		answers += votes->label[sample * votes->judge_count + j] != SERM_LABEL_MISSING ? 1 : 0;
 	for (uint32 j = 0; j < votes->judge_count; j++)
-		weight[j] = answers > 2 ? pow(answers, -DEPENDENCE) : 1;
+		weight[j] = answers > 0 ? serm_judges_worth(answers) / answers : 1;
 }
 
 static void
