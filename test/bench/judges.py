@@ -128,8 +128,21 @@ def add_judges(data, model, port):
         SELECT FROM serm.add_agent('{model}', 'bench.judge_{j}(text,text)'::regprocedure);""" for j in range(len(data.judges)))
 
 
+def wrong_votes(data, model, chosen):
+    """(votes on these pairs that are lost or not what the judge said, votes)."""
+    place = {data.pairs[i][:2]: i for i in chosen}
+    wrong = votes = 0
+    for agent, query, doc_id, grade in rows(f"""SELECT v.agent, s.query, s.doc_id, coalesce(v.grade, -1)
+            FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '{model}'"""):
+        if (query, doc_id) in place:
+            votes += 1
+            wrong += data.label[place[query, doc_id], int(agent[6:])] != int(grade)
+    return wrong + len(chosen) * len(data.judges) - votes, votes
+
+
 def annotate(data, gold, wire):
-    """Grade everything once: gold is known beforehand, and finds its way among the samples by itself."""
+    """Grade everything once: gold is known beforehand, and finds its way among the samples by itself. Returns how many votes
+    over HTTP are lost or not what the judge said."""
     mock = Mock(data) if wire else None
     share = gold.sum() / (~gold).sum()
     psql("""CREATE SCHEMA bench;
@@ -150,6 +163,11 @@ def annotate(data, gold, wire):
         FROM serm.vote""")[0]
     print(f"  {votes} votes by {len(data.judges)} judges {'over HTTP' if wire else 'in SQL'} in {seconds:.0f} s, "
           f"{failed} without a grade, {slipped} of {gold.sum()} gold pairs slipped in", flush=True)
+    if not wire:
+        return 0
+    wrong, _ = wrong_votes(data, "bench", np.flatnonzero(mock.alone))
+    print(f"  {wrong} votes on {mock.alone.sum()} pairs with a text of their own are lost or not what the judge said")
+    return wrong
 
 
 def check_wire(data, count):
@@ -163,13 +181,7 @@ def check_wire(data, count):
     psql("SET client_min_messages = warning; CALL serm.annotate('wire');")
     seconds = time.time() - started
     mock.stop()
-    place = {data.pairs[i][:2]: i for i in chosen}
-    wrong = votes = 0
-    for agent, query, doc_id, grade in rows("""SELECT v.agent, s.query, s.doc_id, coalesce(v.grade, -1)
-            FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'wire'"""):
-        votes += 1
-        wrong += data.label[place[query, doc_id], int(agent[6:])] != int(grade)
-    wrong += count * len(data.judges) - votes
+    wrong, votes = wrong_votes(data, "wire", chosen)
     psql("SELECT FROM serm.drop_model('wire');" + "".join(f"DROP SERVER judge_{j};" for j in range(len(data.judges))))
     print(f"  {votes} votes over HTTP in {seconds:.0f} s, {wrong} of them lost or not what the judge said")
     return wrong
@@ -269,7 +281,7 @@ def report(root, name):
     best = plain_rules(data)
     wire = os.environ.get("JUDGES_WIRE") == "all"
     missed = 0 if wire else int(check_wire(data, WIRE_PAIRS) > 0)
-    annotate(data, data.draw(0), wire)
+    missed += int(annotate(data, data.draw(0), wire) > 0)
     made = {rule: gold_rule(data, rule) for rule in ("weighted", "posterior")}
     with_gold = {rule: mean for rule, (mean, _) in made.items()}
     without = {rule: no_gold_rule(data, rule) for rule in ("weighted", "posterior")}

@@ -449,7 +449,32 @@ test_alike(void)
 			right += (best == (uint32_t) world.truth[i]) / (double) ITEMS;
 		}
 		CHECK_NEAR(sure, right, .07, "%u judges are %.2f sure and %.2f right", counts[n], sure, right);
+		CHECK(
+		    consensus.correlation > .5, "since gold shows how alike they err (%.2f)", consensus.correlation);
 	}
+}
+
+/* How alike judges err is learned from gold, and shrunk to what real ones do. */
+static void
+test_correlation(void)
+{
+	SermJudgeLabels labels;
+	SermConsensusOptions options;
+	SermConsensus consensus;
+
+	serm_consensus_defaults(&options);
+	options.rule = SERM_CONSENSUS_POSTERIOR;
+	make_world(.05, 27);
+	labels = some_of((const int[]){GOOD, FAIR, LENIENT, HARSH, ORIGINAL}, 5);
+	labels.gold = world.gold;
+	consensus = fit(&labels, &options);
+	CHECK(consensus.correlation < .25, "some err by themselves (%.2f)", consensus.correlation);
+	labels.gold = NULL;
+	consensus = fit(&labels, &options);
+	CHECK_NEAR(consensus.correlation, .65, 1e-9, "without gold they are taken for real ones");
+	CHECK_NEAR(serm_judges_worth(7, .65), 7 / 4.9, 1e-12, "what seven are worth");
+	CHECK(serm_judges_worth(.5, 0) == 1 && serm_judges_worth(3, 0) == 3 && serm_judges_worth(3, 1) == 1,
+	    "never less than one, nor more than all");
 }
 
 /* The share kept, and how often the kept are right, by predicted grade. */
@@ -635,6 +660,7 @@ main(void)
 	test_excellent();
 	test_three();
 	test_alike();
+	test_correlation();
 	test_abstention();
 	test_posterior();
 	test_drawn_gold();

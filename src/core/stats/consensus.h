@@ -66,6 +66,7 @@ typedef struct SermConsensus {
 	uint32_t judge_count;
 	size_t gold_count; /* pairs with a known grade and a label */
 	double vote_share;
+	double correlation;      /* of the errors of two judges that are no copies */
 	SermJudgeQuality *judge; /* [judge] */
 	double *kappa;           /* [judge][judge] quadratic; NAN: not defined */
 	double *confusion;       /* [judge][grade][grade] */

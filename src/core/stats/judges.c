@@ -6,8 +6,6 @@
 /* A model that is certain must still be open to contradiction. */
 #define PRIOR_FLOOR 1e-6
 #define SUM_TOLERANCE 1e-3
-/* Of the errors of two judges. */
-#define JUDGES_CORRELATION 0.65
 /* Items between two questions whether to go on: some 100 microseconds of work each. */
 #define ITEMS_PER_CHECK 256
 
@@ -337,12 +335,6 @@ serm_confusion_estimate(const SermJudgeLabels *labels, const SermConfusionOption
 		report->log_likelihood = 0.0;
 	serm_arena_rewind(arena, mark);
 	return status;
-}
-
-double
-serm_judges_worth(double count)
-{
-	return count > 1.0 ? count / (1.0 + (count - 1.0) * JUDGES_CORRELATION) : 1.0;
 }
 
 SermStatus
