@@ -188,7 +188,8 @@ def check_wire(data, count):
 
 
 def settle(data, rule, gold, more="{}"):
-    """Settle all samples anew from the votes there are; the grades, -1 without one, and which of them are agreed."""
+    """Settle all samples anew from the votes there are; the grades, -1 without one, which of them are agreed, and what the
+    targets make of the true grades, in nats (NaN without one)."""
     psql(f"""BEGIN; DELETE FROM serm.judgment WHERE model = 'bench';
         UPDATE serm.model SET options = options || '{{"rule": "{rule}"}}' || '{more}' WHERE name = 'bench';
         UPDATE serm.sample SET state = 'annotating', grade = NULL, agents = '{{}}' WHERE model = 'bench';"""
@@ -197,14 +198,16 @@ def settle(data, rule, gold, more="{}"):
             AND j.query = s.query AND j.doc_id = s.doc_id;
         COMMIT; SET client_min_messages = warning; CALL serm.annotate('bench');""")
     place = {(q, d): i for i, (q, d, _) in enumerate(data.pairs)}
-    grade, agreed = np.full(len(data.truth), -1), np.zeros(len(data.truth), bool)
+    grade, agreed, nats = np.full(len(data.truth), -1), np.zeros(len(data.truth), bool), np.full(len(data.truth), np.nan)
     for q, d, state, g, target in rows("""SELECT j.query, j.doc_id, s.state, j.grade, array_to_string(j.target, ' ')
             FROM serm.judgment j JOIN serm.sample s USING (model, query, doc_id) WHERE j.source = 'agents'"""):
         i = place[q, d]
         # In dispute the judgment is the mean of its target; what the rule would have said is the likeliest grade.
-        grade[i] = round(float(g)) if state == "agreed" or not target else np.argmax([float(p) for p in target.split(" ")])
+        probs = [float(p) for p in target.split(" ")] if target else []
+        grade[i] = round(float(g)) if state == "agreed" or not probs else np.argmax(probs)
         agreed[i] = state == "agreed"
-    return grade, agreed
+        nats[i] = -np.log(max(probs[data.truth[i]], 1e-6)) if probs else np.nan
+    return grade, agreed, nats
 
 
 # --- the report
@@ -245,27 +248,29 @@ def plain_rules(data):
 def gold_rule(data, rule):
     """A rule with gold, over draws of it: mean kappa and accuracy; interval of the first draw. Returns the mean kappa, and
     the grades of the first draw."""
-    found, kept_found, kept, first = [], [], [], None
+    found, kept_found, kept, nats, first = [], [], [], [], None
     for seed in range(DRAWS_GOLD):
         gold = data.draw(seed)
-        grade, agreed = settle(data, rule, gold)
+        grade, agreed, surprise = settle(data, rule, gold)
+        nats.append(np.nanmean(surprise[~gold]))
         found.append(measure(data, grade, ~gold))
         kept_found.append(measure(data, grade, ~gold & agreed))
         kept.append((~gold & agreed).sum() / (~gold).sum())
         if seed == 0:
             first, spread = grade, interval(data, grade, ~gold)
     line(f"{rule}, {GOLD:.0%} gold, mean of {DRAWS_GOLD} draws", np.mean(found, axis=0), spread,
-         note=f"sd over draws {np.std([k for k, _ in found]):.3f}")
+         note=f"sd over draws {np.std([k for k, _ in found]):.3f}, NLL of targets {np.mean(nats):.3f}")
     line(f"  agreed ones only", np.mean(kept_found, axis=0), kept=np.mean(kept))
     return float(np.mean([k for k, _ in found])), first
 
 
 def no_gold_rule(data, rule, more="{}", name=None):
     none = np.zeros(len(data.truth), bool)
-    grade, agreed = settle(data, rule, none, more)
+    grade, _, nats = settle(data, rule, none, more)
     there = grade >= 0
     found = measure(data, grade, ~none)
-    line(name or f"{rule}, no gold", found, interval(data, grade, ~none), kept=there.mean())
+    line(name or f"{rule}, no gold", found, interval(data, grade, ~none), kept=there.mean(),
+         note="" if np.isnan(nats).all() else f"NLL of targets {np.nanmean(nats):.3f}")
     return found[0]
 
 
