@@ -4,6 +4,7 @@
 #   test/cluster.sh test/demo.sh [DATA]
 #
 # Without DATA it uses the sample of test/data; DATA is a directory with docs.tsv.gz, queries.tsv.gz and qrels.tsv.gz.
+# SEED=2 trains with that seed; without it with 1, the default.
 # What it runs is test/demo/*.sql, in order. Exit status 1: a step failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,7 +40,7 @@ else
 	say "Load the sample: a shop's catalogue, six weeks of its search log, and the grades it has"
 	run -f test/demo/20-load-sample.sql
 fi
-run -f test/demo/40-judges.sql -f test/demo/50-model.sql
+run -v seed="${SEED:-1}" -f test/demo/40-judges.sql -f test/demo/50-model.sql
 
 say "Search: the first stage finds, serm.score ranks"
 run -f test/demo/60-search.sql
@@ -55,7 +56,7 @@ for _ in $(seq 100); do
 	kill -0 $endpoint || { echo "demo: the mock endpoint does not start" >&2; exit 1; }
 	sleep 0.1
 done
-run -v endpoint="http://127.0.0.1:$(cat "$scratch/port")/v1" -f test/demo/80-evolve.sql
+run -v seed="${SEED:-1}" -v endpoint="http://127.0.0.1:$(cat "$scratch/port")/v1" -f test/demo/80-evolve.sql
 
 say "What came of it, on the queries of the test split"
 run -f test/demo/90-report.sql

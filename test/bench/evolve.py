@@ -8,6 +8,7 @@ student: trec_dl2019, five folds by query. The labels of its seven judges are se
     student trained on the grades of people.
 rounds: a model of homedepot meets the queries of epqa: three rounds of serm.evolve. The judges are those of trec_dl2019: for a
     pair of grade y they say what they said, all together, about a pair of that grade, so they err as they do, and alike.
+EVOLVE_SEEDS=1,2,3 trains each model with these seeds and means their scores. PARTS=rounds runs that part alone.
 Intervals are 95 %, by bootstrap over queries, paired. Exit status 1: a gate was missed. Needs python3-numpy.
 """
 import os
@@ -28,7 +29,7 @@ FOLDS = 5
 GOLD = .02
 DRAWS = 2000
 # The rule of a model that names none: it is held to the gates.
-DEFAULT = "posterior"
+DEFAULT, OTHER = "posterior", "weighted"
 QUIET = "SET client_min_messages = warning;"
 
 
@@ -70,12 +71,30 @@ class Result:
         low, high = bootstrap(apart, draws)
         return 100 * float(np.nanmean(apart)), 100 * low, 100 * high
 
+    def accuracy_difference(self, other, draws):
+        """The same of accuracy."""
+        apart = (self.right - other.right) * self.pairs
+        low, high = np.percentile(apart[draws].sum(1) / self.pairs[draws].sum(1), [2.5, 97.5])
+        return 100 * apart.sum() / self.pairs.sum(), 100 * low, 100 * high
+
 
 def show(name, result, other, metrics, draws, note=""):
     cells = "   ".join(f"{m} {np.nanmean(result.ndcg[m]):.3f} " + (
         "{:+.1f} [{:+.1f}, {:+.1f}]".format(*result.difference(other, m, draws)) if other else "") for m in metrics)
     print(f"  {name:44} {cells:70} accuracy {result.accuracy:.3f}  kappa {result.kappa:.3f}  NLL {result.nll:.3f}  {note}",
           flush=True)
+
+
+def compare_rules(results, lists, metric, draws):
+    """The default rule beside the other one that weighs agents."""
+    ours, theirs = results[DEFAULT], results[OTHER]
+    nll = {result: np.array([np.mean([-np.log(max(result.probs[q, d][g], 1e-12)) for d, g in lists.keys[q]]) for q in lists.queries])
+           for result in (ours, theirs)}
+    apart = (nll[ours] - nll[theirs]) * ours.pairs
+    low, high = np.percentile(apart[draws].sum(1) / ours.pairs[draws].sum(1), [2.5, 97.5])
+    print(f"  {DEFAULT} (the default) less {OTHER}: " + "NDCG@{} {:+.1f} [{:+.1f}, {:+.1f}]".format(
+        metric[4:], *ours.difference(theirs, metric, draws)) + ", accuracy {:+.1f} [{:+.1f}, {:+.1f}]".format(
+        *ours.accuracy_difference(theirs, draws)) + f", NLL {apart.sum() / ours.pairs.sum():+.3f} [{low:+.3f}, {high:+.3f}]", flush=True)
 
 
 def gate(name, good, what):
@@ -166,6 +185,7 @@ def students(root):
     print(f"\nstudents on trec_dl2019: {FOLDS} folds, mean of {len(SEEDS)} seeds, {time.time() - started:.0f} s; points above people")
     for name, result in results.items():
         show(name, result, None if name == "people" else results["people"], ("lin@4", "lin@10"), draws)
+    compare_rules({rule: results[rule + ", 2% gold"] for rule in (DEFAULT, OTHER)}, lists, "lin@10", draws)
     _, low, high = results[DEFAULT + ", 2% gold"].difference(results["people"], "lin@10", draws)
     apart = 100 * (results[DEFAULT + ", 2% gold"].accuracy - results["people"].accuracy)
     psql("SELECT FROM serm.drop_model('bench'); DROP SCHEMA bench CASCADE;")
@@ -225,18 +245,35 @@ def load_rounds(root):
     return len(judges.judges)
 
 
-def start_model(name, rule, agents):
+def start_model(name, rule, agents, seed):
     psql(f"""SELECT FROM serm.create_model('{name}', grades => '{{g0,g1,g2,g3}}', log => 'bench.log', documents => 'bench.document',
             options => '{rule}');
         INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT '{name}', query, doc_id, grade FROM bench.pair
             WHERE part = 'base';
         INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT '{name}', query, doc_id, grade FROM bench.pair WHERE gold;"""
          + "".join(f"SELECT FROM serm.add_agent('{name}', 'bench.{a}(text,text)'::regprocedure);" for a in agents)
-         + f"""{QUIET} CALL serm.train('{name}', '{{"seed": 1, {TRAIN}}}');""")
+         + f"""{QUIET} CALL serm.train('{name}', '{{"seed": {seed}, {TRAIN}}}');""")
 
 
 def test_pairs(part):
     return f"SELECT query_id, doc_id, query, doc FROM bench.pair JOIN bench.document USING (doc_id) WHERE part = '{part}'"
+
+
+def run_rounds(options, agents, seed, before, after):
+    """Three rounds; predictions before and after go to the lists by part. Returns (labels, right ones, promoted rounds)."""
+    start_model("rounds", options, agents, seed)
+    for part in before:
+        before[part].append(predict(test_pairs(part), "rounds"))
+    for _ in range(3):
+        psql(f"""SET client_min_messages = error;
+            CALL serm.evolve('rounds', '{{"budget": 1000, "seed": {seed}, "train": {{{TRAIN}}}}}');""")
+    promoted = rows("SELECT count(*) FILTER (WHERE phase = 'promoted') FROM serm.round")[0][0]
+    kept, right = rows("""SELECT count(*), coalesce(sum((round(j.grade) = p.grade)::int), 0) FROM serm.current_judgment j
+        JOIN bench.pair p USING (query, doc_id) WHERE j.model = 'rounds' AND j.source = 'agents'""")[0]
+    for part in after:
+        after[part].append(predict(test_pairs(part), "rounds"))
+    psql("SELECT serm.drop_model('rounds');")
+    return int(kept), int(right), int(promoted)
 
 
 def rounds(root):
@@ -251,29 +288,25 @@ def rounds(root):
     lists = {part: Lists(rows(f"SELECT query_id, doc_id, grade FROM bench.pair WHERE part = '{part}'")) for part in ("test", "static")}
     draws = {part: np.random.default_rng(15).integers(0, len(l.queries), (DRAWS, len(l.queries))) for part, l in lists.items()}
     results, none = {}, None
-    print("\nrounds from homedepot to epqa: 5,000 pairs, 100 gold pairs, 3 rounds of 1,000; points above no evolution")
+    started = time.time()
+    print(f"\nrounds from homedepot to epqa: 5,000 pairs, 100 gold pairs, 3 rounds of 1,000, mean of {len(SEEDS)} seeds; points above no evolution")
     for name, (options, agents) in arms.items():
-        psql("SELECT FROM serm.drop_model('rounds');" if none else "SELECT 1;")
-        start_model("rounds", options, agents)
-        before = {part: Result([predict(test_pairs(part), "rounds")], lists[part], 4) for part in lists}
+        before, after = ({part: [] for part in lists} for _ in range(2))
+        told = [run_rounds(options, agents, seed, before, after) for seed in SEEDS]
+        print(f"evolve.py: {name}: {time.time() - started:.0f} s", file=sys.stderr, flush=True)
         if none is None:
-            none = before
+            none = {part: Result(before[part], lists[part], 4) for part in lists}
             for part in lists:
                 show(f"none, {part}", none[part], None, ("lin@1", "lin@4"), draws[part])
-        for _ in range(3):
-            psql(f"""SET client_min_messages = error;
-                CALL serm.evolve('rounds', '{{"budget": 1000, "seed": 1, "train": {{{TRAIN}}}}}');""")
-        promoted = rows("SELECT count(*) FILTER (WHERE phase = 'promoted'), string_agg(phase, ' ' ORDER BY round) FROM serm.round")[0]
-        kept, correct = rows("""SELECT count(*), avg((round(j.grade) = p.grade)::int) FROM serm.current_judgment j
-            JOIN bench.pair p USING (query, doc_id) WHERE j.model = 'rounds' AND j.source = 'agents'""")[0]
-        results[name] = {part: Result([predict(test_pairs(part), "rounds")], lists[part], 4) for part in lists}
+        results[name] = {part: Result(after[part], lists[part], 4) for part in lists}
+        kept, right, promoted = np.sum(told, axis=0)
         for part in lists:
             show(f"{name}, {part}", results[name][part], none[part], ("lin@1", "lin@4"), draws[part],
-                 f"{kept} labels, {float(correct or 0):.2f} right, {promoted[1]}" if part == "test" else "")
+                 f"{kept} labels, {right / max(kept, 1):.2f} right, {promoted} of {3 * len(SEEDS)} rounds promoted" if part == "test" else "")
     missed = 0
     gain = results["oracle"]["test"].difference(none["test"], "lin@4", draws["test"])[0]
     better = results["oracle"]["test"].accuracy - none["test"].accuracy
-    for name in ("weighted", "posterior"):
+    for name in (OTHER, DEFAULT):
         points, low, high = results[name]["test"].difference(none["test"], "lin@4", draws["test"])
         share = (results[name]["test"].accuracy - none["test"].accuracy) / better if better else float("nan")
         print(f"  {name}: {points / gain if gain else float('nan'):.2f} of the oracle's gain in NDCG@4, {share:.2f} of that in accuracy")
@@ -281,6 +314,7 @@ def rounds(root):
             missed += gate(f"{name} rounds, NDCG@4 less no evolution", high >= 0, f"interval [{low:+.1f}, {high:+.1f}], upper end at least 0")
             points, low, high = results[name]["static"].difference(none["static"], "lin@4", draws["static"])
             missed += gate(f"{name} rounds, NDCG@4 of homedepot", high >= 0, f"interval [{low:+.1f}, {high:+.1f}], upper end at least 0")
+    compare_rules({rule: results[rule]["test"] for rule in (DEFAULT, OTHER)}, lists["test"], "lin@4", draws["test"])
     return missed
 
 

@@ -3,6 +3,7 @@
 #
 #   test/cluster.sh test/bench/evolve.sh DATA_ROOT
 #
+# The parts are student, rounds and loop, the last on the bundled sample; PARTS="loop" runs that one alone.
 # A part whose sets are not there is skipped with a message. Exit status 1: a gate of doc/benchmarks.md was missed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,7 +20,15 @@ if [ -r "$root/trec_dl2019/judge_labels.tsv.gz" ]; then
 else
 	echo "skipped: trec_dl2019 with labels of judges is not in $root"
 fi
-[ ${#parts[@]} -gt 0 ] || exit 0
+read -ra parts <<<"${PARTS:-${parts[*]} loop}"
+status=0
 createdb -T template0 evolve
 PGDATABASE=evolve psql -X -q -c 'CREATE EXTENSION serm'
-PGDATABASE=evolve /usr/bin/python3 test/bench/evolve.py "$root" ${PARTS:-"${parts[@]}"}
+for part in "${parts[@]}"; do
+	if [ "$part" = loop ]; then
+		PGDATABASE=evolve /usr/bin/python3 test/bench/loop.py || status=$?
+	else
+		PGDATABASE=evolve /usr/bin/python3 test/bench/evolve.py "$root" "$part" || status=$?
+	fi
+done
+exit $status

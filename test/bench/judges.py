@@ -32,6 +32,8 @@ GOLD = .02
 DRAWS_GOLD = 10
 DRAWS = 400
 WIRE_PAIRS = 100
+# The rule of a model that names none, and the other one that weighs agents.
+DEFAULT, OTHER = "posterior", "weighted"
 # Least kappa with 2 % gold; without gold the bar is the best judge in hindsight less .02.
 GATES = {"trec_dl2019": .55, "llmjudge_2024": .39}
 
@@ -126,8 +128,21 @@ def add_judges(data, model, port):
         SELECT FROM serm.add_agent('{model}', 'bench.judge_{j}(text,text)'::regprocedure);""" for j in range(len(data.judges)))
 
 
+def wrong_votes(data, model, chosen):
+    """(votes on these pairs that are lost or not what the judge said, votes)."""
+    place = {data.pairs[i][:2]: i for i in chosen}
+    wrong = votes = 0
+    for agent, query, doc_id, grade in rows(f"""SELECT v.agent, s.query, s.doc_id, coalesce(v.grade, -1)
+            FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '{model}'"""):
+        if (query, doc_id) in place:
+            votes += 1
+            wrong += data.label[place[query, doc_id], int(agent[6:])] != int(grade)
+    return wrong + len(chosen) * len(data.judges) - votes, votes
+
+
 def annotate(data, gold, wire):
-    """Grade everything once: gold is known beforehand, and finds its way among the samples by itself."""
+    """Grade everything once: gold is known beforehand, and finds its way among the samples by itself. Returns how many votes
+    over HTTP are lost or not what the judge said."""
     mock = Mock(data) if wire else None
     share = gold.sum() / (~gold).sum()
     psql("""CREATE SCHEMA bench;
@@ -148,6 +163,11 @@ def annotate(data, gold, wire):
         FROM serm.vote""")[0]
     print(f"  {votes} votes by {len(data.judges)} judges {'over HTTP' if wire else 'in SQL'} in {seconds:.0f} s, "
           f"{failed} without a grade, {slipped} of {gold.sum()} gold pairs slipped in", flush=True)
+    if not wire:
+        return 0
+    wrong, _ = wrong_votes(data, "bench", np.flatnonzero(mock.alone))
+    print(f"  {wrong} votes on {mock.alone.sum()} pairs with a text of their own are lost or not what the judge said")
+    return wrong
 
 
 def check_wire(data, count):
@@ -161,20 +181,15 @@ def check_wire(data, count):
     psql("SET client_min_messages = warning; CALL serm.annotate('wire');")
     seconds = time.time() - started
     mock.stop()
-    place = {data.pairs[i][:2]: i for i in chosen}
-    wrong = votes = 0
-    for agent, query, doc_id, grade in rows("""SELECT v.agent, s.query, s.doc_id, coalesce(v.grade, -1)
-            FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'wire'"""):
-        votes += 1
-        wrong += data.label[place[query, doc_id], int(agent[6:])] != int(grade)
-    wrong += count * len(data.judges) - votes
+    wrong, votes = wrong_votes(data, "wire", chosen)
     psql("SELECT FROM serm.drop_model('wire');" + "".join(f"DROP SERVER judge_{j};" for j in range(len(data.judges))))
     print(f"  {votes} votes over HTTP in {seconds:.0f} s, {wrong} of them lost or not what the judge said")
     return wrong
 
 
 def settle(data, rule, gold, more="{}"):
-    """Settle all samples anew from the votes there are; the grades, -1 without one, and which of them are agreed."""
+    """Settle all samples anew from the votes there are; the grades, -1 without one, which of them are agreed, and what the
+    targets make of the true grades, in nats (NaN without one)."""
     psql(f"""BEGIN; DELETE FROM serm.judgment WHERE model = 'bench';
         UPDATE serm.model SET options = options || '{{"rule": "{rule}"}}' || '{more}' WHERE name = 'bench';
         UPDATE serm.sample SET state = 'annotating', grade = NULL, agents = '{{}}' WHERE model = 'bench';"""
@@ -183,17 +198,28 @@ def settle(data, rule, gold, more="{}"):
             AND j.query = s.query AND j.doc_id = s.doc_id;
         COMMIT; SET client_min_messages = warning; CALL serm.annotate('bench');""")
     place = {(q, d): i for i, (q, d, _) in enumerate(data.pairs)}
-    grade, agreed = np.full(len(data.truth), -1), np.zeros(len(data.truth), bool)
+    grade, agreed, nats = np.full(len(data.truth), -1), np.zeros(len(data.truth), bool), np.full(len(data.truth), np.nan)
     for q, d, state, g, target in rows("""SELECT j.query, j.doc_id, s.state, j.grade, array_to_string(j.target, ' ')
             FROM serm.judgment j JOIN serm.sample s USING (model, query, doc_id) WHERE j.source = 'agents'"""):
         i = place[q, d]
         # In dispute the judgment is the mean of its target; what the rule would have said is the likeliest grade.
-        grade[i] = round(float(g)) if state == "agreed" or not target else np.argmax([float(p) for p in target.split(" ")])
+        probs = [float(p) for p in target.split(" ")] if target else []
+        grade[i] = round(float(g)) if state == "agreed" or not probs else np.argmax(probs)
         agreed[i] = state == "agreed"
-    return grade, agreed
+        nats[i] = -np.log(max(probs[data.truth[i]], 1e-6)) if probs else np.nan
+    return grade, agreed, nats
 
 
 # --- the report
+
+def spread_of_difference(data, ours, theirs, counted):
+    """95 % interval of the difference of two kappas, by bootstrap over queries; grades of both, -1 where there is none."""
+    there = np.flatnonzero(counted & (ours >= 0) & (theirs >= 0))
+    members = [there[data.group[there] == g] for g in range(data.group.max() + 1)]
+    draws = np.random.default_rng(15).integers(0, len(members), (DRAWS, len(members)))
+    return np.percentile([kappa(data.truth[c], ours[c], GRADES) - kappa(data.truth[c], theirs[c], GRADES) for c in
+                          (np.concatenate([members[g] for g in row]) for row in draws)], [2.5, 97.5])
+
 
 def line(name, found, low_high=None, kept=1.0, note=""):
     spread = f"[{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high is not None else ""
@@ -220,28 +246,31 @@ def plain_rules(data):
 
 
 def gold_rule(data, rule):
-    """A rule with gold, over draws of it: mean kappa and accuracy; interval of the first draw."""
-    found, kept_found, kept = [], [], []
+    """A rule with gold, over draws of it: mean kappa and accuracy; interval of the first draw. Returns the mean kappa, and
+    the grades of the first draw."""
+    found, kept_found, kept, nats, first = [], [], [], [], None
     for seed in range(DRAWS_GOLD):
         gold = data.draw(seed)
-        grade, agreed = settle(data, rule, gold)
+        grade, agreed, surprise = settle(data, rule, gold)
+        nats.append(np.nanmean(surprise[~gold]))
         found.append(measure(data, grade, ~gold))
         kept_found.append(measure(data, grade, ~gold & agreed))
         kept.append((~gold & agreed).sum() / (~gold).sum())
         if seed == 0:
-            spread = interval(data, grade, ~gold)
+            first, spread = grade, interval(data, grade, ~gold)
     line(f"{rule}, {GOLD:.0%} gold, mean of {DRAWS_GOLD} draws", np.mean(found, axis=0), spread,
-         note=f"sd over draws {np.std([k for k, _ in found]):.3f}")
+         note=f"sd over draws {np.std([k for k, _ in found]):.3f}, NLL of targets {np.mean(nats):.3f}")
     line(f"  agreed ones only", np.mean(kept_found, axis=0), kept=np.mean(kept))
-    return float(np.mean([k for k, _ in found]))
+    return float(np.mean([k for k, _ in found])), first
 
 
 def no_gold_rule(data, rule, more="{}", name=None):
     none = np.zeros(len(data.truth), bool)
-    grade, agreed = settle(data, rule, none, more)
+    grade, _, nats = settle(data, rule, none, more)
     there = grade >= 0
     found = measure(data, grade, ~none)
-    line(name or f"{rule}, no gold", found, interval(data, grade, ~none), kept=there.mean())
+    line(name or f"{rule}, no gold", found, interval(data, grade, ~none), kept=there.mean(),
+         note="" if np.isnan(nats).all() else f"NLL of targets {np.nanmean(nats):.3f}")
     return found[0]
 
 
@@ -257,12 +286,16 @@ def report(root, name):
     best = plain_rules(data)
     wire = os.environ.get("JUDGES_WIRE") == "all"
     missed = 0 if wire else int(check_wire(data, WIRE_PAIRS) > 0)
-    annotate(data, data.draw(0), wire)
-    with_gold = {rule: gold_rule(data, rule) for rule in ("weighted", "posterior")}
+    missed += int(annotate(data, data.draw(0), wire) > 0)
+    made = {rule: gold_rule(data, rule) for rule in ("weighted", "posterior")}
+    with_gold = {rule: mean for rule, (mean, _) in made.items()}
     without = {rule: no_gold_rule(data, rule) for rule in ("weighted", "posterior")}
     no_gold_rule(data, "quorum", '{"quorum": 0.01}', "quorum .01 (the most votes, no tie)")
     no_gold_rule(data, "quorum", '{"quorum": 0.666}', "quorum 2/3")
     no_gold_rule(data, "unanimous")
+    low, high = spread_of_difference(data, made[DEFAULT][1], made[OTHER][1], ~data.draw(0))
+    print(f"  {DEFAULT} (the default) less {OTHER}: kappa {with_gold[DEFAULT] - with_gold[OTHER]:+.3f} with gold, interval of the first draw "
+          f"[{low:+.3f}, {high:+.3f}]; {without[DEFAULT] - without[OTHER]:+.3f} without")
     for rule in with_gold:
         missed += gate(f"{rule} with {GOLD:.0%} gold", with_gold[rule], GATES[name])
         missed += gate(f"{rule} without gold", without[rule], best - .02)

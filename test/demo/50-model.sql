@@ -6,7 +6,7 @@ SELECT serm.create_model('products', log => 'shop.search_log', documents => 'sho
 	options => '{"rule": "quorum"}') \g /dev/null
 INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge)
 	SELECT 'products', query, doc_id, grade, 'human', 'shop' FROM shop.labelled JOIN shop.query USING (query_id);
-CALL serm.train('products');
+CALL serm.train('products', jsonb_build_object('seed', :seed));
 
 \echo 'In the shop:'
 SELECT (SELECT count(*) FROM shop.product) AS documents, (SELECT count(*) FROM shop.query) AS queries,

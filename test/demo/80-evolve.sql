@@ -7,6 +7,6 @@ SELECT serm.add_agent('products', 'judge_http'::name) \g /dev/null
 -- The first round sees the log until the season's first week is over, the second all of it. Some forty test queries cannot
 -- tell half a point of NDCG from noise: this shop lets the gate accept a risk of five points.
 CALL serm.evolve('products', '{"budget": 1000, "until": "2026-04-06 00:00:00+00", "mine": {"min_impressions": 8},
-	"gate": {"margin": 0.05}}');
+	"gate": {"margin": 0.05}}'::jsonb || jsonb_build_object('train', jsonb_build_object('seed', :seed)));
 CALL serm.evolve('products', '{"budget": 1000, "until": "2026-04-13 00:00:00+00", "mine": {"min_impressions": 8},
-	"gate": {"margin": 0.05}}');
+	"gate": {"margin": 0.05}}'::jsonb || jsonb_build_object('train', jsonb_build_object('seed', :seed)));

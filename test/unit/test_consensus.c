@@ -332,7 +332,19 @@ test_targets(void)
 	CHECK(mixed, ".7 of the grade and .3 of the votes, as weighed");
 }
 
-/* Two that are nearly always right say the same as well, but only gold can tell them from copies. */
+/* The labels of some judges, in a world of their own. */
+static SermJudgeLabels
+some_of(const int *judges, uint32_t count)
+{
+	static int16_t label[ITEMS * JUDGES];
+
+	for (size_t i = 0; i < ITEMS; i++)
+		for (size_t j = 0; j < count; j++)
+			label[i * count + j] = world.label[i * JUDGES + (size_t) judges[j]];
+	return (SermJudgeLabels){GRADES, count, ITEMS, label, NULL, NULL};
+}
+
+/* Two that are nearly always right say the same as well: gold or two other judges tell them from copies. */
 static void
 test_excellent(void)
 {
@@ -355,7 +367,114 @@ test_excellent(void)
 	    "with gold they are not taken for copies, and copies still are");
 	labels.gold = NULL;
 	consensus = fit(&labels, &options);
-	CHECK(consensus.judge[GOOD].copies == 2, "without gold they share a say");
+	CHECK(consensus.judge[GOOD].copies == 1 && consensus.judge[FAIR].copies == 1 &&
+	          consensus.judge[ORIGINAL].copies == 2,
+	    "without gold the others tell them from copies");
+	for (size_t i = 0; i < ITEMS; i++)
+		world.label[i * JUDGES + (i % 2 ? GOOD : LENIENT)] = SERM_LABEL_MISSING;
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[GOOD].copies == 1 && consensus.judge[FAIR].copies == 1 &&
+	          consensus.judge[ORIGINAL].copies == 2,
+	    "also where some have never met");
+	labels = some_of((const int[]){FAIR, ORIGINAL, COPY, HARSH}, 4);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 1 && consensus.judge[1].copies == 2 && consensus.judge[2].copies == 2,
+	    "two others are enough to see a copy");
+	labels = some_of((const int[]){ORIGINAL, COPY, CONSTANT, CONSTANT}, 4);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 2, "others that agree with nobody tell nothing");
+}
+
+/* One other judge explains nothing: who agrees with whom does not tell who is right. */
+static void
+test_three(void)
+{
+	SermConsensusOptions options;
+	SermConsensus consensus;
+	SermJudgeLabels labels;
+	SermRng rng;
+
+	make_world(0, 23);
+	serm_rng_seed(&rng, 24);
+	for (size_t i = 0; i < ITEMS; i++)
+		for (size_t j = GOOD; j <= FAIR; j++)
+			world.label[i * JUDGES + j] =
+			    serm_rng_uniform(&rng) < .95 ? world.truth[i] : (int16_t) serm_rng_below(&rng, GRADES);
+	labels = some_of((const int[]){GOOD, FAIR, HARSH}, 3);
+	serm_consensus_defaults(&options);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 2 && consensus.judge[2].copies == 1, "of three two share a say");
+	labels = some_of((const int[]){GOOD, FAIR, HARSH, LENIENT}, 4);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 1, "of four they do not");
+	labels = some_of((const int[]){GOOD, GOOD, GOOD, FAIR, HARSH}, 5);
+	consensus = fit(&labels, &options);
+	CHECK(consensus.judge[0].copies == 4, "one and the same do not vouch for each other");
+}
+
+/* Judges that say half of the time what each other says, right or wrong: more of them must not be surer than
+ * right. */
+static void
+test_alike(void)
+{
+	static const uint32_t counts[] = {2, 4, 7};
+	SermConsensusOptions options;
+	SermRng rng;
+
+	serm_consensus_defaults(&options);
+	options.rule = SERM_CONSENSUS_POSTERIOR;
+	make_world(.05, 25);
+	serm_rng_seed(&rng, 26);
+	for (size_t i = 0; i < ITEMS; i++) {
+		int16_t common = say(&rng, FAIR, world.truth[i]);
+
+		for (size_t j = 0; j < JUDGES; j++)
+			world.label[i * JUDGES + j] =
+			    serm_rng_uniform(&rng) < .75 ? common : say(&rng, FAIR, world.truth[i]);
+	}
+	for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); n++) {
+		SermJudgeLabels labels = some_of((const int[]){0, 1, 2, 3, 4, 5, 6}, counts[n]);
+		double sure = 0, right = 0;
+		SermConsensus consensus;
+
+		labels.gold = world.gold;
+		consensus = fit(&labels, &options);
+		for (size_t i = 0; i < ITEMS; i++) {
+			SermOpinion opinion = opinion_on(&consensus, &labels, i);
+			uint32_t best = 0;
+
+			for (uint32_t y = 1; y < GRADES; y++)
+				best = opinion.target[y] > opinion.target[best] ? y : best;
+			sure += opinion.target[best] / ITEMS;
+			right += (best == (uint32_t) world.truth[i]) / (double) ITEMS;
+		}
+		CHECK_NEAR(sure, right, .07, "%u judges are %.2f sure and %.2f right", counts[n], sure, right);
+		CHECK(
+		    consensus.correlation > .5, "since gold shows how alike they err (%.2f)", consensus.correlation);
+	}
+}
+
+/* How alike judges err is learned from gold, and shrunk to what real ones do. */
+static void
+test_correlation(void)
+{
+	SermJudgeLabels labels;
+	SermConsensusOptions options;
+	SermConsensus consensus;
+
+	serm_consensus_defaults(&options);
+	options.rule = SERM_CONSENSUS_POSTERIOR;
+	make_world(.05, 27);
+	labels = some_of((const int[]){GOOD, FAIR, LENIENT, HARSH, ORIGINAL}, 5);
+	labels.gold = world.gold;
+	consensus = fit(&labels, &options);
+	CHECK(consensus.correlation < .25, "some err by themselves (%.2f)", consensus.correlation);
+	labels.gold = NULL;
+	consensus = fit(&labels, &options);
+	CHECK_NEAR(consensus.correlation, .65, 1e-9, "without gold they are taken for real ones");
+	CHECK_NEAR(serm_judges_worth(7, .65), 7 / 4.9, 1e-12, "what seven are worth");
+	CHECK(serm_judges_worth(.5, 0) == 1 && serm_judges_worth(3, 0) == 3 && serm_judges_worth(3, 1) == 1,
+	    "never less than one, nor more than all");
 }
 
 /* The share kept, and how often the kept are right, by predicted grade. */
@@ -539,6 +658,9 @@ main(void)
 	test_missing();
 	test_targets();
 	test_excellent();
+	test_three();
+	test_alike();
+	test_correlation();
 	test_abstention();
 	test_posterior();
 	test_drawn_gold();

@@ -8,11 +8,6 @@
 #include "core/stats/select.h"
 
 /*
- * Judges that are no copies err alike nevertheless: by residual correlation 33 real ones counted as 9.9,
- * and 33^.656 = 9.9. Two stay two within the error of that measurement.
- */
-#define INDEPENDENCE 0.656
-/*
  * Gold labels from which confusions are counted and not estimated. With three judges or more agreement tells
  * much of their errors, and counts of 42 gold pairs did worse on 33 real ones (kappa .364 against .397); of
  * two it tells little.
@@ -85,20 +80,18 @@ allocate(SermConsensusFit *fit)
 
 /* --- the posterior */
 
-/* How far the label of each judge counts: copies share one say, and all together have that of n^.656. */
+/* How far the label of each judge counts: copies share one say, and the others err alike nevertheless. */
 static void
 temper(const SermConsensus *consensus, const int16_t *label, double *power)
 {
-	double separate = 0.0, answers = 0.0, total;
+	double separate = 0.0, worth;
 
 	for (uint32_t j = 0; j < consensus->judge_count; j++)
-		if (label[j] != SERM_LABEL_MISSING) {
-			answers += 1.0;
+		if (label[j] != SERM_LABEL_MISSING)
 			separate += 1.0 / consensus->judge[j].copies;
-		}
-	total = fmin(separate, answers > 2.0 ? pow(answers, INDEPENDENCE) : answers);
+	worth = serm_judges_worth(separate, consensus->correlation);
 	for (uint32_t j = 0; j < consensus->judge_count; j++)
-		power[j] = separate > 0.0 ? fmin(1.0, total / separate / consensus->judge[j].copies) : 1.0;
+		power[j] = separate > 0.0 ? fmin(1.0, worth / separate / consensus->judge[j].copies) : 1.0;
 }
 
 static SermStatus
@@ -161,6 +154,31 @@ scale_prior(SermConsensusFit *fit)
 
 		fit->consensus->prior_scale[y] = (gold[y] + more) / (model[y] + more);
 	}
+}
+
+static SermStatus
+correlate(SermConsensusFit *fit)
+{
+	const SermConsensus *consensus = fit->consensus;
+	SermArenaMark mark = serm_arena_mark(fit->arena);
+	double *say = serm_arena_array(fit->arena, consensus->judge_count, sizeof(double));
+	SermCorrelationInput input = {.confusion = consensus->confusion,
+	    .method = consensus->confusion_report.method,
+	    .strength = fit->options->confusion.strength,
+	    .grade_factor = fit->labels->prior != NULL ? consensus->prior_scale : consensus->grade_prior,
+	    .say = say,
+	    .gold_weight = fit->options->gold_weight};
+	SermStatus status;
+
+	if (say == NULL)
+		return serm_fail(
+		    fit->error, SERM_ERR_MEMORY, "out of memory for the say of %u judges", consensus->judge_count);
+	for (uint32_t j = 0; j < consensus->judge_count; j++)
+		say[j] = 1.0 / consensus->judge[j].copies;
+	status = serm_judges_correlate(fit->labels, &input, fit->arena, fit->keep_going, fit->context,
+	    &fit->consensus->correlation, fit->error);
+	serm_arena_rewind(fit->arena, mark);
+	return status;
 }
 
 /* --- cut points */
@@ -408,8 +426,10 @@ serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *op
 	}
 	if (status == SERM_OK) {
 		scale_prior(&fit);
-		status = fit_cuts(&fit);
+		status = correlate(&fit);
 	}
+	if (status == SERM_OK)
+		status = fit_cuts(&fit);
 	if (status == SERM_OK)
 		status = fit_thresholds(&fit);
 	serm_arena_rewind(arena, mark);

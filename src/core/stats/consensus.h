@@ -5,7 +5,8 @@
  * A judge is one agent under one version of its prompt. Its reliability is its
  * quadratic kappa against gold, shrunk towards its agreement with the judges that
  * are not its copies, so that it is the agreement alone without gold. Judges whose
- * mutual kappa is above copy_kappa, and more than gold explains, are near copies and share one say.
+ * mutual kappa is above copy_kappa, and more than gold or the other judges explain, are near copies and share
+ * one say.
  *
  * WEIGHTED: the mean label, weighted by the square of the reliability, less each
  * judge's level (so that a judge that is missing does not shift it), cut at points
@@ -65,6 +66,7 @@ typedef struct SermConsensus {
 	uint32_t judge_count;
 	size_t gold_count; /* pairs with a known grade and a label */
 	double vote_share;
+	double correlation;      /* of the errors of two judges that are no copies */
 	SermJudgeQuality *judge; /* [judge] */
 	double *kappa;           /* [judge][judge] quadratic; NAN: not defined */
 	double *confusion;       /* [judge][grade][grade] */

@@ -3,11 +3,17 @@
 
 #include "core/stats/agreement.h"
 #include "core/stats/consensus_parts.h"
+#include "core/stats/select.h"
 
 /* Kappas of few pairs are shrunk towards 0 as if so many more had agreed by chance only. */
 #define KAPPA_STRENGTH 10.0
 /* Share of the agreement beyond what gold explains that makes two judges copies. */
 #define COPY_UNEXPLAINED 0.5
+/* Others that are asked about two judges, evenly among all, and their ratios with as much scratch. */
+#define OTHERS_MAX 64
+#define RATIOS_ROOM ((size_t) 2 * OTHERS_MAX * OTHERS_MAX)
+/* Others who agree less among themselves tell nothing about two judges. */
+#define OTHERS_KAPPA_MIN 0.05
 #define LEVEL_STRENGTH 10.0
 #define LEVEL_STEPS 3
 /* The say of a judge without any reliability: two of them together are still nothing beside a fair one. */
@@ -76,12 +82,62 @@ compare_judges(SermConsensusFit *fit)
 	return status;
 }
 
+/* The kappa of two judges that have met; one who always says the same agrees with nobody beyond chance. */
+static bool
+have_met(const SermConsensusFit *fit, uint32_t a, uint32_t b, double *kappa)
+{
+	size_t at = (size_t) a * fit->labels->judge_count + b;
+
+	*kappa = isnan(fit->consensus->kappa[at]) ? 0.0 : fit->consensus->kappa[at];
+	return a != b && fit->met[at] > 0.0;
+}
+
+/* Who may be a copy of one of two judges says nothing about the other. Returns how many are left in `others`.
+ */
+static uint32_t
+find_others(const SermConsensusFit *fit, uint32_t a, uint32_t b, uint32_t *others)
+{
+	uint32_t judges = fit->labels->judge_count, step = 1 + (judges - 1) / OTHERS_MAX, count = 0;
+	double left, right;
+
+	for (uint32_t c = 0; c < judges; c += step)
+		if (have_met(fit, a, c, &left) && have_met(fit, b, c, &right) &&
+		    fmax(left, right) <= fit->options->copy_kappa)
+			others[count++] = c;
+	return count;
+}
+
+/*
+ * What two judges would agree if nothing but the matter made them, from how they agree with the others: with
+ * one common factor k(a,b) k(c,d) = k(a,c) k(b,d) for any others c and d (Spearman's tetrads, 1904). The
+ * median over them, which copies among the others do not move. NAN: they tell nothing. `ratio`: room for
+ * RATIOS_ROOM.
+ */
+static double
+explained_by_others(const SermConsensusFit *fit, uint32_t a, uint32_t b, float *ratio)
+{
+	uint32_t others[OTHERS_MAX], other_count = find_others(fit, a, b, others);
+	size_t count = 0;
+	double left, right, between;
+
+	for (uint32_t i = 0; i < other_count; i++)
+		for (uint32_t j = 0; j < other_count; j++)
+			if (have_met(fit, others[i], others[j], &between) && between >= OTHERS_KAPPA_MIN) {
+				(void) have_met(fit, a, others[i], &left);
+				(void) have_met(fit, b, others[j], &right);
+				ratio[count++] = (float) (left * right / between);
+			}
+	if (count == 0)
+		return NAN;
+	return fmin(fmax(serm_select_quantile(ratio, ratio + count, count, 0.5), 0.0), 1.0);
+}
+
 /*
  * Judges that agree because both are right agree no more than their kappas against gold, multiplied, explain.
- * Where gold cannot tell, agreement alone must do.
+ * Without enough gold the other judges stand in for it; where they tell nothing agreement alone must do.
  */
 static bool
-is_copy(const SermConsensusFit *fit, uint32_t a, uint32_t b)
+is_copy(const SermConsensusFit *fit, uint32_t a, uint32_t b, float *ratio)
 {
 	const SermJudgeQuality *one = &fit->consensus->judge[a], *other = &fit->consensus->judge[b];
 	size_t at = (size_t) a * fit->labels->judge_count + b;
@@ -91,37 +147,43 @@ is_copy(const SermConsensusFit *fit, uint32_t a, uint32_t b)
 		return false;
 	if (one->gold < fit->options->copy_items_min || other->gold < fit->options->copy_items_min ||
 	    isnan(one->gold_kappa) || isnan(other->gold_kappa))
-		return true;
-	explained = fmax(one->gold_kappa, 0.0) * fmax(other->gold_kappa, 0.0);
-	return kappa - explained > COPY_UNEXPLAINED * (1.0 - explained);
+		explained = explained_by_others(fit, a, b, ratio);
+	else
+		explained = fmax(one->gold_kappa, 0.0) * fmax(other->gold_kappa, 0.0);
+	return isnan(explained) || kappa - explained > COPY_UNEXPLAINED * (1.0 - explained);
 }
 
 /* Copies say nothing about each other: only who is none may vouch for a judge. */
-static void
+static SermStatus
 measure_agreement(SermConsensusFit *fit)
 {
 	uint32_t judges = fit->labels->judge_count;
+	float *ratio = serm_arena_array(fit->arena, RATIOS_ROOM, sizeof(*ratio));
 
+	if (ratio == NULL)
+		return serm_fail(fit->error, SERM_ERR_MEMORY, "out of memory for the agreement of %u judges", judges);
 	for (uint32_t a = 0; a < judges; a++) {
 		SermJudgeQuality *judge = &fit->consensus->judge[a];
 		double sum = 0.0, count = 0.0;
 
+		if (serm_consensus_stopped(fit))
+			return serm_fail(fit->error, SERM_ERR_CANCELED, "canceled");
 		judge->copies = 1;
 		for (uint32_t b = 0; b < judges; b++) {
-			double kappa = fit->consensus->kappa[(size_t) a * judges + b];
+			double kappa;
 
-			if (b == a || fit->met[(size_t) a * judges + b] == 0.0)
+			if (!have_met(fit, a, b, &kappa))
 				continue;
-			if (is_copy(fit, a, b)) {
+			if (is_copy(fit, a, b, ratio)) {
 				judge->copies++;
 				continue;
 			}
-			/* A judge that always says the same agrees with nobody beyond chance. */
-			sum += isnan(kappa) ? 0.0 : kappa;
+			sum += kappa;
 			count += 1.0;
 		}
 		judge->agreement = count > 0.0 ? sum / count : NAN;
 	}
+	return SERM_OK;
 }
 
 static SermStatus
@@ -259,9 +321,10 @@ serm_consensus_rate(SermConsensusFit *fit)
 
 	for (uint32_t j = 0; j < fit->labels->judge_count && status == SERM_OK; j++)
 		status = compare_with_gold(fit, j);
+	if (status == SERM_OK)
+		status = measure_agreement(fit);
 	if (status != SERM_OK)
 		return status;
-	measure_agreement(fit);
 	rate_judges(fit);
 	share_say(fit);
 	return fit_levels(fit);

@@ -16,7 +16,7 @@
  *
  * Measured on real judges (2 % gold, 2 to 4 of 7 and of 33): the likelihood of the human grade under the
  * soft target is flat in strength from 10 to 20 and in quality from .2 to .4, and best with weights
- * near one over the number of judges.
+ * near one over the number of judges; serm_judges_correlate() finds them.
  */
 #ifndef SERM_CORE_STATS_JUDGES_H
 #define SERM_CORE_STATS_JUDGES_H
@@ -77,6 +77,30 @@ extern void serm_confusion_assumed(uint32_t grade_count, double quality, double 
 extern SermStatus serm_confusion_estimate(const SermJudgeLabels *labels, const SermConfusionOptions *options,
     SermArena *arena, SermKeepGoing keep_going, void *context, double *confusion, double *grade_prior,
     double *posterior, SermConfusionReport *report, SermError *error);
+
+/*
+ * As how many judges that err by themselves `count` count whose errors have this correlation: count / (1 +
+ * (count - 1) correlation), never below 1.
+ */
+extern double serm_judges_worth(double count, double correlation);
+
+typedef struct SermCorrelationInput {
+	const double *confusion;    /* [judge][grade][grade] */
+	SermConfusionMethod method; /* by which it was found: GOLD counts each gold label once */
+	double strength;            /* of its prior, as in SermConfusionOptions */
+	const double
+	    *grade_factor; /* [grade]: what the prior of an item is multiplied by; without one, the prior */
+	const double *say; /* [judge] in (0, 1]: copies share one; NULL: 1 */
+	const double *gold_weight; /* [item]; NULL: 1 */
+} SermCorrelationInput;
+
+/*
+ * The correlation, in [0, 1], under which soft targets make gold likeliest, each matrix taken as if it had
+ * not seen the pair. Few gold pairs are shrunk towards .65, which 2 to 7 of 7 and 2 to 33 of 33 real judges
+ * have; without gold it is that. CANCELED, MEMORY.
+ */
+extern SermStatus serm_judges_correlate(const SermJudgeLabels *labels, const SermCorrelationInput *input,
+    SermArena *arena, SermKeepGoing keep_going, void *context, double *correlation, SermError *error);
 
 /*
  * q(y) ~ prior(y) prod_j C_j[y][label_j]^weight_j over the judges that answered; q sums to 1. `prior`

@@ -24,13 +24,6 @@
 #include "utils/array.h"
 
 #define JUDGES_MAX 64
-/*
- * Judges are not independent: by residual correlation 33 real ones counted as 9.9 (doc/evolution.md). More
- * than two answers are tempered to that many: 33^(1 - .344) = 9.9, and 2 stay 2 within the error of the
- * measurement.
- */
-#define DEPENDENCE .344
-
 typedef struct Sample {
 	SermText query; /* in the server's encoding */
 	SermText doc;
@@ -271,6 +264,7 @@ predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
 typedef struct Confusion {
 	double *matrix; /* [judge][grade][grade] */
 	SermConfusionReport report;
+	double correlation; /* of the errors of two agents */
 } Confusion;
 
 static void
@@ -292,6 +286,16 @@ estimate_confusion(SermRound *round, const Votes *votes, Confusion *confusion)
 	serm_host_check(&round->host,
 	    serm_confusion_estimate(&labels, &options, &round->host.arena, serm_host_keep_going, &round->host,
 	        confusion->matrix, grade_prior, NULL, &confusion->report, &error),
+	    &error);
+	for (uint32 y = 0; y < grades; y++)
+		grade_prior[y] = 1;
+	serm_host_check(&round->host,
+	    serm_judges_correlate(&labels,
+	        &(SermCorrelationInput){.confusion = confusion->matrix,
+	            .method = confusion->report.method,
+	            .strength = options.strength,
+	            .grade_factor = grade_prior},
+	        &round->host.arena, serm_host_keep_going, &round->host, &confusion->correlation, &error),
 	    &error);
 }
 
@@ -332,14 +336,14 @@ write_target(const Votes *votes, const Sample *sample, const float *target)
 
 /* By how many answered for the sample: an agent that voted in an earlier round only says nothing here. */
 static void
-weigh_judges(const Votes *votes, size_t sample, double *weight)
+weigh_judges(const Votes *votes, double correlation, size_t sample, double *weight)
 {
 	uint32 answers = 0;
 
 	for (uint32 j = 0; j < votes->judge_count; j++)
 		answers += votes->label[sample * votes->judge_count + j] != SERM_LABEL_MISSING ? 1 : 0;
 	for (uint32 j = 0; j < votes->judge_count; j++)
-		weight[j] = answers > 2 ? pow(answers, -DEPENDENCE) : 1;
+		weight[j] = answers > 0 ? serm_judges_worth(answers, correlation) / answers : 1;
 }
 
 static void
@@ -354,7 +358,7 @@ write_targets(const Votes *votes, const Confusion *confusion)
 
 		if (!votes->samples[i].wanted)
 			continue;
-		weigh_judges(votes, i, weight);
+		weigh_judges(votes, confusion->correlation, i, weight);
 		serm_check(serm_soft_target(grades, &votes->prior[i * grades], votes->judge_count, confusion->matrix,
 		               &votes->label[i * votes->judge_count], weight, target, &error),
 		    &error);
@@ -370,6 +374,7 @@ describe_confusion(const Votes *votes, const Confusion *confusion)
 
 	serm_json_text(json, "method", confusion->report.method == SERM_CONFUSION_GOLD ? "gold" : "em");
 	serm_json_number(json, "gold", (double) confusion->report.gold_count);
+	serm_json_number(json, "correlation", confusion->correlation);
 	for (uint32 j = 0; j < votes->judge_count; j++) {
 		StringInfo rows = makeStringInfo();
 
