@@ -7,13 +7,14 @@
  *
  * Connections are kept, but no request is sent twice: curl asks again by itself when
  * a kept connection turns out dead, and the server may have read and billed the
- * first time. It cannot here, because the body comes from a callback that does not
- * rewind. There is one retry loop, and it counts.
+ * first time. Here a transfer that has begun gets no other connection. There is one
+ * retry loop, and it counts.
  *
  * Callbacks touch no server API and never raise: they set a flag in their
  * transfer and tell curl to stop. Signals are blocked while curl runs, because
  * its resolver threads inherit the mask; waits are short for the same reason.
  * Sockets are waited for with epoll: curl's own loop looks at each transfer each time.
+ * A kept connection stays known to epoll between two requests.
  */
 #include "pg/annotate/http.h"
 
@@ -39,16 +40,18 @@
 /* Names are looked up again after this. */
 #define LIFETIME_SECONDS 300L
 #define EVENTS 128
+/* curl takes and wipes its buffers with each request: a page for a reply, and for bodies that do not go at
+ * once the least there is. */
+#define REPLY_BUFFER_BYTES 4096L
+#define REQUEST_BUFFER_BYTES 16384L
 
 struct SermTransfer {
+	SermHttp *http;
 	SermTransfer *next; /* in `ended` or `free` */
 	SermTransfer *newer, *older;
 	void *job;
 	CURL *easy;
 	struct curl_slist *headers;
-	const char *request_body;
-	size_t request_length;
-	size_t request_sent;
 	SermEndpoint endpoint;
 	char *body;
 	size_t body_length;
@@ -59,6 +62,8 @@ struct SermTransfer {
 	int64 first_byte_ms; /* of the body: gateways send headers before a model has thought; 0: none yet */
 	bool refused;        /* an address that the rules forbid */
 	bool opened;         /* another one that they allow: it decides what became of the request */
+	bool begun;          /* its request may have left */
+	bool again;          /* curl would have sent it a second time */
 	bool too_large;      /* body or headers */
 	bool trickling;
 	bool no_memory;
@@ -66,9 +71,18 @@ struct SermTransfer {
 	CURLcode code;
 };
 
+/* What epoll knows of a descriptor. */
+typedef struct Watched {
+	bool ours;       /* opened, and one day closed, by callbacks of this file */
+	bool idle;       /* curl does not wait for it at present */
+	uint32_t events; /* 0: not known to epoll */
+} Watched;
+
 struct SermHttp {
 	CURLM *multi;
 	int epoll;
+	Watched *watched; /* by descriptor */
+	int watched_count;
 	int64 due_ms; /* when curl wants to run, by the monotonic clock; -1: when a socket is ready */
 	int64 trickle_ms;
 	SermTransfer *newest; /* in flight */
@@ -88,18 +102,6 @@ now_ms(void)
 }
 
 /* --- callbacks */
-
-/* The request's body. There is no way back in it: see the head of this file. */
-static size_t
-on_send(char *buffer, size_t size, size_t count, void *context)
-{
-	SermTransfer *transfer = context;
-	const size_t length = Min(size * count, transfer->request_length - transfer->request_sent);
-
-	memcpy(buffer, transfer->request_body + transfer->request_sent, length);
-	transfer->request_sent += length;
-	return length;
-}
 
 static size_t
 on_body(char *bytes, size_t size, size_t count, void *context)
@@ -170,12 +172,47 @@ permitted(const SermTransfer *transfer, const SermAddress *address)
 	    &transfer->endpoint, address, serm_allowed_ranges(), serm_allowed_range_count(), serm_allow_http);
 }
 
+/* NULL: there is no memory to remember it. */
+static Watched *
+watch_of(SermHttp *http, curl_socket_t socket)
+{
+	if (socket >= http->watched_count) {
+		const int count = socket + 64;
+		Watched *grown = realloc(http->watched, (size_t) count * sizeof(Watched));
+
+		if (grown == NULL)
+			return NULL;
+		memset(grown + http->watched_count, 0, (size_t) (count - http->watched_count) * sizeof(Watched));
+		http->watched = grown;
+		http->watched_count = count;
+	}
+	return &http->watched[socket];
+}
+
+static int
+on_close_socket(void *context, curl_socket_t socket)
+{
+	Watched *watched = watch_of(context, socket);
+
+	/* Closing takes it out of epoll, too. */
+	if (watched != NULL)
+		memset(watched, 0, sizeof(*watched));
+	return close(socket);
+}
+
 /* The address that a name really resolved to decides, whatever the URL looks like. */
 static curl_socket_t
 on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	SermTransfer *transfer = context;
 	SermAddress plain = {{0}, 0};
+	Watched *watched;
+	curl_socket_t opened;
+
+	if (transfer->begun) {
+		transfer->again = true;
+		return CURL_SOCKET_BAD;
+	}
 
 	if (address->family == AF_INET) {
 		const struct sockaddr_in *v4 = (const struct sockaddr_in *) &address->addr;
@@ -193,7 +230,11 @@ on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *addres
 		return CURL_SOCKET_BAD;
 	}
 	transfer->opened = true;
-	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	opened = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	watched = opened < 0 ? NULL : watch_of(transfer->http, opened);
+	if (watched != NULL)
+		*watched = (Watched){.ours = true, .idle = true};
+	return opened;
 }
 
 /* Before each request, on kept connections too: the settings may have become stricter. */
@@ -204,9 +245,15 @@ on_connected(void *context, char *remote, char *local pg_attribute_unused(),
 	SermTransfer *transfer = context;
 	SermCidr peer;
 
+	if (transfer->begun) {
+		transfer->again = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
 	if (remote != NULL && serm_cidr_parse(remote, strlen(remote), &peer) &&
-	    permitted(transfer, &peer.address))
+	    permitted(transfer, &peer.address)) {
+		transfer->begun = true;
 		return CURL_PREREQFUNC_OK;
+	}
 	transfer->refused = true;
 	transfer->opened = false;
 	return CURL_PREREQFUNC_ABORT;
@@ -217,14 +264,25 @@ on_socket(CURL *easy pg_attribute_unused(), curl_socket_t socket, int what, void
     void *known pg_attribute_unused())
 {
 	SermHttp *http = context;
+	Watched *watched = watch_of(http, socket);
 	struct epoll_event event = {.data.fd = socket};
+	const bool ours = watched != NULL && watched->ours;
 
 	if (what == CURL_POLL_REMOVE) {
-		(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, socket, NULL);
+		if (ours)
+			watched->idle = true;
+		else
+			(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, socket, NULL);
 		return 0;
 	}
 	event.events = ((what & CURL_POLL_IN) != 0 ? EPOLLIN : 0) | ((what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0);
-	/* A descriptor that was closed and opened again is not what we know. */
+	if (ours) {
+		watched->idle = false;
+		if (watched->events == event.events)
+			return 0;
+		watched->events = event.events;
+	}
+	/* A descriptor of others that was closed and opened again is not what epoll knows. */
 	if (epoll_ctl(http->epoll, EPOLL_CTL_MOD, socket, &event) != 0)
 		(void) epoll_ctl(http->epoll, EPOLL_CTL_ADD, socket, &event);
 	return 0;
@@ -342,8 +400,8 @@ set_rules(SermTransfer *transfer)
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_USERAGENT, "serm");
 	SET(CURLOPT_POST, 1L);
-	SET(CURLOPT_READFUNCTION, on_send);
-	SET(CURLOPT_READDATA, transfer);
+	SET(CURLOPT_BUFFERSIZE, REPLY_BUFFER_BYTES);
+	SET(CURLOPT_UPLOAD_BUFFERSIZE, REQUEST_BUFFER_BYTES);
 	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) SERM_REPLY_BYTES_MAX);
 	SET(CURLOPT_WRITEFUNCTION, on_body);
 	SET(CURLOPT_WRITEDATA, transfer);
@@ -351,6 +409,8 @@ set_rules(SermTransfer *transfer)
 	SET(CURLOPT_HEADERDATA, transfer);
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, transfer);
+	SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+	SET(CURLOPT_CLOSESOCKETDATA, transfer->http);
 	SET(CURLOPT_PREREQFUNCTION, on_connected);
 	SET(CURLOPT_PREREQDATA, transfer);
 	SET(CURLOPT_PRIVATE, transfer);
@@ -366,7 +426,9 @@ set_request(SermTransfer *transfer, const SermHttpRequest *request, const char *
 	SET(CURLOPT_URL, url);
 	SET(CURLOPT_PROTOCOLS_STR, protocol);
 	SET(CURLOPT_HTTPHEADER, transfer->headers);
+	/* Of a size and not copied; with the headers in one piece where it fits. */
 	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+	SET(CURLOPT_POSTFIELDS, request->body);
 	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout_ms);
 	return good;
@@ -387,8 +449,6 @@ prepare(SermTransfer *transfer, const SermHttpRequest *request)
 		length--;
 	snprintf(url, sizeof(url), "%.*s%s", (int) length, request->endpoint,
 	    transfer->endpoint.routed ? "" : SERM_ENDPOINT_ROUTE);
-	transfer->request_body = request->body;
-	transfer->request_length = request->body_length;
 	return add_headers(transfer, request->key) && set_request(transfer, request, url);
 }
 
@@ -402,6 +462,8 @@ take_transfer(SermHttp *http)
 		return transfer;
 	}
 	transfer = calloc(1, sizeof(SermTransfer));
+	if (transfer != NULL)
+		transfer->http = http;
 	if (transfer == NULL || (transfer->easy = curl_easy_init()) == NULL || !set_rules(transfer)) {
 		if (transfer != NULL)
 			free_transfer(transfer);
@@ -414,9 +476,10 @@ take_transfer(SermHttp *http)
 static void
 clear_transfer(SermTransfer *transfer)
 {
-	SermTransfer kept = {.easy = transfer->easy};
+	SermTransfer kept = {.http = transfer->http, .easy = transfer->easy};
 
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
+	curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, NULL);
 	wipe_headers(transfer->headers);
 	if (transfer->body_capacity <= BODY_KEPT_CAPACITY) {
 		kept.body = transfer->body;
@@ -548,10 +611,17 @@ run_sockets(SermHttp *http, int timeout_ms)
 	int running;
 
 	for (int i = 0; i < count; i++) {
+		Watched *watched = watch_of(http, events[i].data.fd);
 		int action = ((events[i].events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
 		             ((events[i].events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
 		             ((events[i].events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
 
+		/* The peer ends a kept connection; curl finds out when it wants it next. */
+		if (watched != NULL && watched->ours && watched->idle) {
+			watched->events = 0;
+			(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, events[i].data.fd, NULL);
+			continue;
+		}
 		curl_multi_socket_action(http->multi, events[i].data.fd, action, &running);
 	}
 }
@@ -583,6 +653,8 @@ classify(const SermTransfer *transfer)
 		return SERM_OUTCOME_TOO_LARGE;
 	if (transfer->trickling)
 		return SERM_OUTCOME_TIMEOUT;
+	if (transfer->again)
+		return SERM_OUTCOME_BROKEN;
 	/* A forbidden address among several is skipped; what counts is that none was left. */
 	if (transfer->refused && !transfer->opened && transfer->code != CURLE_OK)
 		return SERM_OUTCOME_FORBIDDEN;
@@ -593,7 +665,7 @@ classify(const SermTransfer *transfer)
 			return SERM_OUTCOME_HTTP;
 		case CURLE_OPERATION_TIMEDOUT:
 			/* Nobody bills a request of which nothing left. */
-			return transfer->request_sent > 0 ? SERM_OUTCOME_TIMEOUT : SERM_OUTCOME_CONNECT;
+			return transfer->begun ? SERM_OUTCOME_TIMEOUT : SERM_OUTCOME_CONNECT;
 		case CURLE_COULDNT_RESOLVE_HOST:
 		case CURLE_COULDNT_CONNECT:
 		case CURLE_SSL_CONNECT_ERROR:
@@ -638,6 +710,7 @@ describe(const SermTransfer *transfer, SermHttpResult *result)
 			break;
 		default:
 			text = transfer->no_memory                          ? "out of memory"
+			       : transfer->again                            ? "the connection was closed without a reply"
 			       : transfer->code == CURLE_OPERATION_TIMEDOUT ? "connecting timed out"
 			                                                    : curl_easy_strerror(transfer->code);
 			break;
@@ -717,5 +790,6 @@ serm_http_close(SermHttp *http)
 	curl_multi_cleanup(http->multi);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	close(http->epoll);
+	free(http->watched);
 	free(http);
 }

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "utils/array.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 typedef struct Column {
@@ -243,6 +244,7 @@ serm_queue_find_votes(SermVoteRow **votes, int count)
 {
 	static SermKept kept;
 	Column keys = make_column(BYTEAOID, count);
+	int level = serm_spi_prefer_indexes();
 	SermParam params[1];
 	bool null;
 
@@ -255,6 +257,7 @@ serm_queue_find_votes(SermVoteRow **votes, int count)
 	    " LATERAL (SELECT v.grade, v.rationale, v.prompt, v.places FROM serm.vote v"
 	    "  WHERE v.key = k.key AND v.error IS NULL ORDER BY v.at LIMIT 1) AS o",
 	    SPI_OK_SELECT, params, 1);
+	AtEOXact_GUC(false, level);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		copy_known(votes[DatumGetInt64(serm_spi_value(i, 1, &null)) - 1], i);
 }

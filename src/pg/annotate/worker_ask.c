@@ -16,7 +16,7 @@
  * its tasks. */
 #define LEASE_MS (11 * 60 * 1000)
 #define CLAIM_MS 250
-#define CLAIM_MOST 128
+#define CLAIM_MOST 64
 /* What is kept ready, in time, and how long it stays so: settings and keys may change. */
 #define STOCK_MS 100
 #define STOCK_OLD_MS 2000
