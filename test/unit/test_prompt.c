@@ -306,11 +306,10 @@ static void
 test_escapes(void)
 {
 	char text[20], wanted[64];
-	SermArena arena;
+	SermArena arena = unit_arena();
 	SermError error;
 	int wrong = 0;
 
-	serm_arena_init(&arena, NULL, 1 << 22);
 	for (int byte = 1; byte < 256; byte++)
 		for (size_t at = 0; at < sizeof(text); at++) {
 			const char *escape = byte == '"' ? "\\\"" : byte == '\\' ? "\\\\" : byte == '\n' ? "\\n" : NULL;

@@ -502,25 +502,40 @@ serm_jobs_prepare(List *jobs)
 	wipe_keys(setups);
 }
 
-bool
-serm_job_admit(SermJob *job)
+static void
+admit(SermJob *job, const SermReservation *money)
 {
 	MemoryContext previous = MemoryContextSwitchTo(job->context);
-	SermBudgetAnswer answer = SERM_BUDGET_RESERVED;
 
-	if (job->failure == NULL && !job->vote.cached)
-		answer = serm_budget_reserve(&job->task, &job->budgets, job->cost_most, &job->failure);
-	else
-		serm_budget_settle(&job->task);
-	if (answer == SERM_BUDGET_WAIT) {
+	if (money->problem != NULL)
+		job->failure = pstrdup(money->problem);
+	if (money->answer == SERM_BUDGET_WAIT) {
 		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
 		job->failure = pstrdup("it waits for what others leave of the budget");
 	} else if (job->vote.cached)
 		job->decision.action = SERM_RETRY_DONE;
 	else if (job->failure != NULL)
 		serm_job_decide(job);
+	job->admitted = money->answer == SERM_BUDGET_RESERVED && !job->vote.cached && job->failure == NULL;
 	MemoryContextSwitchTo(previous);
-	return answer == SERM_BUDGET_RESERVED && !job->vote.cached && job->failure == NULL;
+}
+
+void
+serm_jobs_admit(List *jobs)
+{
+	SermReservation *money = palloc0(mul_size(Max(list_length(jobs), 1), sizeof(SermReservation)));
+	ListCell *cell;
+
+	foreach (cell, jobs) {
+		SermJob *job = lfirst(cell);
+		bool asks = job->failure == NULL && !job->vote.cached;
+
+		money[foreach_current_index(cell)] = (SermReservation){
+		    .task = &job->task, .options = &job->budgets, .most = asks ? job->cost_most : 0};
+	}
+	serm_budget_reserve(money, list_length(jobs));
+	foreach (cell, jobs)
+		admit(lfirst(cell), &money[foreach_current_index(cell)]);
 }
 
 /* --- after it */

@@ -153,6 +153,30 @@ serm_queue_finish(SermAnswer *answers, int count)
 }
 
 void
+serm_queue_reserve(const SermReservation *reserved, int count)
+{
+	static SermKept kept;
+	Column ids = make_column(INT8OID, count), amounts = make_column(FLOAT8OID, count);
+	int granted = 0;
+
+	for (int i = 0; i < count; i++)
+		if (reserved[i].answer == SERM_BUDGET_RESERVED && reserved[i].most > 0) {
+			ids.values[granted] = Int64GetDatum(reserved[i].task->id);
+			amounts.values[granted++] = Float8GetDatum(reserved[i].most);
+		}
+	if (granted > 0) {
+		SermParam params[] = {column_param(&ids, granted), column_param(&amounts, granted)};
+		int level = serm_spi_prefer_indexes();
+
+		serm_spi_execute_kept(&kept,
+		    "UPDATE serm.task t SET reserved = g.most::pg_catalog.numeric"
+		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, most) WHERE t.id = g.id",
+		    SPI_OK_UPDATE, params, lengthof(params));
+		AtEOXact_GUC(false, level);
+	}
+}
+
+void
 serm_queue_give_back(SermTask **tasks, const char **reasons, int count)
 {
 	static SermKept kept;
