@@ -16,477 +16,25 @@
  * Sockets are waited for with epoll: curl's own loop looks at each transfer each time.
  * A kept connection stays known to epoll between two requests.
  */
-#include "pg/annotate/http.h"
+#include "pg/annotate/http_parts.h"
 
-#include <curl/curl.h>
-#include <malloc.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "core/agent/reply.h"
-#include "pg/annotate/annotate.h"
-
 /* A reply that has begun must keep this pace over this time. */
 #define TRICKLE_MS 10000
 #define TRICKLE_BYTES_PER_SECOND 100
-#define BODY_FIRST_CAPACITY 8192
-/* A buffer that grew beyond this is given back after its request. */
-#define BODY_KEPT_CAPACITY 65536
-/* Shorter than the five seconds after which common servers close what is idle. */
-#define IDLE_SECONDS 4L
-/* Names are looked up again after this. */
-#define LIFETIME_SECONDS 300L
 #define EVENTS 128
-/* curl takes and wipes its buffers with each request: a page for a reply, and for bodies that do not go at
- * once the least there is. */
-#define REPLY_BUFFER_BYTES 4096L
-#define REQUEST_BUFFER_BYTES 16384L
 
-struct SermTransfer {
-	SermHttp *http;
-	SermTransfer *next; /* in `ended` or `free` */
-	SermTransfer *newer, *older;
-	void *job;
-	CURL *easy;
-	struct curl_slist *headers;
-	SermEndpoint endpoint;
-	char *body;
-	size_t body_length;
-	size_t body_capacity;
-	size_t header_length;
-	char retry_after[64];
-	char retry_after_ms[32];
-	int64 first_byte_ms; /* of the body: gateways send headers before a model has thought; 0: none yet */
-	bool refused;        /* an address that the rules forbid */
-	bool opened;         /* another one that they allow: it decides what became of the request */
-	bool begun;          /* its request may have left */
-	bool again;          /* curl would have sent it a second time */
-	bool too_large;      /* body or headers */
-	bool trickling;
-	bool no_memory;
-	bool failed_start;
-	CURLcode code;
-};
-
-/* What epoll knows of a descriptor. */
-typedef struct Watched {
-	bool ours;       /* opened, and one day closed, by callbacks of this file */
-	bool idle;       /* curl does not wait for it at present */
-	uint32_t events; /* 0: not known to epoll */
-} Watched;
-
-struct SermHttp {
-	CURLM *multi;
-	int epoll;
-	Watched *watched; /* by descriptor */
-	int watched_count;
-	int64 due_ms; /* when curl wants to run, by the monotonic clock; -1: when a socket is ready */
-	int64 trickle_ms;
-	SermTransfer *newest; /* in flight */
-	SermTransfer *ended;  /* oldest first */
-	SermTransfer **ended_tail;
-	SermTransfer *free; /* with their handles, which keep what all requests have in common */
-	int in_flight;
-};
-
-static int64
-now_ms(void)
+int64
+serm_http_now_ms(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* --- callbacks */
-
-static size_t
-on_body(char *bytes, size_t size, size_t count, void *context)
-{
-	SermTransfer *transfer = context;
-	const size_t length = size * count;
-	size_t needed;
-
-	if (transfer->first_byte_ms == 0)
-		transfer->first_byte_ms = now_ms();
-	if (length > SERM_REPLY_BYTES_MAX || transfer->body_length + length > SERM_REPLY_BYTES_MAX) {
-		transfer->too_large = true;
-		return 0;
-	}
-	needed = transfer->body_length + length;
-	if (needed > transfer->body_capacity) {
-		size_t capacity = Max(needed, Max(transfer->body_capacity * 2, BODY_FIRST_CAPACITY));
-		char *grown = realloc(transfer->body, capacity);
-
-		if (grown == NULL) {
-			transfer->no_memory = true;
-			return 0;
-		}
-		transfer->body = grown;
-		transfer->body_capacity = capacity;
-	}
-	memcpy(transfer->body + transfer->body_length, bytes, length);
-	transfer->body_length = needed;
-	return length;
-}
-
-/* The value of a header line that begins with `name`, trimmed, if it fits. */
-static void
-keep_header(const char *line, size_t length, const char *name, char *value, size_t size)
-{
-	const size_t skip = strlen(name);
-
-	if (length <= skip || pg_strncasecmp(line, name, skip) != 0)
-		return;
-	while (length > skip && strchr("\r\n", line[length - 1]) != NULL)
-		length--;
-	if (length - skip < size) {
-		memcpy(value, line + skip, length - skip);
-		value[length - skip] = '\0';
-	}
-}
-
-static size_t
-on_header(char *bytes, size_t size, size_t count, void *context)
-{
-	SermTransfer *transfer = context;
-	const size_t length = size * count;
-
-	transfer->header_length += length;
-	if (transfer->header_length > SERM_HTTP_HEADER_BYTES_MAX) {
-		transfer->too_large = true;
-		return 0;
-	}
-	keep_header(bytes, length, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
-	keep_header(bytes, length, "retry-after-ms:", transfer->retry_after_ms, sizeof(transfer->retry_after_ms));
-	return length;
-}
-
-static bool
-permitted(const SermTransfer *transfer, const SermAddress *address)
-{
-	return serm_endpoint_permits(
-	    &transfer->endpoint, address, serm_allowed_ranges(), serm_allowed_range_count(), serm_allow_http);
-}
-
-/* NULL: there is no memory to remember it. */
-static Watched *
-watch_of(SermHttp *http, curl_socket_t socket)
-{
-	if (socket >= http->watched_count) {
-		const int count = socket + 64;
-		Watched *grown = realloc(http->watched, (size_t) count * sizeof(Watched));
-
-		if (grown == NULL)
-			return NULL;
-		memset(grown + http->watched_count, 0, (size_t) (count - http->watched_count) * sizeof(Watched));
-		http->watched = grown;
-		http->watched_count = count;
-	}
-	return &http->watched[socket];
-}
-
-static int
-on_close_socket(void *context, curl_socket_t socket)
-{
-	Watched *watched = watch_of(context, socket);
-
-	/* Closing takes it out of epoll, too. */
-	if (watched != NULL)
-		memset(watched, 0, sizeof(*watched));
-	return close(socket);
-}
-
-/* The address that a name really resolved to decides, whatever the URL looks like. */
-static curl_socket_t
-on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
-{
-	SermTransfer *transfer = context;
-	SermAddress plain = {{0}, 0};
-	Watched *watched;
-	curl_socket_t opened;
-
-	if (transfer->begun) {
-		transfer->again = true;
-		return CURL_SOCKET_BAD;
-	}
-
-	if (address->family == AF_INET) {
-		const struct sockaddr_in *v4 = (const struct sockaddr_in *) &address->addr;
-
-		plain.length = 4;
-		memcpy(plain.bytes, &v4->sin_addr, 4);
-	} else if (address->family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *) &address->addr;
-
-		plain.length = 16;
-		memcpy(plain.bytes, &v6->sin6_addr, 16);
-	}
-	if (purpose != CURLSOCKTYPE_IPCXN || plain.length == 0 || !permitted(transfer, &plain)) {
-		transfer->refused = true;
-		return CURL_SOCKET_BAD;
-	}
-	transfer->opened = true;
-	opened = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	watched = opened < 0 ? NULL : watch_of(transfer->http, opened);
-	if (watched != NULL)
-		*watched = (Watched){.ours = true, .idle = true};
-	return opened;
-}
-
-/* Before each request, on kept connections too: the settings may have become stricter. */
-static int
-on_connected(void *context, char *remote, char *local pg_attribute_unused(),
-    int remote_port pg_attribute_unused(), int local_port pg_attribute_unused())
-{
-	SermTransfer *transfer = context;
-	SermCidr peer;
-
-	if (transfer->begun) {
-		transfer->again = true;
-		return CURL_PREREQFUNC_ABORT;
-	}
-	if (remote != NULL && serm_cidr_parse(remote, strlen(remote), &peer) &&
-	    permitted(transfer, &peer.address)) {
-		transfer->begun = true;
-		return CURL_PREREQFUNC_OK;
-	}
-	transfer->refused = true;
-	transfer->opened = false;
-	return CURL_PREREQFUNC_ABORT;
-}
-
-static int
-on_socket(CURL *easy pg_attribute_unused(), curl_socket_t socket, int what, void *context,
-    void *known pg_attribute_unused())
-{
-	SermHttp *http = context;
-	Watched *watched = watch_of(http, socket);
-	struct epoll_event event = {.data.fd = socket};
-	const bool ours = watched != NULL && watched->ours;
-
-	if (what == CURL_POLL_REMOVE) {
-		if (ours)
-			watched->idle = true;
-		else
-			(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, socket, NULL);
-		return 0;
-	}
-	event.events = ((what & CURL_POLL_IN) != 0 ? EPOLLIN : 0) | ((what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0);
-	if (ours) {
-		watched->idle = false;
-		if (watched->events == event.events)
-			return 0;
-		watched->events = event.events;
-	}
-	/* A descriptor of others that was closed and opened again is not what epoll knows. */
-	if (epoll_ctl(http->epoll, EPOLL_CTL_MOD, socket, &event) != 0)
-		(void) epoll_ctl(http->epoll, EPOLL_CTL_ADD, socket, &event);
-	return 0;
-}
-
-static int
-on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *context)
-{
-	SermHttp *http = context;
-
-	http->due_ms = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
-	return 0;
-}
-
-/* --- memory of curl: requests carry keys, so what it frees is wiped */
-
-static void
-wipe_and_free(void *block)
-{
-	if (block != NULL)
-		explicit_bzero(block, malloc_usable_size(block));
-	free(block);
-}
-
-static void *
-grow_and_wipe(void *block, size_t size)
-{
-	const size_t held = block == NULL ? 0 : malloc_usable_size(block);
-	void *grown;
-
-	if (block != NULL && size <= held)
-		return block;
-	grown = malloc(size);
-	if (grown == NULL || block == NULL)
-		return grown;
-	memcpy(grown, block, held);
-	wipe_and_free(block);
-	return grown;
-}
-
-/* --- building and freeing */
-
-static void
-wipe_headers(struct curl_slist *headers)
-{
-	for (struct curl_slist *at = headers; at != NULL; at = at->next)
-		explicit_bzero(at->data, strlen(at->data));
-	curl_slist_free_all(headers);
-}
-
-static void
-free_transfer(SermTransfer *transfer)
-{
-	if (transfer->easy != NULL)
-		curl_easy_cleanup(transfer->easy);
-	wipe_headers(transfer->headers);
-	free(transfer->body);
-	free(transfer);
-}
-
-static bool
-add_header(SermTransfer *transfer, const char *header)
-{
-	struct curl_slist *longer = curl_slist_append(transfer->headers, header);
-
-	if (longer == NULL)
-		return false;
-	transfer->headers = longer;
-	return true;
-}
-
-static bool
-add_headers(SermTransfer *transfer, const char *key)
-{
-	char *authorization;
-	size_t size;
-	bool added;
-
-	/* "Expect:" keeps curl from waiting for a 100 that few judges send. */
-	if (!add_header(transfer, "Content-Type: application/json") ||
-	    !add_header(transfer, "Accept: application/json") || !add_header(transfer, "Expect:"))
-		return false;
-	if (key == NULL)
-		return true;
-	size = strlen(key) + sizeof("Authorization: Bearer ");
-	authorization = malloc(size);
-	if (authorization == NULL)
-		return false;
-	snprintf(authorization, size, "Authorization: Bearer %s", key);
-	added = add_header(transfer, authorization);
-	explicit_bzero(authorization, size);
-	free(authorization);
-	return added;
-}
-
-#define SET(option, value) (good = good && curl_easy_setopt(transfer->easy, (option), (value)) == CURLE_OK)
-
-/* What all requests have in common. */
-static bool
-set_rules(SermTransfer *transfer)
-{
-	bool good = true;
-
-	SET(CURLOPT_REDIR_PROTOCOLS_STR, "https");
-	SET(CURLOPT_FOLLOWLOCATION, 0L);
-	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-	SET(CURLOPT_PROXY, "");
-	SET(CURLOPT_MAXAGE_CONN, IDLE_SECONDS);
-	SET(CURLOPT_MAXLIFETIME_CONN, LIFETIME_SECONDS);
-	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
-	SET(CURLOPT_SSL_VERIFYPEER, 1L);
-	SET(CURLOPT_SSL_VERIFYHOST, 2L);
-	SET(CURLOPT_NOSIGNAL, 1L);
-	/* Or curl waits for the resolver's thread of a request that has timed out, and all others with it. */
-	SET(CURLOPT_QUICK_EXIT, 1L);
-	SET(CURLOPT_USERAGENT, "serm");
-	SET(CURLOPT_POST, 1L);
-	SET(CURLOPT_BUFFERSIZE, REPLY_BUFFER_BYTES);
-	SET(CURLOPT_UPLOAD_BUFFERSIZE, REQUEST_BUFFER_BYTES);
-	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) SERM_REPLY_BYTES_MAX);
-	SET(CURLOPT_WRITEFUNCTION, on_body);
-	SET(CURLOPT_WRITEDATA, transfer);
-	SET(CURLOPT_HEADERFUNCTION, on_header);
-	SET(CURLOPT_HEADERDATA, transfer);
-	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-	SET(CURLOPT_OPENSOCKETDATA, transfer);
-	SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
-	SET(CURLOPT_CLOSESOCKETDATA, transfer->http);
-	SET(CURLOPT_PREREQFUNCTION, on_connected);
-	SET(CURLOPT_PREREQDATA, transfer);
-	SET(CURLOPT_PRIVATE, transfer);
-	return good;
-}
-
-static bool
-set_request(SermTransfer *transfer, const SermHttpRequest *request, const char *url)
-{
-	const char *protocol = transfer->endpoint.https ? "https" : "http";
-	bool good = true;
-
-	SET(CURLOPT_URL, url);
-	SET(CURLOPT_PROTOCOLS_STR, protocol);
-	SET(CURLOPT_HTTPHEADER, transfer->headers);
-	/* Of a size and not copied; with the headers in one piece where it fits. */
-	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
-	SET(CURLOPT_POSTFIELDS, request->body);
-	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
-	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout_ms);
-	return good;
-}
-
-static bool
-prepare(SermTransfer *transfer, const SermHttpRequest *request)
-{
-	char url[SERM_ENDPOINT_BYTES_MAX + sizeof(SERM_ENDPOINT_ROUTE)];
-	size_t length = strlen(request->endpoint);
-	SermError error;
-
-	if (serm_endpoint_parse(request->endpoint, &transfer->endpoint, &error) != SERM_OK) {
-		transfer->refused = true;
-		return false;
-	}
-	while (length > 0 && request->endpoint[length - 1] == '/')
-		length--;
-	snprintf(url, sizeof(url), "%.*s%s", (int) length, request->endpoint,
-	    transfer->endpoint.routed ? "" : SERM_ENDPOINT_ROUTE);
-	return add_headers(transfer, request->key) && set_request(transfer, request, url);
-}
-
-static SermTransfer *
-take_transfer(SermHttp *http)
-{
-	SermTransfer *transfer = http->free;
-
-	if (transfer != NULL) {
-		http->free = transfer->next;
-		return transfer;
-	}
-	transfer = calloc(1, sizeof(SermTransfer));
-	if (transfer != NULL)
-		transfer->http = http;
-	if (transfer == NULL || (transfer->easy = curl_easy_init()) == NULL || !set_rules(transfer)) {
-		if (transfer != NULL)
-			free_transfer(transfer);
-		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request"));
-	}
-	return transfer;
-}
-
-/* Forget the request, the key first; keep the handle and a buffer of ordinary size. */
-static void
-clear_transfer(SermTransfer *transfer)
-{
-	SermTransfer kept = {.http = transfer->http, .easy = transfer->easy};
-
-	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
-	curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, NULL);
-	wipe_headers(transfer->headers);
-	if (transfer->body_capacity <= BODY_KEPT_CAPACITY) {
-		kept.body = transfer->body;
-		kept.body_capacity = transfer->body_capacity;
-	} else
-		free(transfer->body);
-	*transfer = kept;
 }
 
 static void
@@ -503,15 +51,15 @@ serm_http_open(void)
 	SermHttp *http = calloc(1, sizeof(SermHttp));
 
 	if (http == NULL ||
-	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wipe_and_free, grow_and_wipe, strdup, calloc) !=
-	        CURLE_OK ||
+	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, serm_transfer_wipe_and_free,
+	        serm_transfer_grow_and_wipe, strdup, calloc) != CURLE_OK ||
 	    (http->multi = curl_multi_init()) == NULL || (http->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) {
 		free(http);
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl"));
 	}
-	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, serm_http_on_socket);
 	curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, serm_http_on_timer);
 	curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
 	http->ended_tail = &http->ended;
 	http->due_ms = -1;
@@ -521,11 +69,12 @@ serm_http_open(void)
 void
 serm_http_start(SermHttp *http, const SermHttpRequest *request, void *job)
 {
-	SermTransfer *transfer = take_transfer(http);
+	SermTransfer *transfer = serm_transfer_take(http);
 
 	transfer->job = job;
 	http->in_flight++;
-	if (!prepare(transfer, request) || curl_multi_add_handle(http->multi, transfer->easy) != CURLM_OK) {
+	if (!serm_transfer_prepare(transfer, request) ||
+	    curl_multi_add_handle(http->multi, transfer->easy) != CURLM_OK) {
 		transfer->failed_start = true;
 		append_ended(http, transfer);
 		return;
@@ -573,7 +122,7 @@ reap(SermHttp *http)
 static void
 end_trickles(SermHttp *http)
 {
-	int64 now = now_ms();
+	int64 now = serm_http_now_ms();
 	SermTransfer *older;
 
 	if (now - http->trickle_ms < 1000)
@@ -596,7 +145,7 @@ run_timer(SermHttp *http)
 {
 	int running;
 
-	if (http->due_ms < 0 || now_ms() < http->due_ms)
+	if (http->due_ms < 0 || serm_http_now_ms() < http->due_ms)
 		return;
 	/* curl sets it anew as it runs. */
 	http->due_ms = -1;
@@ -611,7 +160,7 @@ run_sockets(SermHttp *http, int timeout_ms)
 	int running;
 
 	for (int i = 0; i < count; i++) {
-		Watched *watched = watch_of(http, events[i].data.fd);
+		SermWatched *watched = serm_http_watch(http, events[i].data.fd);
 		int action = ((events[i].events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
 		             ((events[i].events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
 		             ((events[i].events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
@@ -638,7 +187,7 @@ serm_http_poll(SermHttp *http, int timeout_ms)
 	reap(http);
 	wait = http->ended != NULL ? 0 : timeout_ms;
 	if (http->due_ms >= 0)
-		wait = Min(wait, Max(http->due_ms - now_ms(), 0));
+		wait = Min(wait, Max(http->due_ms - serm_http_now_ms(), 0));
 	run_sockets(http, (int) wait);
 	run_timer(http);
 	reap(http);
@@ -756,7 +305,7 @@ serm_http_next(SermHttp *http, SermHttpResult *result)
 void
 serm_http_release(SermHttp *http, SermHttpResult *result)
 {
-	clear_transfer(result->transfer);
+	serm_transfer_clear(result->transfer);
 	result->transfer->next = http->free;
 	http->free = result->transfer;
 	result->transfer = NULL;
@@ -785,7 +334,7 @@ serm_http_close(SermHttp *http)
 		serm_http_release(http, &result);
 	for (SermTransfer *transfer = http->free; transfer != NULL; transfer = next) {
 		next = transfer->next;
-		free_transfer(transfer);
+		serm_transfer_free(transfer);
 	}
 	curl_multi_cleanup(http->multi);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -1,6 +1,6 @@
 /*
- * One attempt of the worker at one task: what it asks, and what it makes of the
- * answer.
+ * One attempt of the worker at one task: what it asks (job.c), and what it makes of
+ * the answer (job_reply.c).
  */
 #ifndef SERM_PG_ANNOTATE_JOB_H
 #define SERM_PG_ANNOTATE_JOB_H
@@ -11,6 +11,11 @@
 #include "datatype/timestamp.h"
 
 #include "core/agent/prompt.h"
+
+/* For the parsing and writing of one. */
+#define SERM_JOB_MEMORY_BYTES ((Size) 8 * 1024 * 1024)
+/* Prices are per million. */
+#define SERM_TOKENS_PRICED 1e6
 
 typedef struct SermJob {
 	MemoryContext context;

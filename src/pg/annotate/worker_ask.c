@@ -150,7 +150,7 @@ void
 serm_worker_claim(SermWorker *worker)
 {
 	int concurrency = serm_annotate_concurrency;
-	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), concurrency);
+	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), 2 * concurrency);
 	int have = serm_http_in_flight(worker->http) + list_length(worker->stock);
 	int wanted = Max(concurrency - have, 0);
 	int more = Max(concurrency + ahead - have, 0) - wanted;
