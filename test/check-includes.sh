@@ -32,7 +32,7 @@ function complain(what) { print FILENAME ":" FNR ": " what; bad = 1 }
 		if (target ~ /cJSON/ && room != "core/agent" && room != "core/model") complain("cJSON outside agent and model")
 		else if (target ~ /utf8proc/ && room != "core/text") complain("utf8proc outside core/text")
 		else if (target ~ /postgres|fmgr|utils\/|catalog\/|executor\/|access\// || target ~ /curl|cblas/) complain("core includes " target)
-	} else if (target ~ /^curl\// && from !~ /^pg\/annotate\/http(_transfer|_socket|_parts)?\.[ch]$/) complain("curl outside pg/annotate/http*.c")
+	} else if (target ~ /^curl\// && from != "pg/annotate/http.c") complain("curl outside pg/annotate/http.c")
 }
 END { exit bad }
 ' $(find src -name '*.[ch]' | sort)

@@ -18,15 +18,29 @@
  */
 #include "pg/annotate/http_parts.h"
 
+#include <curl/curl.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/agent/reply.h"
+#include "pg/annotate/annotate.h"
+
 /* A reply that has begun must keep this pace over this time. */
 #define TRICKLE_MS 10000
 #define TRICKLE_BYTES_PER_SECOND 100
 #define EVENTS 128
+/* A buffer that grew beyond this is given back after its request. */
+#define BODY_KEPT_CAPACITY 65536
+/* Shorter than the five seconds after which common servers close what is idle. */
+#define IDLE_SECONDS 4L
+/* Names are looked up again after this. */
+#define LIFETIME_SECONDS 300L
+/* curl takes and wipes its buffers with each request: a page for a reply, and for bodies that do not go at
+ * once the least there is. */
+#define REPLY_BUFFER_BYTES 4096L
+#define REQUEST_BUFFER_BYTES 16384L
 
 int64
 serm_http_now_ms(void)
@@ -35,6 +49,229 @@ serm_http_now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* --- sockets, as curl has them */
+
+static curl_socket_t
+on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	SermTransfer *transfer = context;
+
+	if (purpose != CURLSOCKTYPE_IPCXN) {
+		transfer->refused = true;
+		return CURL_SOCKET_BAD;
+	}
+	return serm_http_open_socket(
+	    transfer, address->family, &address->addr, address->socktype, address->protocol);
+}
+
+/* Before each request, on kept connections too: the settings may have become stricter. */
+static int
+on_connected(void *context, char *remote, char *local pg_attribute_unused(),
+    int remote_port pg_attribute_unused(), int local_port pg_attribute_unused())
+{
+	SermTransfer *transfer = context;
+	SermCidr peer;
+
+	if (transfer->begun) {
+		transfer->again = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
+	if (remote != NULL && serm_cidr_parse(remote, strlen(remote), &peer) &&
+	    serm_http_permits(transfer, &peer.address)) {
+		transfer->begun = true;
+		return CURL_PREREQFUNC_OK;
+	}
+	transfer->refused = true;
+	transfer->opened = false;
+	return CURL_PREREQFUNC_ABORT;
+}
+
+static int
+on_socket(CURL *easy pg_attribute_unused(), curl_socket_t socket, int what, void *context,
+    void *known pg_attribute_unused())
+{
+	const bool read = what == CURL_POLL_IN || what == CURL_POLL_INOUT;
+	const bool write = what == CURL_POLL_OUT || what == CURL_POLL_INOUT;
+
+	serm_http_watch(context, socket, (read ? EPOLLIN : 0) | (write ? EPOLLOUT : 0));
+	return 0;
+}
+
+static int
+on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *context)
+{
+	SermHttp *http = context;
+
+	http->due_ms = timeout_ms < 0 ? -1 : serm_http_now_ms() + timeout_ms;
+	return 0;
+}
+
+/* --- building and freeing */
+
+static void
+wipe_headers(struct curl_slist *headers)
+{
+	for (struct curl_slist *at = headers; at != NULL; at = at->next)
+		explicit_bzero(at->data, strlen(at->data));
+	curl_slist_free_all(headers);
+}
+
+static void
+free_transfer(SermTransfer *transfer)
+{
+	if (transfer->easy != NULL)
+		curl_easy_cleanup(transfer->easy);
+	wipe_headers(transfer->headers);
+	free(transfer->body);
+	free(transfer);
+}
+
+static bool
+add_header(SermTransfer *transfer, const char *header)
+{
+	struct curl_slist *longer = curl_slist_append(transfer->headers, header);
+
+	if (longer == NULL)
+		return false;
+	transfer->headers = longer;
+	return true;
+}
+
+static bool
+add_headers(SermTransfer *transfer, const char *key)
+{
+	char *authorization;
+	size_t size;
+	bool added;
+
+	/* "Expect:" keeps curl from waiting for a 100 that few judges send. */
+	if (!add_header(transfer, "Content-Type: application/json") ||
+	    !add_header(transfer, "Accept: application/json") || !add_header(transfer, "Expect:"))
+		return false;
+	if (key == NULL)
+		return true;
+	size = strlen(key) + sizeof("Authorization: Bearer ");
+	authorization = malloc(size);
+	if (authorization == NULL)
+		return false;
+	snprintf(authorization, size, "Authorization: Bearer %s", key);
+	added = add_header(transfer, authorization);
+	explicit_bzero(authorization, size);
+	free(authorization);
+	return added;
+}
+
+#define SET(option, value) (good = good && curl_easy_setopt(transfer->easy, (option), (value)) == CURLE_OK)
+
+/* What all requests have in common. */
+static bool
+set_rules(SermTransfer *transfer)
+{
+	bool good = true;
+
+	SET(CURLOPT_REDIR_PROTOCOLS_STR, "https");
+	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	SET(CURLOPT_PROXY, "");
+	SET(CURLOPT_MAXAGE_CONN, IDLE_SECONDS);
+	SET(CURLOPT_MAXLIFETIME_CONN, LIFETIME_SECONDS);
+	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	SET(CURLOPT_NOSIGNAL, 1L);
+	/* Or curl waits for the resolver's thread of a request that has timed out, and all others with it. */
+	SET(CURLOPT_QUICK_EXIT, 1L);
+	SET(CURLOPT_USERAGENT, "serm");
+	SET(CURLOPT_POST, 1L);
+	SET(CURLOPT_BUFFERSIZE, REPLY_BUFFER_BYTES);
+	SET(CURLOPT_UPLOAD_BUFFERSIZE, REQUEST_BUFFER_BYTES);
+	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) SERM_REPLY_BYTES_MAX);
+	SET(CURLOPT_WRITEFUNCTION, serm_http_on_body);
+	SET(CURLOPT_WRITEDATA, transfer);
+	SET(CURLOPT_HEADERFUNCTION, serm_http_on_header);
+	SET(CURLOPT_HEADERDATA, transfer);
+	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	SET(CURLOPT_OPENSOCKETDATA, transfer);
+	SET(CURLOPT_CLOSESOCKETFUNCTION, serm_http_close_socket);
+	SET(CURLOPT_CLOSESOCKETDATA, transfer->http);
+	SET(CURLOPT_PREREQFUNCTION, on_connected);
+	SET(CURLOPT_PREREQDATA, transfer);
+	SET(CURLOPT_PRIVATE, transfer);
+	return good;
+}
+
+static bool
+set_request(SermTransfer *transfer, const SermHttpRequest *request, const char *url)
+{
+	const char *protocol = transfer->endpoint.https ? "https" : "http";
+	bool good = true;
+
+	SET(CURLOPT_URL, url);
+	SET(CURLOPT_PROTOCOLS_STR, protocol);
+	SET(CURLOPT_HTTPHEADER, transfer->headers);
+	/* Of a size and not copied; with the headers in one piece where it fits. */
+	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+	SET(CURLOPT_POSTFIELDS, request->body);
+	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout_ms);
+	return good;
+}
+
+static bool
+prepare(SermTransfer *transfer, const SermHttpRequest *request)
+{
+	char url[SERM_ENDPOINT_BYTES_MAX + sizeof(SERM_ENDPOINT_ROUTE)];
+	size_t length = strlen(request->endpoint);
+	SermError error;
+
+	if (serm_endpoint_parse(request->endpoint, &transfer->endpoint, &error) != SERM_OK) {
+		transfer->refused = true;
+		return false;
+	}
+	while (length > 0 && request->endpoint[length - 1] == '/')
+		length--;
+	snprintf(url, sizeof(url), "%.*s%s", (int) length, request->endpoint,
+	    transfer->endpoint.routed ? "" : SERM_ENDPOINT_ROUTE);
+	return add_headers(transfer, request->key) && set_request(transfer, request, url);
+}
+
+static SermTransfer *
+take_transfer(SermHttp *http)
+{
+	SermTransfer *transfer = http->free;
+
+	if (transfer != NULL) {
+		http->free = transfer->next;
+		return transfer;
+	}
+	transfer = calloc(1, sizeof(SermTransfer));
+	if (transfer != NULL)
+		transfer->http = http;
+	if (transfer == NULL || (transfer->easy = curl_easy_init()) == NULL || !set_rules(transfer)) {
+		if (transfer != NULL)
+			free_transfer(transfer);
+		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a request"));
+	}
+	return transfer;
+}
+
+/* Forget the request, the key first; keep the handle and a buffer of ordinary size. */
+static void
+clear_transfer(SermTransfer *transfer)
+{
+	SermTransfer kept = {.http = transfer->http, .easy = transfer->easy};
+
+	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
+	curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, NULL);
+	wipe_headers(transfer->headers);
+	if (transfer->body_capacity <= BODY_KEPT_CAPACITY) {
+		kept.body = transfer->body;
+		kept.body_capacity = transfer->body_capacity;
+	} else
+		free(transfer->body);
+	*transfer = kept;
 }
 
 static void
@@ -51,15 +288,15 @@ serm_http_open(void)
 	SermHttp *http = calloc(1, sizeof(SermHttp));
 
 	if (http == NULL ||
-	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, serm_transfer_wipe_and_free,
-	        serm_transfer_grow_and_wipe, strdup, calloc) != CURLE_OK ||
+	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, serm_http_wipe_and_free, serm_http_grow_and_wipe,
+	        strdup, calloc) != CURLE_OK ||
 	    (http->multi = curl_multi_init()) == NULL || (http->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) {
 		free(http);
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl"));
 	}
-	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, serm_http_on_socket);
+	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, serm_http_on_timer);
+	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer);
 	curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
 	http->ended_tail = &http->ended;
 	http->due_ms = -1;
@@ -69,12 +306,11 @@ serm_http_open(void)
 void
 serm_http_start(SermHttp *http, const SermHttpRequest *request, void *job)
 {
-	SermTransfer *transfer = serm_transfer_take(http);
+	SermTransfer *transfer = take_transfer(http);
 
 	transfer->job = job;
 	http->in_flight++;
-	if (!serm_transfer_prepare(transfer, request) ||
-	    curl_multi_add_handle(http->multi, transfer->easy) != CURLM_OK) {
+	if (!prepare(transfer, request) || curl_multi_add_handle(http->multi, transfer->easy) != CURLM_OK) {
 		transfer->failed_start = true;
 		append_ended(http, transfer);
 		return;
@@ -160,17 +396,13 @@ run_sockets(SermHttp *http, int timeout_ms)
 	int running;
 
 	for (int i = 0; i < count; i++) {
-		SermWatched *watched = serm_http_watch(http, events[i].data.fd);
 		int action = ((events[i].events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
 		             ((events[i].events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
 		             ((events[i].events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
 
 		/* The peer ends a kept connection; curl finds out when it wants it next. */
-		if (watched != NULL && watched->ours && watched->idle) {
-			watched->events = 0;
-			(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, events[i].data.fd, NULL);
+		if (serm_http_idle(http, events[i].data.fd))
 			continue;
-		}
 		curl_multi_socket_action(http->multi, events[i].data.fd, action, &running);
 	}
 }
@@ -305,7 +537,7 @@ serm_http_next(SermHttp *http, SermHttpResult *result)
 void
 serm_http_release(SermHttp *http, SermHttpResult *result)
 {
-	serm_transfer_clear(result->transfer);
+	clear_transfer(result->transfer);
 	result->transfer->next = http->free;
 	http->free = result->transfer;
 	result->transfer = NULL;
@@ -334,7 +566,7 @@ serm_http_close(SermHttp *http)
 		serm_http_release(http, &result);
 	for (SermTransfer *transfer = http->free; transfer != NULL; transfer = next) {
 		next = transfer->next;
-		serm_transfer_free(transfer);
+		free_transfer(transfer);
 	}
 	curl_multi_cleanup(http->multi);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

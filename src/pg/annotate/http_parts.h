@@ -1,23 +1,25 @@
 /*
  * What the files behind http.h share, and nobody else sees:
  *
- *   http.c           the loop, and what became of a request
- *   http_transfer.c  one request: its options, its reply, its memory
- *   http_socket.c    which addresses are connected to; epoll
+ *   http.c         curl: one request, the loop, and what became of a request
+ *   http_socket.c  which addresses are connected to; what epoll knows
+ *   http_reply.c   what comes back, and memory that is wiped
  */
 #ifndef SERM_PG_ANNOTATE_HTTP_PARTS_H
 #define SERM_PG_ANNOTATE_HTTP_PARTS_H
 
 #include "pg/annotate/http.h"
 
-#include <curl/curl.h>
+#include <sys/socket.h>
+
+struct curl_slist;
 
 struct SermTransfer {
 	SermHttp *http;
 	SermTransfer *next; /* in `ended` or `free` */
 	SermTransfer *newer, *older;
 	void *job;
-	CURL *easy;
+	void *easy; /* a CURL */
 	struct curl_slist *headers;
 	SermEndpoint endpoint;
 	char *body;
@@ -35,18 +37,18 @@ struct SermTransfer {
 	bool trickling;
 	bool no_memory;
 	bool failed_start;
-	CURLcode code;
+	int code; /* a CURLcode */
 };
 
 /* What epoll knows of a descriptor. */
 typedef struct SermWatched {
-	bool ours;       /* opened, and one day closed, by the callbacks below */
+	bool ours;       /* opened, and one day closed, by http_socket.c */
 	bool idle;       /* curl does not wait for it at present */
 	uint32_t events; /* 0: not known to epoll */
 } SermWatched;
 
 struct SermHttp {
-	CURLM *multi;
+	void *multi; /* a CURLM */
 	int epoll;
 	SermWatched *watched; /* by descriptor */
 	int watched_count;
@@ -62,27 +64,26 @@ struct SermHttp {
 /* The monotonic clock. */
 extern int64 serm_http_now_ms(void);
 
-/* --- http_transfer.c */
+/* --- http_socket.c */
 
-/* A free transfer, with the options that all have in common. Error 53200. */
-extern SermTransfer *serm_transfer_take(SermHttp *http);
-/* Everything of one request; false: it cannot be set up, or must not (`refused`). */
-extern bool serm_transfer_prepare(SermTransfer *transfer, const SermHttpRequest *request);
-/* Forget the request, the key first; keep the handle and a buffer of ordinary size. */
-extern void serm_transfer_clear(SermTransfer *transfer);
-extern void serm_transfer_free(SermTransfer *transfer);
+/* May this transfer reach that address? */
+extern bool serm_http_permits(const SermTransfer *transfer, const SermAddress *address);
+/* A socket to an address that is permitted; or -1, and `refused` or `again` of the transfer says why. */
+extern int serm_http_open_socket(
+    SermTransfer *transfer, int family, const struct sockaddr *address, int type, int protocol);
+/* A callback of curl; `context` is the SermHttp. */
+extern int serm_http_close_socket(void *context, int socket);
+/* Wait for these events of epoll; 0: for none at present. */
+extern void serm_http_watch(SermHttp *http, int socket, uint32_t events);
+/* Is a socket that has an event one that nobody waits for? Then it has no more. */
+extern bool serm_http_idle(SermHttp *http, int socket);
+
+/* --- http_reply.c: callbacks of curl, `context` is the SermTransfer */
+
+extern size_t serm_http_on_body(char *bytes, size_t size, size_t count, void *context);
+extern size_t serm_http_on_header(char *bytes, size_t size, size_t count, void *context);
 /* Memory for curl: requests carry keys, so what it frees is wiped. */
-extern void serm_transfer_wipe_and_free(void *block);
-extern void *serm_transfer_grow_and_wipe(void *block, size_t size);
-
-/* --- http_socket.c: callbacks of curl */
-
-extern curl_socket_t serm_http_on_open(void *context, curlsocktype purpose, struct curl_sockaddr *address);
-extern int serm_http_on_close(void *context, curl_socket_t socket);
-extern int serm_http_on_connected(void *context, char *remote, char *local, int remote_port, int local_port);
-extern int serm_http_on_socket(CURL *easy, curl_socket_t socket, int what, void *context, void *known);
-extern int serm_http_on_timer(CURLM *multi, long timeout_ms, void *context);
-/* What epoll knows of a descriptor; NULL: there is no memory to remember it. */
-extern SermWatched *serm_http_watch(SermHttp *http, curl_socket_t socket);
+extern void serm_http_wipe_and_free(void *block);
+extern void *serm_http_grow_and_wipe(void *block, size_t size);
 
 #endif
