@@ -3,7 +3,7 @@
 # The one list of packages: what builds serm, and what its tests and its demo run.
 PACKAGES_BUILD = gcc make postgresql-15 postgresql-server-dev-15 libcurl4-openssl-dev libcjson-dev libutf8proc-dev
 PACKAGES_TEST = $(PACKAGES_BUILD) postgresql-15-pgtap libtap-parser-sourcehandler-pgtap-perl libipc-run-perl \
-	libio-pty-perl libopenblas0-serial libdnnl2 postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev python3 perl procps
+	libio-pty-perl libopenblas0-serial libdnnl2 postgresql-15-cron clang-14 clang-format-14 libclang-rt-14-dev openssl python3 perl procps
 PACKAGES_BENCH = $(PACKAGES_TEST) python3-numpy python3-xgboost
 
 PG_BINDIR = $(shell $(PG_CONFIG) --bindir)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A judge for tests: an OpenAI-compatible chat completion endpoint with every bad habit.
 
-    endpoint.py [--port N] [--port-file FILE] [--noise SHARE] [--replay FILE]
+    endpoint.py [--port N] [--port-file FILE] [--noise SHARE] [--replay FILE] [--tls DIRECTORY]
 
 Prints its port, and writes it to FILE. The first segment of the path chooses the
 habit: /v1/chat/completions is a well-behaved judge, /slow/v1/chat/completions a slow one.
@@ -9,6 +9,7 @@ The grade comes from the words that query and document share, shifted by one for
 share of the requests that depends on their seed only. GET /stats tells how many
 requests each habit received, GET /seen/TEXT whether TEXT was in any of them.
 
+With --tls each NAME.pem (a certificate and its key) of DIRECTORY is served on a port of its own, which NAME.port tells.
 With --replay the table of FILE (judge, pair, grade; tab-separated) answers at /replay/JUDGE/v1/chat/completions with what that
 judge once said of the pair; pair_key() makes the second column.
 """
@@ -19,6 +20,7 @@ import math
 import os
 import re
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -450,6 +452,15 @@ class Judge(BaseHTTPRequestHandler):
         self.wfile.write(b'{"choices": [')
         self.close_connection = True
 
+    def habit_stale(self, request, number):
+        """Answers once on each connection; what comes next it reads, and hangs up."""
+        if getattr(self, "served", False):
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self.served = True
+            self.grade(request)
+
     def habit_close(self, request, number):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
@@ -481,12 +492,31 @@ class Server(ThreadingHTTPServer):
         pass
 
 
+def write_port(server, path):
+    with open(path + ".new", "w") as file:
+        file.write("%d\n" % server.server_address[1])
+    os.replace(path + ".new", path)
+
+
+def serve_tls(directory):
+    for name in sorted(os.listdir(directory)):
+        if name.endswith(".pem"):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(os.path.join(directory, name))
+            server = Server(("127.0.0.1", 0), Judge)
+            # The handshake is its thread's affair, not the listener's.
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            write_port(server, os.path.join(directory, name[:-4] + ".port"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--port-file")
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--replay")
+    parser.add_argument("--tls")
     arguments = parser.parse_args()
     if arguments.replay:
         with open(arguments.replay) as file:
@@ -497,10 +527,10 @@ def main():
     server = Server(("127.0.0.1", arguments.port), Judge)
     port = server.server_address[1]
     print(port, flush=True)
+    if arguments.tls:
+        serve_tls(arguments.tls)
     if arguments.port_file:
-        with open(arguments.port_file + ".new", "w") as file:
-            file.write("%d\n" % port)
-        os.replace(arguments.port_file + ".new", arguments.port_file)
+        write_port(server, arguments.port_file)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -14,10 +14,10 @@ END { my $status = $?; $_->kill_kill foreach @running; $? = $status; }
 
 sub start
 {
-	my ($class) = @_;
+	my ($class, @options) = @_;
 	my $directory = PostgreSQL::Test::Utils::tempdir();
 	push @running, IPC::Run::start(
-		[ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', "$directory/port" ],
+		[ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', "$directory/port", @options ],
 		'>', '/dev/null', '2>', "$directory/errors");
 	for (1 .. 400) { last if -s "$directory/port"; usleep(50_000); }
 	my $port = slurp_file("$directory/port");

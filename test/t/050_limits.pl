@@ -56,6 +56,12 @@ cmp_ok($mock->count('asked_ms'), '>', 10_500, 'over the time that its rate takes
 cmp_ok($seconds, '<', 30, 'and not much more');
 cmp_ok($mock->count('within_10s'), '<=', 46, 'never faster than its rate');
 
+# --- a rate that is no hindrance costs no time: slots are filled as they come free
+make_model('hasty', 'v1', q{requests_per_minute '60000'}, 600);
+$started = time;
+sql(q{CALL serm.annotate('hasty')});
+cmp_ok(time - $started, '<', 6, 'a server with a generous rate is kept busy');
+
 # --- 429 and 503: they cost patience, not attempts
 make_model('patient', 'patience', q{max_attempts '1'}, 20);
 sql(q{CALL serm.annotate('patient')});
@@ -104,6 +110,16 @@ is(sql(q{SELECT count(*) FROM serm.task WHERE reserved IS NOT NULL}), '0', 'noth
 sql(q{SELECT serm.alter_model('poor', '{"budget": 1000}')});
 sql(q{CALL serm.annotate('poor', options => '{"retry_failed": true}')});
 is(sql(q{SELECT done FROM serm.annotation_progress WHERE model = 'poor'}), '60', 'more money finishes the rest');
+
+# --- by day: what was spent on another does not count
+make_model('daily', 'billed', $prices, 40, '{"budget_day": 8}');
+sql(q{INSERT INTO serm.spending (model, round, day, spent, requests) VALUES ('daily', 0, (now() AT TIME ZONE 'UTC')::date - 1, 1000, 1)});
+$billed = $mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000;
+sql(q{CALL serm.annotate('daily')});
+$billed = ($mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000 - $billed) / 1e6;
+cmp_ok($billed, '<=', 8, 'the budget of a day holds');
+cmp_ok($billed, '>', 6, 'and is used, whatever yesterday did cost');
+like(sql(q{SELECT DISTINCT substr(error, 1, 18) FROM serm.vote WHERE agent = 'daily' AND error IS NOT NULL}), qr/^option budget_day:$/, 'who got no answer is told which one');
 
 # --- crashes: nothing is lost, nothing is asked for beyond the budget
 my $before = ($mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000) / 1e6;

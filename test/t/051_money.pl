@@ -91,6 +91,18 @@ make_model('early', "http://127.0.0.1:$port/early/v1", q{timeout_ms '30000', max
 sql(q{CALL serm.annotate('early')});
 is(sql(q{SELECT count(grade), max(error) FROM serm.vote WHERE agent = 'early'}), '2|', 'a model may think after its headers have come');
 
+# --- a kept connection that turns out dead: whoever reads a request may bill it, so it is not sent again on its own
+sql(q{ALTER SYSTEM SET serm.annotate_concurrency = 1});
+$node->reload;
+make_model('stale', "http://127.0.0.1:$port/stale/v1", q{max_attempts '1'}, 20);
+sql(q{CALL serm.annotate('stale')});
+is($mock->count('stale'), 20, 'one request for each attempt, though connections die');
+is(sql(q{SELECT count(grade) > 0, count(*) FILTER (WHERE error ~ 'closed|reset') > 0, count(*) FROM serm.vote WHERE agent = 'stale'}), 't|t|20',
+	'some are answered, the others are errors');
+is(sql(q{SELECT sum(cost) FROM serm.vote WHERE agent = 'stale' AND error IS NOT NULL}) > 0 ? 1 : 0, 1, 'that may have cost what they may cost');
+sql(q{ALTER SYSTEM RESET serm.annotate_concurrency});
+$node->reload;
+
 # --- a model that is dropped while its requests are on their way
 make_model('kept', "http://127.0.0.1:$port/slow/v1", q{timeout_ms '5000'}, 40);
 sql(q{CALL serm.annotate('kept', false)});

@@ -49,7 +49,10 @@ sql(qq{SELECT serm.create_model('weighed', options => '{"test_share": 0, "gold_r
 	INSERT INTO serm.sample (model, query, doc_id, doc)
 		SELECT 'weighed', 'blue pillow ' || i, 'd' || i, (ARRAY['a blue pillow ' || i, 'a blue pillow', 'a blue chair', 'nothing'])[i % 4 + 1]
 		FROM generate_series(1, 120) AS i});
-sql(q{CALL serm.annotate('weighed', false)});
+# So slowly that what is asked about again comes back while others are still being settled.
+sql(q{CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END$$;
+	CREATE TRIGGER slowly BEFORE INSERT ON serm.judgment FOR EACH ROW WHEN (NEW.source = 'agents') EXECUTE FUNCTION slowly();
+	CALL serm.annotate('weighed', false)});
 wait_until(q{SELECT count(*) = 150 AND bool_and(state NOT IN ('waiting', 'annotating')) FROM serm.sample}, 'the worker settles all, gold included');
 is(sql(q{SELECT count(*), count(DISTINCT (query, doc_id)), count(target) FROM serm.judgment WHERE source = 'agents'}), '120|120|120',
 	'each pair has one judgment with a target');
@@ -68,9 +71,7 @@ is(sql(q{SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample 
 # --- the server crashes while samples are being settled: none is lost, none is settled twice
 sql(q{CREATE TABLE before AS SELECT doc_id, grade, target FROM serm.judgment WHERE source = 'agents';
 	DELETE FROM serm.judgment WHERE source = 'agents';
-	UPDATE serm.sample SET state = 'annotating', grade = NULL WHERE agents <> '{gold}';
-	CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END$$;
-	CREATE TRIGGER slowly BEFORE INSERT ON serm.judgment FOR EACH ROW EXECUTE FUNCTION slowly()});
+	UPDATE serm.sample SET state = 'annotating', grade = NULL WHERE agents <> '{gold}'});
 for my $delay (300_000, 900_000, 1_500_000)
 {
 	my $call = start([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres'), '-c', q{CALL serm.annotate('weighed')} ],

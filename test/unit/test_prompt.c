@@ -1,6 +1,7 @@
 #include <cjson/cJSON.h>
 
 #include "core/agent/prompt.h"
+#include "core/agent/writer.h"
 #include "core/base/utf8.h"
 #include "unit.h"
 
@@ -300,6 +301,41 @@ test_request(void)
 	serm_arena_free(&arena);
 }
 
+/* A byte that needs an escape is found wherever it stands, and only such a byte. */
+static void
+test_escapes(void)
+{
+	char text[20], wanted[64];
+	SermArena arena = unit_arena();
+	SermError error;
+	int wrong = 0;
+
+	for (int byte = 1; byte < 256; byte++)
+		for (size_t at = 0; at < sizeof(text); at++) {
+			const char *escape = byte == '"' ? "\\\"" : byte == '\\' ? "\\\\" : byte == '\n' ? "\\n" : NULL;
+			SermWriter writer;
+			SermText json;
+			char middle[8];
+
+			if (escape != NULL)
+				snprintf(middle, sizeof(middle), "%s", escape);
+			else if (byte < 0x20 || byte == 0x7f)
+				snprintf(middle, sizeof(middle), "\\u%04x", (unsigned) byte);
+			else
+				snprintf(middle, sizeof(middle), "%c", byte);
+			memset(text, '~', sizeof(text));
+			text[at] = (char) byte;
+			snprintf(wanted, sizeof(wanted), "\"%.*s%s%.*s\"", (int) at, "~~~~~~~~~~~~~~~~~~~~", middle,
+			    (int) (sizeof(text) - at - 1), "~~~~~~~~~~~~~~~~~~~~");
+			serm_writer_init(&writer, &arena);
+			serm_writer_json(&writer, (SermText){text, sizeof(text)});
+			if (serm_writer_finish(&writer, &json, &error) != SERM_OK || strcmp(json.bytes, wanted) != 0)
+				wrong++;
+		}
+	CHECK(wrong == 0, "each byte at each place is escaped as JSON wants it");
+	serm_arena_free(&arena);
+}
+
 int
 main(void)
 {
@@ -310,5 +346,6 @@ main(void)
 	test_examples();
 	test_canary();
 	test_request();
+	test_escapes();
 	DONE();
 }

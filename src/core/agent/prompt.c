@@ -150,10 +150,14 @@ static bool
 contains(SermText text, const char *part)
 {
 	const size_t length = strlen(part);
+	const char *at = text.bytes, *end = text.bytes + text.length;
 
-	for (size_t i = 0; i + length <= text.length; i++)
-		if (memcmp(text.bytes + i, part, length) == 0)
+	while ((size_t) (end - at) >= length &&
+	       (at = memchr(at, part[0], (size_t) (end - at) - length + 1)) != NULL) {
+		if (memcmp(at, part, length) == 0)
 			return true;
+		at++;
+	}
 	return false;
 }
 
@@ -191,9 +195,15 @@ write_block(SermWriter *writer, const char *nonce, const char *title, SermText t
 		return status;
 	if (contains(clean, nonce))
 		return serm_fail(error, SERM_ERR_INVALID, "the %s contains the nonce of its own fence", title);
-	serm_writer_format(writer, "<data-%s %s%s>\n", nonce, title, cut ? " (cut)" : "");
+	serm_writer_text(writer, "<data-");
+	serm_writer_text(writer, nonce);
+	serm_writer_text(writer, " ");
+	serm_writer_text(writer, title);
+	serm_writer_text(writer, cut ? " (cut)>\n" : ">\n");
 	serm_writer_bytes(writer, clean.bytes, clean.length);
-	serm_writer_format(writer, "\n</data-%s>\n", nonce);
+	serm_writer_text(writer, "\n</data-");
+	serm_writer_text(writer, nonce);
+	serm_writer_text(writer, ">\n");
 	return SERM_OK;
 }
 
@@ -214,7 +224,9 @@ write_grades(SermWriter *writer, const SermPromptInput *input, SermError *error)
 			return status;
 		serm_writer_format(writer, "%u = ", i);
 		serm_writer_bytes(writer, name.bytes, name.length);
-		serm_writer_format(writer, ": %s\n", grade_meaning(name, i, input->grade_count));
+		serm_writer_text(writer, ": ");
+		serm_writer_text(writer, grade_meaning(name, i, input->grade_count));
+		serm_writer_text(writer, "\n");
 	}
 	serm_writer_text(writer, "\n");
 	return SERM_OK;

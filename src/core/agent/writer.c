@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define CAPACITY_MIN ((size_t) 1024)
+#define EACH_BYTE(value) (0x0101010101010101u * (uint64_t) (value))
 
 void
 serm_writer_init(SermWriter *writer, SermArena *arena)
@@ -73,27 +74,62 @@ serm_writer_format(SermWriter *writer, const char *format, ...)
 	serm_writer_bytes(writer, line, (size_t) length);
 }
 
+/* Above 0 where a byte of `word` is zero. */
+static uint64_t
+zero_byte(uint64_t word)
+{
+	return (word - EACH_BYTE(0x01)) & ~word & EACH_BYTE(0x80);
+}
+
+/* Bytes from the start that stand in a JSON string as they are. */
+static size_t
+plain_length(const char *bytes, size_t length)
+{
+	size_t i = 0;
+
+	/* Eight at a time: few have to be escaped. */
+	for (; i + 8 <= length; i += 8) {
+		uint64_t word, control;
+
+		memcpy(&word, bytes + i, 8);
+		control = (word - EACH_BYTE(0x20)) & ~word & EACH_BYTE(0x80);
+		if ((control | zero_byte(word ^ EACH_BYTE('"')) | zero_byte(word ^ EACH_BYTE('\\')) |
+		        zero_byte(word ^ EACH_BYTE(0x7f))) != 0)
+			break;
+	}
+	for (; i < length; i++) {
+		unsigned char byte = (unsigned char) bytes[i];
+
+		if (byte < 0x20 || byte == '"' || byte == '\\' || byte == 0x7f)
+			break;
+	}
+	return i;
+}
+
 void
 serm_writer_json(SermWriter *writer, SermText text)
 {
-	size_t start = 0;
+	size_t at = 0;
 
 	serm_writer_text(writer, "\"");
-	for (size_t i = 0; i < text.length; i++) {
-		unsigned char byte = (unsigned char) text.bytes[i];
+	for (;;) {
+		size_t length = plain_length(text.bytes + at, text.length - at);
+		unsigned char byte;
 
-		if (byte >= 0x20 && byte != '"' && byte != '\\' && byte != 0x7f)
-			continue;
-		serm_writer_bytes(writer, text.bytes + start, i - start);
-		start = i + 1;
-		if (byte == '"' || byte == '\\')
-			serm_writer_format(writer, "\\%c", byte);
+		serm_writer_bytes(writer, text.bytes + at, length);
+		at += length;
+		if (at == text.length)
+			break;
+		byte = (unsigned char) text.bytes[at++];
+		if (byte == '"')
+			serm_writer_text(writer, "\\\"");
+		else if (byte == '\\')
+			serm_writer_text(writer, "\\\\");
 		else if (byte == '\n')
 			serm_writer_text(writer, "\\n");
 		else
 			serm_writer_format(writer, "\\u%04x", byte);
 	}
-	serm_writer_bytes(writer, text.bytes + start, text.length - start);
 	serm_writer_text(writer, "\"");
 }
 

@@ -86,8 +86,13 @@ serm_utf8_valid(const char *bytes, size_t length)
 {
 	for (size_t at = 0; at < length;) {
 		uint32_t code_point;
-		size_t taken = serm_utf8_decode(bytes + at, length - at, &code_point);
+		size_t taken;
 
+		if ((unsigned char) bytes[at] < 0x80) {
+			at++;
+			continue;
+		}
+		taken = serm_utf8_decode(bytes + at, length - at, &code_point);
 		/* A genuine U+FFFD takes three bytes and decodes to itself; an invalid part starts otherwise. */
 		if (code_point == SERM_UTF8_REPLACEMENT &&
 		    !(taken == 3 && (unsigned char) bytes[at] == 0xef && (unsigned char) bytes[at + 1] == 0xbf &&

@@ -193,9 +193,9 @@ typedef struct SermQueueMark {
 } SermQueueMark;
 
 /*
- * Lease due tasks of servers to this worker: at most `limit`, and of servers that are
- * not limited `ahead` more, those behind `mark` (NULL: the start) first. Returns
- * SermTask *, palloc'd, those of limited servers first.
+ * Lease due tasks of servers to this worker: at most `limit`, and `ahead` more, of
+ * servers that are not limited before others, those behind `mark` (NULL: the start)
+ * first. Returns SermTask *, palloc'd.
  */
 extern List *serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *mark);
 /* Store votes and close their tasks; the answers are sorted by task. */
@@ -207,6 +207,9 @@ extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *deci
 extern bool serm_queue_lost(const SermTask *task);
 /* End the due tasks of a server with votes without a grade; returns how many there were. */
 extern uint64 serm_queue_give_up(Oid role, const char *server, const char *error);
+/* Write down what was reserved for tasks. */
+struct SermReservation;
+extern void serm_queue_reserve(const struct SermReservation *reserved, int count);
 /* Fill those votes whose question (`key`) was answered before. */
 extern void serm_queue_find_votes(SermVoteRow **votes, int count);
 /* Forget the leases of a worker that is gone: only its successor, under the lock of queue workers, may. */
@@ -251,13 +254,20 @@ typedef enum SermBudgetAnswer {
 	SERM_BUDGET_SPENT /* `problem` says which one */
 } SermBudgetAnswer;
 
+typedef struct SermReservation {
+	const SermTask *task;
+	const SermModelOptions *options; /* of its model */
+	double most;                     /* what its request may cost */
+	SermBudgetAnswer answer;
+	char *problem; /* palloc'd */
+} SermReservation;
+
 /*
- * Reserve what the request of a task may cost at most, so that the budgets of its
- * model hold whatever comes back. What an earlier attempt reserved and never
- * settled (its worker died) counts as spent.
+ * Reserve what the requests of tasks may cost at most, so that the budgets of their
+ * models hold whatever comes back. What an earlier attempt reserved and never
+ * settled (its worker died) counts as spent. In the order of serm_budget_order().
  */
-extern SermBudgetAnswer serm_budget_reserve(
-    const SermTask *task, const SermModelOptions *options, double most, char **problem);
+extern void serm_budget_reserve(SermReservation *wanted, int count);
 /* The same for a task that ends without a request. */
 extern void serm_budget_settle(const SermTask *task);
 /* Drop the open tasks of an agent; what is reserved for those on their way counts as spent. */

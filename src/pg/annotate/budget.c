@@ -85,34 +85,82 @@ settle_lost(const SermTask *task)
 		serm_budget_charge(task->model, task->round, lost, 1);
 }
 
-static void
-write_reserved(const SermTask *task, bool reserved, double most)
+void
+serm_budget_settle(const SermTask *task)
 {
 	static SermKept kept;
-	SermParam params[] = {SERM_INT8(task->id), reserved ? SERM_FLOAT8(most) : SERM_NULL(FLOAT8OID)};
+	SermParam params[] = {SERM_INT8(task->id)};
 
-	serm_spi_execute_kept(&kept, "UPDATE serm.task t SET reserved = $2::pg_catalog.numeric WHERE t.id = $1",
-	    SPI_OK_UPDATE, params, lengthof(params));
+	if (!task->owes)
+		return;
+	settle_lost(task);
+	serm_spi_execute_kept(
+	    &kept, "UPDATE serm.task t SET reserved = NULL WHERE t.id = $1", SPI_OK_UPDATE, params, 1);
 }
 
-typedef struct Sums {
-	double total;
-	double round;
-	double day;
-} Sums;
+typedef struct Account {
+	int round;
+	double spent, held;
+} Account;
 
-static Sums
-read_sums(SermKept *kept, const SermTask *task, const char *sql)
+/* What is spent and reserved for a model; all that is reserved counts for today. */
+typedef struct Purse {
+	double spent, held, today;
+	Account *accounts; /* of its rounds */
+	int count;
+} Purse;
+
+static Account *
+account_of(Purse *purse, int round)
 {
-	SermParam params[] = {SERM_TEXT(task->model), SERM_INT4(task->round), SERM_INT8(task->id)};
-	Sums sums;
+	for (int i = 0; i < purse->count; i++)
+		if (purse->accounts[i].round == round)
+			return &purse->accounts[i];
+	/* There is room for one round of each request. */
+	purse->accounts[purse->count] = (Account){.round = round};
+	return &purse->accounts[purse->count++];
+}
+
+/*
+ * One statement, and so one snapshot: what another worker turns from reserved to spent between two would be
+ * in neither.
+ */
+static Purse
+read_purse(const char *model, int requests)
+{
+	static SermKept kept;
+	SermParam params[] = {SERM_TEXT(model)};
+	Purse purse = {0};
 	bool null;
 
-	serm_spi_execute_kept(kept, sql, SPI_OK_SELECT, params, lengthof(params));
-	sums.total = DatumGetFloat8(serm_spi_value(0, 1, &null));
-	sums.round = DatumGetFloat8(serm_spi_value(0, 2, &null));
-	sums.day = DatumGetFloat8(serm_spi_value(0, 3, &null));
-	return sums;
+	serm_spi_execute_kept(&kept,
+	    "SELECT x.round, pg_catalog.sum(x.spent)::pg_catalog.float8, "
+	    "pg_catalog.sum(x.held)::pg_catalog.float8,"
+	    "  pg_catalog.sum(x.today)::pg_catalog.float8 FROM"
+	    " (SELECT s.round, s.spent, 0::pg_catalog.numeric AS held, CASE WHEN"
+	    "   s.day = (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date THEN s.spent ELSE 0 END AS today"
+	    "   FROM serm.spending s WHERE s.model = $1"
+	    "  UNION ALL SELECT s.round, 0, t.reserved, 0 FROM serm.task t JOIN serm.sample s ON s.id = t.sample"
+	    "   WHERE t.model = $1 AND t.reserved IS NOT NULL) AS x GROUP BY x.round",
+	    SPI_OK_SELECT, params, lengthof(params));
+	purse.accounts = palloc0(mul_size(SPI_processed + requests, sizeof(Account)));
+	for (; purse.count < (int) SPI_processed; purse.count++) {
+		Account *account = &purse.accounts[purse.count];
+
+		account->round = DatumGetInt32(serm_spi_value(purse.count, 1, &null));
+		account->spent = DatumGetFloat8(serm_spi_value(purse.count, 2, &null));
+		account->held = DatumGetFloat8(serm_spi_value(purse.count, 3, &null));
+		purse.spent += account->spent;
+		purse.held += account->held;
+		purse.today += DatumGetFloat8(serm_spi_value(purse.count, 4, &null));
+	}
+	return purse;
+}
+
+static bool
+has_budget(const SermModelOptions *options)
+{
+	return !isnan(options->budget) || !isnan(options->budget_round) || !isnan(options->budget_day);
 }
 
 /* Does `budget` (NaN: none) hold `more` beyond what is spent and reserved? */
@@ -124,30 +172,18 @@ ask(double budget, double spent, double reserved, double more)
 	return reserved > 0 ? SERM_BUDGET_WAIT : SERM_BUDGET_SPENT;
 }
 
+/* Take `most` out of a purse if all budgets hold it; `problem` says which one does not. */
 static SermBudgetAnswer
-ask_all(const SermTask *task, const SermModelOptions *options, double most, char **problem)
+take(Purse *purse, const SermModelOptions *options, int round, double most, char **problem)
 {
-	static SermKept kept_spent, kept_held;
-	Sums spent = read_sums(&kept_spent, task,
-	    "SELECT coalesce(pg_catalog.sum(s.spent), 0)::pg_catalog.float8,"
-	    "  coalesce(pg_catalog.sum(s.spent) FILTER (WHERE s.round = $2), 0)::pg_catalog.float8,"
-	    "  coalesce(pg_catalog.sum(s.spent) FILTER (WHERE"
-	    "   s.day = (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date), 0)::pg_catalog.float8"
-	    " FROM serm.spending s WHERE s.model = $1 AND $3 > 0");
-	/* All that is reserved counts for today. */
-	Sums held = read_sums(&kept_held, task,
-	    "SELECT coalesce(pg_catalog.sum(t.reserved), 0)::pg_catalog.float8,"
-	    "  coalesce(pg_catalog.sum(t.reserved) FILTER (WHERE s.round = $2), 0)::pg_catalog.float8,"
-	    "  coalesce(pg_catalog.sum(t.reserved), 0)::pg_catalog.float8"
-	    " FROM serm.task t JOIN serm.sample s ON s.id = t.sample"
-	    " WHERE t.model = $1 AND t.reserved IS NOT NULL AND t.id <> $3");
+	Account *account = account_of(purse, round);
 	struct {
 		const char *name;
 		double budget, spent, held;
 	} budgets[] = {
-	    {"budget", options->budget, spent.total, held.total},
-	    {"budget_round", options->budget_round, spent.round, held.round},
-	    {"budget_day", options->budget_day, spent.day, held.day},
+	    {"budget", options->budget, purse->spent, purse->held},
+	    {"budget_round", options->budget_round, account->spent, account->held},
+	    {"budget_day", options->budget_day, purse->today, purse->held},
 	};
 	SermBudgetAnswer answer = SERM_BUDGET_RESERVED;
 
@@ -159,48 +195,65 @@ ask_all(const SermTask *task, const SermModelOptions *options, double most, char
 			    budgets[i].name, budgets[i].spent, budgets[i].budget, most);
 		answer = Max(answer, one);
 	}
+	if (answer == SERM_BUDGET_RESERVED) {
+		purse->held += most;
+		account->held += most;
+	}
 	return answer;
+}
+
+/* Requests of one model. */
+static void
+reserve(SermReservation *wanted, int count)
+{
+	Purse purse = {0};
+	bool limited = false, priced = false;
+
+	for (int i = 0; i < count; i++) {
+		priced = priced || wanted[i].most > 0;
+		limited = limited || (wanted[i].most > 0 && has_budget(wanted[i].options));
+	}
+	if (priced)
+		lock_budget(wanted[0].task->model);
+	for (int i = 0; i < count; i++) {
+		serm_budget_settle(wanted[i].task);
+		wanted[i].answer = SERM_BUDGET_RESERVED;
+	}
+	if (limited) {
+		purse = read_purse(wanted[0].task->model, count);
+		for (int i = 0; i < count; i++)
+			if (wanted[i].most > 0)
+				wanted[i].answer = take(
+				    &purse, wanted[i].options, wanted[i].task->round, wanted[i].most, &wanted[i].problem);
+	}
+	if (priced)
+		serm_queue_reserve(wanted, count);
 }
 
 void
-serm_budget_settle(const SermTask *task)
+serm_budget_reserve(SermReservation *wanted, int count)
 {
-	if (!task->owes)
-		return;
-	settle_lost(task);
-	write_reserved(task, false, 0);
-}
+	for (int i = 0; i < count;) {
+		int first = i;
 
-SermBudgetAnswer
-serm_budget_reserve(const SermTask *task, const SermModelOptions *options, double most, char **problem)
-{
-	SermBudgetAnswer answer;
-
-	if (most <= 0) {
-		serm_budget_settle(task);
-		return SERM_BUDGET_RESERVED;
+		while (i < count && strcmp(wanted[i].task->model, wanted[first].task->model) == 0)
+			i++;
+		reserve(wanted + first, i - first);
 	}
-	lock_budget(task->model);
-	if (task->owes)
-		settle_lost(task);
-	answer = ask_all(task, options, most, problem);
-	write_reserved(task, answer == SERM_BUDGET_RESERVED, most);
-	return answer;
 }
 
 SermBudgetAnswer
 serm_budget_spend(
     const char *model, const SermModelOptions *options, double most, int requests, char **problem)
 {
-	/* A task that is none: of no round, and nothing is reserved on it. */
-	const SermTask none = {.id = PG_INT64_MAX, .model = unconstify(char *, model)};
-	SermBudgetAnswer answer;
+	SermBudgetAnswer answer = SERM_BUDGET_RESERVED;
 
-	if (isnan(options->budget) && isnan(options->budget_round) && isnan(options->budget_day))
-		answer = SERM_BUDGET_RESERVED;
-	else {
+	if (has_budget(options)) {
+		Purse purse;
+
 		lock_budget(model);
-		answer = ask_all(&none, options, most, problem);
+		purse = read_purse(model, 1);
+		answer = take(&purse, options, 0, most, problem);
 	}
 	if (answer == SERM_BUDGET_RESERVED && (most > 0 || requests > 0))
 		serm_budget_charge(model, 0, most, requests);

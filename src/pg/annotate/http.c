@@ -7,19 +7,18 @@
  *
  * Connections are kept, but no request is sent twice: curl asks again by itself when
  * a kept connection turns out dead, and the server may have read and billed the
- * first time. It cannot here, because the body comes from a callback that does not
- * rewind. There is one retry loop, and it counts.
+ * first time. Here a transfer that has begun gets no other connection. There is one
+ * retry loop, and it counts.
  *
  * Callbacks touch no server API and never raise: they set a flag in their
  * transfer and tell curl to stop. Signals are blocked while curl runs, because
  * its resolver threads inherit the mask; waits are short for the same reason.
  * Sockets are waited for with epoll: curl's own loop looks at each transfer each time.
+ * A kept connection stays known to epoll between two requests.
  */
-#include "pg/annotate/http.h"
+#include "pg/annotate/http_parts.h"
 
 #include <curl/curl.h>
-#include <malloc.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -31,55 +30,20 @@
 /* A reply that has begun must keep this pace over this time. */
 #define TRICKLE_MS 10000
 #define TRICKLE_BYTES_PER_SECOND 100
-#define BODY_FIRST_CAPACITY 8192
+#define EVENTS 128
 /* A buffer that grew beyond this is given back after its request. */
 #define BODY_KEPT_CAPACITY 65536
 /* Shorter than the five seconds after which common servers close what is idle. */
 #define IDLE_SECONDS 4L
 /* Names are looked up again after this. */
 #define LIFETIME_SECONDS 300L
-#define EVENTS 128
+/* curl takes and wipes its buffers with each request: a page for a reply, and for bodies that do not go at
+ * once the least there is. */
+#define REPLY_BUFFER_BYTES 4096L
+#define REQUEST_BUFFER_BYTES 16384L
 
-struct SermTransfer {
-	SermTransfer *next; /* in `ended` or `free` */
-	SermTransfer *newer, *older;
-	void *job;
-	CURL *easy;
-	struct curl_slist *headers;
-	const char *request_body;
-	size_t request_length;
-	size_t request_sent;
-	SermEndpoint endpoint;
-	char *body;
-	size_t body_length;
-	size_t body_capacity;
-	size_t header_length;
-	char retry_after[64];
-	char retry_after_ms[32];
-	int64 first_byte_ms; /* of the body: gateways send headers before a model has thought; 0: none yet */
-	bool refused;        /* an address that the rules forbid */
-	bool opened;         /* another one that they allow: it decides what became of the request */
-	bool too_large;      /* body or headers */
-	bool trickling;
-	bool no_memory;
-	bool failed_start;
-	CURLcode code;
-};
-
-struct SermHttp {
-	CURLM *multi;
-	int epoll;
-	int64 due_ms; /* when curl wants to run, by the monotonic clock; -1: when a socket is ready */
-	int64 trickle_ms;
-	SermTransfer *newest; /* in flight */
-	SermTransfer *ended;  /* oldest first */
-	SermTransfer **ended_tail;
-	SermTransfer *free; /* with their handles, which keep what all requests have in common */
-	int in_flight;
-};
-
-static int64
-now_ms(void)
+int64
+serm_http_now_ms(void)
 {
 	struct timespec now;
 
@@ -87,113 +51,19 @@ now_ms(void)
 	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* --- callbacks */
+/* --- sockets, as curl has them */
 
-/* The request's body. There is no way back in it: see the head of this file. */
-static size_t
-on_send(char *buffer, size_t size, size_t count, void *context)
-{
-	SermTransfer *transfer = context;
-	const size_t length = Min(size * count, transfer->request_length - transfer->request_sent);
-
-	memcpy(buffer, transfer->request_body + transfer->request_sent, length);
-	transfer->request_sent += length;
-	return length;
-}
-
-static size_t
-on_body(char *bytes, size_t size, size_t count, void *context)
-{
-	SermTransfer *transfer = context;
-	const size_t length = size * count;
-	size_t needed;
-
-	if (transfer->first_byte_ms == 0)
-		transfer->first_byte_ms = now_ms();
-	if (length > SERM_REPLY_BYTES_MAX || transfer->body_length + length > SERM_REPLY_BYTES_MAX) {
-		transfer->too_large = true;
-		return 0;
-	}
-	needed = transfer->body_length + length;
-	if (needed > transfer->body_capacity) {
-		size_t capacity = Max(needed, Max(transfer->body_capacity * 2, BODY_FIRST_CAPACITY));
-		char *grown = realloc(transfer->body, capacity);
-
-		if (grown == NULL) {
-			transfer->no_memory = true;
-			return 0;
-		}
-		transfer->body = grown;
-		transfer->body_capacity = capacity;
-	}
-	memcpy(transfer->body + transfer->body_length, bytes, length);
-	transfer->body_length = needed;
-	return length;
-}
-
-/* The value of a header line that begins with `name`, trimmed, if it fits. */
-static void
-keep_header(const char *line, size_t length, const char *name, char *value, size_t size)
-{
-	const size_t skip = strlen(name);
-
-	if (length <= skip || pg_strncasecmp(line, name, skip) != 0)
-		return;
-	while (length > skip && strchr("\r\n", line[length - 1]) != NULL)
-		length--;
-	if (length - skip < size) {
-		memcpy(value, line + skip, length - skip);
-		value[length - skip] = '\0';
-	}
-}
-
-static size_t
-on_header(char *bytes, size_t size, size_t count, void *context)
-{
-	SermTransfer *transfer = context;
-	const size_t length = size * count;
-
-	transfer->header_length += length;
-	if (transfer->header_length > SERM_HTTP_HEADER_BYTES_MAX) {
-		transfer->too_large = true;
-		return 0;
-	}
-	keep_header(bytes, length, "retry-after:", transfer->retry_after, sizeof(transfer->retry_after));
-	keep_header(bytes, length, "retry-after-ms:", transfer->retry_after_ms, sizeof(transfer->retry_after_ms));
-	return length;
-}
-
-static bool
-permitted(const SermTransfer *transfer, const SermAddress *address)
-{
-	return serm_endpoint_permits(
-	    &transfer->endpoint, address, serm_allowed_ranges(), serm_allowed_range_count(), serm_allow_http);
-}
-
-/* The address that a name really resolved to decides, whatever the URL looks like. */
 static curl_socket_t
 on_open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	SermTransfer *transfer = context;
-	SermAddress plain = {{0}, 0};
 
-	if (address->family == AF_INET) {
-		const struct sockaddr_in *v4 = (const struct sockaddr_in *) &address->addr;
-
-		plain.length = 4;
-		memcpy(plain.bytes, &v4->sin_addr, 4);
-	} else if (address->family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *) &address->addr;
-
-		plain.length = 16;
-		memcpy(plain.bytes, &v6->sin6_addr, 16);
-	}
-	if (purpose != CURLSOCKTYPE_IPCXN || plain.length == 0 || !permitted(transfer, &plain)) {
+	if (purpose != CURLSOCKTYPE_IPCXN) {
 		transfer->refused = true;
 		return CURL_SOCKET_BAD;
 	}
-	transfer->opened = true;
-	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	return serm_http_open_socket(
+	    transfer, address->family, &address->addr, address->socktype, address->protocol);
 }
 
 /* Before each request, on kept connections too: the settings may have become stricter. */
@@ -204,9 +74,15 @@ on_connected(void *context, char *remote, char *local pg_attribute_unused(),
 	SermTransfer *transfer = context;
 	SermCidr peer;
 
+	if (transfer->begun) {
+		transfer->again = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
 	if (remote != NULL && serm_cidr_parse(remote, strlen(remote), &peer) &&
-	    permitted(transfer, &peer.address))
+	    serm_http_permits(transfer, &peer.address)) {
+		transfer->begun = true;
 		return CURL_PREREQFUNC_OK;
+	}
 	transfer->refused = true;
 	transfer->opened = false;
 	return CURL_PREREQFUNC_ABORT;
@@ -216,17 +92,10 @@ static int
 on_socket(CURL *easy pg_attribute_unused(), curl_socket_t socket, int what, void *context,
     void *known pg_attribute_unused())
 {
-	SermHttp *http = context;
-	struct epoll_event event = {.data.fd = socket};
+	const bool read = what == CURL_POLL_IN || what == CURL_POLL_INOUT;
+	const bool write = what == CURL_POLL_OUT || what == CURL_POLL_INOUT;
 
-	if (what == CURL_POLL_REMOVE) {
-		(void) epoll_ctl(http->epoll, EPOLL_CTL_DEL, socket, NULL);
-		return 0;
-	}
-	event.events = ((what & CURL_POLL_IN) != 0 ? EPOLLIN : 0) | ((what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0);
-	/* A descriptor that was closed and opened again is not what we know. */
-	if (epoll_ctl(http->epoll, EPOLL_CTL_MOD, socket, &event) != 0)
-		(void) epoll_ctl(http->epoll, EPOLL_CTL_ADD, socket, &event);
+	serm_http_watch(context, socket, (read ? EPOLLIN : 0) | (write ? EPOLLOUT : 0));
 	return 0;
 }
 
@@ -235,34 +104,8 @@ on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *context)
 {
 	SermHttp *http = context;
 
-	http->due_ms = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+	http->due_ms = timeout_ms < 0 ? -1 : serm_http_now_ms() + timeout_ms;
 	return 0;
-}
-
-/* --- memory of curl: requests carry keys, so what it frees is wiped */
-
-static void
-wipe_and_free(void *block)
-{
-	if (block != NULL)
-		explicit_bzero(block, malloc_usable_size(block));
-	free(block);
-}
-
-static void *
-grow_and_wipe(void *block, size_t size)
-{
-	const size_t held = block == NULL ? 0 : malloc_usable_size(block);
-	void *grown;
-
-	if (block != NULL && size <= held)
-		return block;
-	grown = malloc(size);
-	if (grown == NULL || block == NULL)
-		return grown;
-	memcpy(grown, block, held);
-	wipe_and_free(block);
-	return grown;
 }
 
 /* --- building and freeing */
@@ -342,15 +185,17 @@ set_rules(SermTransfer *transfer)
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_USERAGENT, "serm");
 	SET(CURLOPT_POST, 1L);
-	SET(CURLOPT_READFUNCTION, on_send);
-	SET(CURLOPT_READDATA, transfer);
+	SET(CURLOPT_BUFFERSIZE, REPLY_BUFFER_BYTES);
+	SET(CURLOPT_UPLOAD_BUFFERSIZE, REQUEST_BUFFER_BYTES);
 	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) SERM_REPLY_BYTES_MAX);
-	SET(CURLOPT_WRITEFUNCTION, on_body);
+	SET(CURLOPT_WRITEFUNCTION, serm_http_on_body);
 	SET(CURLOPT_WRITEDATA, transfer);
-	SET(CURLOPT_HEADERFUNCTION, on_header);
+	SET(CURLOPT_HEADERFUNCTION, serm_http_on_header);
 	SET(CURLOPT_HEADERDATA, transfer);
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, transfer);
+	SET(CURLOPT_CLOSESOCKETFUNCTION, serm_http_close_socket);
+	SET(CURLOPT_CLOSESOCKETDATA, transfer->http);
 	SET(CURLOPT_PREREQFUNCTION, on_connected);
 	SET(CURLOPT_PREREQDATA, transfer);
 	SET(CURLOPT_PRIVATE, transfer);
@@ -366,7 +211,9 @@ set_request(SermTransfer *transfer, const SermHttpRequest *request, const char *
 	SET(CURLOPT_URL, url);
 	SET(CURLOPT_PROTOCOLS_STR, protocol);
 	SET(CURLOPT_HTTPHEADER, transfer->headers);
+	/* Of a size and not copied; with the headers in one piece where it fits. */
 	SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+	SET(CURLOPT_POSTFIELDS, request->body);
 	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout_ms);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) request->connect_timeout_ms);
 	return good;
@@ -387,8 +234,6 @@ prepare(SermTransfer *transfer, const SermHttpRequest *request)
 		length--;
 	snprintf(url, sizeof(url), "%.*s%s", (int) length, request->endpoint,
 	    transfer->endpoint.routed ? "" : SERM_ENDPOINT_ROUTE);
-	transfer->request_body = request->body;
-	transfer->request_length = request->body_length;
 	return add_headers(transfer, request->key) && set_request(transfer, request, url);
 }
 
@@ -402,6 +247,8 @@ take_transfer(SermHttp *http)
 		return transfer;
 	}
 	transfer = calloc(1, sizeof(SermTransfer));
+	if (transfer != NULL)
+		transfer->http = http;
 	if (transfer == NULL || (transfer->easy = curl_easy_init()) == NULL || !set_rules(transfer)) {
 		if (transfer != NULL)
 			free_transfer(transfer);
@@ -414,9 +261,10 @@ take_transfer(SermHttp *http)
 static void
 clear_transfer(SermTransfer *transfer)
 {
-	SermTransfer kept = {.easy = transfer->easy};
+	SermTransfer kept = {.http = transfer->http, .easy = transfer->easy};
 
 	curl_easy_setopt(transfer->easy, CURLOPT_HTTPHEADER, NULL);
+	curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, NULL);
 	wipe_headers(transfer->headers);
 	if (transfer->body_capacity <= BODY_KEPT_CAPACITY) {
 		kept.body = transfer->body;
@@ -440,8 +288,8 @@ serm_http_open(void)
 	SermHttp *http = calloc(1, sizeof(SermHttp));
 
 	if (http == NULL ||
-	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wipe_and_free, grow_and_wipe, strdup, calloc) !=
-	        CURLE_OK ||
+	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, serm_http_wipe_and_free, serm_http_grow_and_wipe,
+	        strdup, calloc) != CURLE_OK ||
 	    (http->multi = curl_multi_init()) == NULL || (http->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) {
 		free(http);
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl"));
@@ -510,7 +358,7 @@ reap(SermHttp *http)
 static void
 end_trickles(SermHttp *http)
 {
-	int64 now = now_ms();
+	int64 now = serm_http_now_ms();
 	SermTransfer *older;
 
 	if (now - http->trickle_ms < 1000)
@@ -533,7 +381,7 @@ run_timer(SermHttp *http)
 {
 	int running;
 
-	if (http->due_ms < 0 || now_ms() < http->due_ms)
+	if (http->due_ms < 0 || serm_http_now_ms() < http->due_ms)
 		return;
 	/* curl sets it anew as it runs. */
 	http->due_ms = -1;
@@ -552,6 +400,9 @@ run_sockets(SermHttp *http, int timeout_ms)
 		             ((events[i].events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
 		             ((events[i].events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
 
+		/* The peer ends a kept connection; curl finds out when it wants it next. */
+		if (serm_http_idle(http, events[i].data.fd))
+			continue;
 		curl_multi_socket_action(http->multi, events[i].data.fd, action, &running);
 	}
 }
@@ -568,7 +419,7 @@ serm_http_poll(SermHttp *http, int timeout_ms)
 	reap(http);
 	wait = http->ended != NULL ? 0 : timeout_ms;
 	if (http->due_ms >= 0)
-		wait = Min(wait, Max(http->due_ms - now_ms(), 0));
+		wait = Min(wait, Max(http->due_ms - serm_http_now_ms(), 0));
 	run_sockets(http, (int) wait);
 	run_timer(http);
 	reap(http);
@@ -583,6 +434,8 @@ classify(const SermTransfer *transfer)
 		return SERM_OUTCOME_TOO_LARGE;
 	if (transfer->trickling)
 		return SERM_OUTCOME_TIMEOUT;
+	if (transfer->again)
+		return SERM_OUTCOME_BROKEN;
 	/* A forbidden address among several is skipped; what counts is that none was left. */
 	if (transfer->refused && !transfer->opened && transfer->code != CURLE_OK)
 		return SERM_OUTCOME_FORBIDDEN;
@@ -593,7 +446,7 @@ classify(const SermTransfer *transfer)
 			return SERM_OUTCOME_HTTP;
 		case CURLE_OPERATION_TIMEDOUT:
 			/* Nobody bills a request of which nothing left. */
-			return transfer->request_sent > 0 ? SERM_OUTCOME_TIMEOUT : SERM_OUTCOME_CONNECT;
+			return transfer->begun ? SERM_OUTCOME_TIMEOUT : SERM_OUTCOME_CONNECT;
 		case CURLE_COULDNT_RESOLVE_HOST:
 		case CURLE_COULDNT_CONNECT:
 		case CURLE_SSL_CONNECT_ERROR:
@@ -638,6 +491,7 @@ describe(const SermTransfer *transfer, SermHttpResult *result)
 			break;
 		default:
 			text = transfer->no_memory                          ? "out of memory"
+			       : transfer->again                            ? "the connection was closed without a reply"
 			       : transfer->code == CURLE_OPERATION_TIMEDOUT ? "connecting timed out"
 			                                                    : curl_easy_strerror(transfer->code);
 			break;
@@ -717,5 +571,6 @@ serm_http_close(SermHttp *http)
 	curl_multi_cleanup(http->multi);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	close(http->epoll);
+	free(http->watched);
 	free(http);
 }

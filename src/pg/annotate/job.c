@@ -1,32 +1,22 @@
 /*
- * One attempt at one task: prompt and key before the network, verdict on the
- * reply after it. Everything of a job lies in its own memory context; its key is
- * wiped with it. Jobs are prepared together, so that what they share (model,
- * server, key, instructions, earlier votes) is read once.
+ * One attempt at one task, before the network: prompt, key and money. Everything of
+ * a job lies in its own memory context; its key is wiped with it. Jobs are prepared together, so that what
+ * they share (model, server, key, instructions, earlier votes) is read once.
  */
 #include "pg/annotate/job.h"
 
 #include <math.h>
 
-#include "catalog/namespace.h"
-#include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "core/agent/reply.h"
 #include "core/base/hash.h"
 
-#define REPLY_KEPT_BYTES 2000
-#define JOB_MEMORY_BYTES ((Size) 8 * 1024 * 1024)
 /* A task that was claimed so much oftener than its attempts allow takes its worker down: stop asking. */
 #define CRASHES_MAX 5
-/* Backslashes before one character: JSON in JSON in JSON. */
-#define ESCAPES_MAX 8
 /* How long a request waits for others to leave it some money. */
 #define MONEY_MS 500
-/* Prices are per million. */
-#define TOKENS_PRICED 1e6
 
 SermJob *
 serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char *search_path)
@@ -76,34 +66,6 @@ to_utf8(const char *string)
 		converted = (const char *) pg_do_encoding_conversion((unsigned char *) unconstify(char *, string),
 		    (int) strlen(string), GetDatabaseEncoding(), PG_UTF8);
 	return (SermText){converted, strlen(converted)};
-}
-
-/* UTF-8 as text of the database; characters that it does not have become question marks. */
-static char *
-from_utf8(SermText text)
-{
-	int encoding = GetDatabaseEncoding();
-	char *source = pnstrdup(text.bytes, text.length);
-	StringInfoData result;
-	Oid conversion;
-
-	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
-		return source;
-	conversion = FindDefaultConversionProc(PG_UTF8, encoding);
-	initStringInfo(&result);
-	for (const char *at = source; *at != '\0';) {
-		unsigned char converted[MAX_CONVERSION_GROWTH * 4 + 1];
-		int length = Min(pg_utf_mblen((const unsigned char *) at), (int) strlen(at));
-
-		if (OidIsValid(conversion) && pg_do_encoding_conversion_buf(conversion, PG_UTF8, encoding,
-		                                  (unsigned char *) unconstify(char *, at), length, converted,
-		                                  sizeof(converted), true) == length)
-			appendStringInfoString(&result, (char *) converted);
-		else
-			appendStringInfoChar(&result, '?');
-		at += length;
-	}
-	return result.data;
 }
 
 /* --- before the network */
@@ -403,14 +365,14 @@ write_step(void *argument)
 	    serm_hash_mix(serm_hash_bytes(job->task.agent, strlen(job->task.agent), (uint64) job->task.sample) +
 	                  ((uint64) job->task.path << 32) + (uint64) job->task.attempt);
 
-	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
+	serm_host_init(&host, job->context, SERM_JOB_MEMORY_BYTES);
 	serm_host_check(&host, serm_prompt_build(&draft->input, &host.arena, &prompt, &error), &error);
 	memcpy(job->canary, prompt.canary, sizeof(job->canary));
 	serm_host_check(&host, serm_prompt_request(&prompt, &request, &host.arena, &job->body, &error), &error);
 	/* A token is a byte at least. */
 	job->cost_most = ((double) job->body.length * job->server.price_prompt +
 	                     (double) job->server.max_tokens * job->server.price_completion) /
-	                 TOKENS_PRICED;
+	                 SERM_TOKENS_PRICED;
 }
 
 /* Jobs that are prepared together. */
@@ -502,195 +464,38 @@ serm_jobs_prepare(List *jobs)
 	wipe_keys(setups);
 }
 
-bool
-serm_job_admit(SermJob *job)
+static void
+admit(SermJob *job, const SermReservation *money)
 {
 	MemoryContext previous = MemoryContextSwitchTo(job->context);
-	SermBudgetAnswer answer = SERM_BUDGET_RESERVED;
 
-	if (job->failure == NULL && !job->vote.cached)
-		answer = serm_budget_reserve(&job->task, &job->budgets, job->cost_most, &job->failure);
-	else
-		serm_budget_settle(&job->task);
-	if (answer == SERM_BUDGET_WAIT) {
+	if (money->problem != NULL)
+		job->failure = pstrdup(money->problem);
+	if (money->answer == SERM_BUDGET_WAIT) {
 		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
 		job->failure = pstrdup("it waits for what others leave of the budget");
 	} else if (job->vote.cached)
 		job->decision.action = SERM_RETRY_DONE;
 	else if (job->failure != NULL)
 		serm_job_decide(job);
+	job->admitted = money->answer == SERM_BUDGET_RESERVED && !job->vote.cached && job->failure == NULL;
 	MemoryContextSwitchTo(previous);
-	return answer == SERM_BUDGET_RESERVED && !job->vote.cached && job->failure == NULL;
-}
-
-/* --- after it */
-
-void
-serm_job_decide(SermJob *job)
-{
-	SermRetryInput input = {.outcome = job->outcome,
-	    .http_status = job->http_status,
-	    .retry_after_ms = job->retry_after_ms,
-	    .attempt = (uint32) job->task.attempt,
-	    .attempts_max = (uint32) Max(job->attempts_max, 1),
-	    .uniform = pg_prng_double(&pg_global_prng_state)};
-	MemoryContext previous = MemoryContextSwitchTo(job->context);
-
-	job->decision = serm_retry_decide(&input);
-	if (job->decision.action == SERM_RETRY_GIVE_UP)
-		job->vote.error = job->task.attempt > 1 ? psprintf("%s (attempt %d)", job->failure, job->task.attempt)
-		                                        : job->failure;
-	MemoryContextSwitchTo(previous);
-}
-
-static int
-hex_value(const char *digits)
-{
-	int value = 0;
-
-	for (int i = 0; i < 2; i++) {
-		unsigned char digit = pg_ascii_tolower((unsigned char) digits[i]);
-
-		if (digit >= '0' && digit <= '9')
-			value = 16 * value + digit - '0';
-		else if (digit >= 'a' && digit <= 'f')
-			value = 16 * value + digit - 'a' + 10;
-		else
-			return -1;
-	}
-	return value;
-}
-
-/*
- * The length of the key at `at`; 0: it is not there. JSON, and JSON within JSON, may
- * put backslashes before any character, or write it as \u0041.
- */
-static size_t
-match_key(const char *at, const char *end, const char *key)
-{
-	const char *start = at;
-
-	for (; *key != '\0'; key++) {
-		bool escaped = false;
-
-		for (int i = 0; i < ESCAPES_MAX && at < end && *at == '\\'; i++, at++)
-			escaped = true;
-		if (*key == '\\')
-			continue;
-		if (escaped && end - at >= 5 && memcmp(at, "u00", 3) == 0 && hex_value(at + 3) == *key)
-			at += 5;
-		else if (at < end && *at == *key)
-			at++;
-		else
-			return 0;
-	}
-	return at - start;
-}
-
-/* A reply may repeat the key it was asked with; nothing that we keep does. */
-static SermText
-redacted_copy(const SermJob *job, const SermHttpResult *result)
-{
-	char *copy = palloc(result->body_length + 1);
-	char *end = copy + result->body_length;
-
-	if (result->body_length > 0)
-		memcpy(copy, result->body, result->body_length);
-	*end = '\0';
-	for (char *at = copy; job->key != NULL && at < end;) {
-		size_t length = match_key(at, end, job->key);
-
-		memset(at, '*', length);
-		at += Max(length, 1);
-	}
-	return (SermText){copy, result->body_length};
-}
-
-/* As text of an array. */
-static char *
-places_text(const SermReply *reply, uint32_t count)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (uint32_t i = 0; i < count; i++)
-		appendStringInfo(&text, "%c%u", i == 0 ? '{' : ',', reply->place[i]);
-	appendStringInfoChar(&text, '}');
-	return text.data;
-}
-
-static void
-read_reply(SermJob *job, SermText body, SermReply *reply)
-{
-	SermError error;
-	SermHost host;
-
-	serm_host_init(&host, job->context, JOB_MEMORY_BYTES);
-	serm_host_check(&host, serm_reply_parse(body, job->question, &host.arena, reply, &error), &error);
-	if (reply->tokens_prompt >= 0 || reply->tokens_completion >= 0)
-		job->vote.tokens = Max(reply->tokens_prompt, 0) + Max(reply->tokens_completion, 0);
-	if (reply->reason == SERM_REPLY_OK) {
-		if (job->canary[0] != '\0')
-			job->vote.canary = serm_prompt_canary_obeyed(reply->rationale, job->canary) ? 1 : 0;
-		if (job->vote.canary == 1) {
-			job->outcome = SERM_OUTCOME_SUSPECT;
-			job->failure = pstrdup("the judge obeyed an instruction that stood in the data");
-			return;
-		}
-		job->vote.grade = reply->grade;
-		if (job->question.form != SERM_FORM_ABSOLUTE)
-			job->vote.places = places_text(reply, job->question.count);
-		job->vote.rationale = reply->rationale.length > 0 ? from_utf8(reply->rationale) : NULL;
-		return;
-	}
-	job->outcome = SERM_OUTCOME_MALFORMED;
-	job->failure = pstrdup(serm_reply_reason_text(reply->reason));
-}
-
-/* What a request did cost: what the reply says, or, where it may have been billed unseen, the most. */
-static double
-cost_of(const SermJob *job, const SermReply *reply)
-{
-	switch (job->outcome) {
-		case SERM_OUTCOME_HTTP:
-		case SERM_OUTCOME_MALFORMED:
-		case SERM_OUTCOME_SUSPECT:
-			if (job->http_status < 200 || job->http_status > 299)
-				return 0;
-			if (reply->tokens_prompt < 0 || reply->tokens_completion < 0)
-				return job->cost_most;
-			return (reply->tokens_prompt * job->server.price_prompt +
-			           reply->tokens_completion * job->server.price_completion) /
-			       TOKENS_PRICED;
-		case SERM_OUTCOME_TIMEOUT:
-		case SERM_OUTCOME_BROKEN:
-		case SERM_OUTCOME_TOO_LARGE:
-			return job->cost_most;
-		default:
-			return 0;
-	}
 }
 
 void
-serm_job_finish(SermJob *job, const SermHttpResult *result)
+serm_jobs_admit(List *jobs)
 {
-	MemoryContext previous = MemoryContextSwitchTo(job->context);
-	SermText body = redacted_copy(job, result);
-	SermReply reply = {.tokens_prompt = -1, .tokens_completion = -1};
+	SermReservation *money = palloc0(mul_size(Max(list_length(jobs), 1), sizeof(SermReservation)));
+	ListCell *cell;
 
-	job->outcome = result->outcome;
-	job->http_status = result->http_status;
-	job->retry_after_ms = result->retry_after_ms;
-	job->vote.prompt = job->prompt_version;
-	job->vote.latency_ms = result->latency_ms;
-	job->failure = pstrdup(result->detail);
-	if (result->outcome == SERM_OUTCOME_HTTP && result->http_status >= 200 && result->http_status <= 299)
-		read_reply(job, body, &reply);
-	if (job->vote.grade < 0 && job->vote.places == NULL && body.length > 0) {
-		job->vote.reply = body.bytes;
-		job->vote.reply_length = Min(body.length, REPLY_KEPT_BYTES);
+	foreach (cell, jobs) {
+		SermJob *job = lfirst(cell);
+		bool asks = job->failure == NULL && !job->vote.cached;
+
+		money[foreach_current_index(cell)] = (SermReservation){
+		    .task = &job->task, .options = &job->budgets, .most = asks ? job->cost_most : 0};
 	}
-	job->vote.cost = cost_of(job, &reply);
-	MemoryContextSwitchTo(previous);
-	serm_job_decide(job);
+	serm_budget_reserve(money, list_length(jobs));
+	foreach (cell, jobs)
+		admit(lfirst(cell), &money[foreach_current_index(cell)]);
 }

@@ -1,6 +1,6 @@
 /*
- * One attempt of the worker at one task: what it asks, and what it makes of the
- * answer.
+ * One attempt of the worker at one task: what it asks (job.c), and what it makes of
+ * the answer (job_reply.c).
  */
 #ifndef SERM_PG_ANNOTATE_JOB_H
 #define SERM_PG_ANNOTATE_JOB_H
@@ -11,6 +11,11 @@
 #include "datatype/timestamp.h"
 
 #include "core/agent/prompt.h"
+
+/* For the parsing and writing of one. */
+#define SERM_JOB_MEMORY_BYTES ((Size) 8 * 1024 * 1024)
+/* Prices are per million. */
+#define SERM_TOKENS_PRICED 1e6
 
 typedef struct SermJob {
 	MemoryContext context;
@@ -30,8 +35,9 @@ typedef struct SermJob {
 	SermOutcome outcome;
 	int http_status; /* with SERM_OUTCOME_HTTP */
 	int64 retry_after_ms;
-	double cost_most;      /* of the request */
-	TimestampTz ready;     /* since when it waits for its turn; 0: it was not admitted */
+	double cost_most; /* of the request */
+	bool admitted;
+	TimestampTz ready;     /* since when it waits for its turn */
 	SermHttpResult result; /* of a request that has ended */
 	SermRetryDecision decision;
 	bool kept; /* its end was stored; false: somebody else has taken the task over */
@@ -51,8 +57,11 @@ extern void serm_jobs_prepare(List *jobs);
 extern void serm_job_finish(SermJob *job, const SermHttpResult *result);
 /* What `outcome` and `failure` lead to: done, again, or a vote without a grade. */
 extern void serm_job_decide(SermJob *job);
-/* May its request be sent? False: it is decided already, from an earlier vote or for want of money. */
-extern bool serm_job_admit(SermJob *job);
+/*
+ * Which requests may be sent (`admitted`)? The others are decided already, from an earlier vote or for want
+ * of money. In the order of serm_budget_order(); inside serm_spi_begin.
+ */
+extern void serm_jobs_admit(List *jobs);
 /* Wipe the key and free everything. */
 extern void serm_job_free(SermJob *job);
 

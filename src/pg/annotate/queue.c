@@ -376,7 +376,7 @@ serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *ma
 	Datum *free = palloc(mul_size(list_length(servers) + 1, sizeof(Datum)));
 	List *tasks = NIL;
 	ListCell *cell;
-	int free_count = 0;
+	int free_count = 0, limited_count;
 
 	foreach (cell, servers) {
 		SermServer *server = lfirst(cell);
@@ -386,9 +386,18 @@ serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *ma
 		else
 			free[free_count++] = CStringGetTextDatum(server->name);
 	}
-	limit += ahead - list_length(tasks);
+	limited_count = list_length(tasks);
+	limit += ahead - limited_count;
 	if (free_count > 0 && limit > 0)
 		tasks = list_concat(tasks, claim_free(role, array_of(free, free_count), limit, lease_ms, mark));
+	/* Where the others have nothing more, limited ones with rates to spare are asked ahead, too. */
+	foreach (cell, servers) {
+		SermServer *server = lfirst(cell);
+		int room = limit - (list_length(tasks) - limited_count);
+
+		if (server->limited && room > 0 && serm_limits_allowance(server) > 0)
+			tasks = list_concat(tasks, claim_limited(role, server, room, lease_ms));
+	}
 	AtEOXact_GUC(false, level);
 	return tasks;
 }

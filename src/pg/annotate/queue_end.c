@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "utils/array.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 typedef struct Column {
@@ -152,6 +153,30 @@ serm_queue_finish(SermAnswer *answers, int count)
 }
 
 void
+serm_queue_reserve(const SermReservation *reserved, int count)
+{
+	static SermKept kept;
+	Column ids = make_column(INT8OID, count), amounts = make_column(FLOAT8OID, count);
+	int granted = 0;
+
+	for (int i = 0; i < count; i++)
+		if (reserved[i].answer == SERM_BUDGET_RESERVED && reserved[i].most > 0) {
+			ids.values[granted] = Int64GetDatum(reserved[i].task->id);
+			amounts.values[granted++] = Float8GetDatum(reserved[i].most);
+		}
+	if (granted > 0) {
+		SermParam params[] = {column_param(&ids, granted), column_param(&amounts, granted)};
+		int level = serm_spi_prefer_indexes();
+
+		serm_spi_execute_kept(&kept,
+		    "UPDATE serm.task t SET reserved = g.most::pg_catalog.numeric"
+		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, most) WHERE t.id = g.id",
+		    SPI_OK_UPDATE, params, lengthof(params));
+		AtEOXact_GUC(false, level);
+	}
+}
+
+void
 serm_queue_give_back(SermTask **tasks, const char **reasons, int count)
 {
 	static SermKept kept;
@@ -243,6 +268,7 @@ serm_queue_find_votes(SermVoteRow **votes, int count)
 {
 	static SermKept kept;
 	Column keys = make_column(BYTEAOID, count);
+	int level = serm_spi_prefer_indexes();
 	SermParam params[1];
 	bool null;
 
@@ -255,6 +281,7 @@ serm_queue_find_votes(SermVoteRow **votes, int count)
 	    " LATERAL (SELECT v.grade, v.rationale, v.prompt, v.places FROM serm.vote v"
 	    "  WHERE v.key = k.key AND v.error IS NULL ORDER BY v.at LIMIT 1) AS o",
 	    SPI_OK_SELECT, params, 1);
+	AtEOXact_GUC(false, level);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		copy_known(votes[DatumGetInt64(serm_spi_value(i, 1, &null)) - 1], i);
 }

@@ -8,6 +8,7 @@
 #include "pg/annotate/worker.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -39,23 +40,39 @@ serm_worker_begin(void)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	serm_queue_gate(false);
 	if (!OidIsValid(get_extension_oid("serm", true))) {
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		proc_exit(0);
 	}
-	serm_queue_gate(false);
 	return serm_spi_begin(false);
+}
+
+static void
+end_transaction(const SermWorker *worker)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->turn);
+	pgstat_report_stat(false);
 }
 
 void
 serm_worker_end(const SermWorker *worker, int level)
 {
 	serm_spi_end(level);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker->turn);
-	pgstat_report_stat(false);
+	end_transaction(worker);
+}
+
+XLogRecPtr
+serm_worker_end_soon(const SermWorker *worker, int level)
+{
+	serm_spi_end(level);
+	(void) set_config_option(
+	    "synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	end_transaction(worker);
+	return XactLastCommitEnd;
 }
 
 void

@@ -13,6 +13,8 @@
 
 #include "pg/annotate/job.h"
 
+#include "access/xlogdefs.h"
+
 #define SERM_WORKER_POLL_MS 100
 
 typedef struct SermWorkerModel {
@@ -46,6 +48,9 @@ typedef struct SermWorker {
  * takes. */
 extern int serm_worker_begin(void);
 extern void serm_worker_end(const SermWorker *worker, int level);
+/* The same without waiting for the disk: what was done is safe when the log is, up to where the result says.
+ */
+extern XLogRecPtr serm_worker_end_soon(const SermWorker *worker, int level);
 /* Append to a list that outlives the turn. */
 extern void serm_worker_keep(const SermWorker *worker, List **list, void *member);
 

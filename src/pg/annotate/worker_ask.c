@@ -10,20 +10,22 @@
 
 #include <math.h>
 
+#include "access/xlog.h"
 #include "utils/timestamp.h"
 
 /* More than the longest timeout of a server and the wait before it: while a worker lives nobody else claims
  * its tasks. */
 #define LEASE_MS (11 * 60 * 1000)
 #define CLAIM_MS 250
-#define CLAIM_MOST 128
+#define CLAIM_MOST 64
 /* What is kept ready, in time, and how long it stays so: settings and keys may change. */
 #define STOCK_MS 100
 #define STOCK_OLD_MS 2000
 #define PACE_MS 50
 
+/* `safe`: where the log must be on disk before a request may leave. */
 static List *
-claim(SermWorker *worker, int limit, int ahead)
+claim(SermWorker *worker, int limit, int ahead, XLogRecPtr *safe)
 {
 	List *jobs = NIL;
 	List *tasks;
@@ -36,7 +38,7 @@ claim(SermWorker *worker, int limit, int ahead)
 
 		serm_worker_keep(worker, &jobs, job);
 	}
-	serm_worker_end(worker, level);
+	*safe = serm_worker_end_soon(worker, level);
 	return jobs;
 }
 
@@ -47,7 +49,7 @@ serm_worker_by_spending(const ListCell *a, const ListCell *b)
 }
 
 static void
-prepare(SermWorker *worker, List *jobs)
+prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	List *ordered = list_copy(jobs);
@@ -57,17 +59,17 @@ prepare(SermWorker *worker, List *jobs)
 	serm_jobs_prepare(jobs);
 	/* Two workers that reserve must not wait for each other. */
 	list_sort(ordered, serm_worker_by_spending);
-	foreach (cell, ordered) {
-		SermJob *job = lfirst(cell);
-
-		serm_worker_note_model(worker, job->task.model);
-		job->ready = serm_job_admit(job) ? now : 0;
-	}
+	serm_jobs_admit(ordered);
 	serm_worker_end(worker, level);
+	/* What takes the worker down must be found to have been tried; money that was reserved is safe already.
+	 */
+	XLogFlush(claimed);
 	foreach (cell, jobs) {
 		SermJob *job = lfirst(cell);
 
-		if (job->ready == 0)
+		serm_worker_note_model(worker, job->task.model);
+		job->ready = now;
+		if (!job->admitted)
 			serm_worker_keep_ended(worker, job);
 		else
 			serm_worker_keep(worker, &worker->stock, job);
@@ -148,11 +150,12 @@ void
 serm_worker_claim(SermWorker *worker)
 {
 	int concurrency = serm_annotate_concurrency;
-	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), concurrency);
+	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), 2 * concurrency);
 	int have = serm_http_in_flight(worker->http) + list_length(worker->stock);
 	int wanted = Max(concurrency - have, 0);
 	int more = Max(concurrency + ahead - have, 0) - wanted;
 	TimestampTz now = GetCurrentTimestamp();
+	XLogRecPtr claimed;
 	List *jobs;
 
 	if (now < worker->next_claim || (wanted == 0 && more < Min(CLAIM_MOST, (ahead + 1) / 2)) ||
@@ -160,10 +163,10 @@ serm_worker_claim(SermWorker *worker)
 		return;
 	wanted = Min(wanted, CLAIM_MOST);
 	more = Min(more, CLAIM_MOST - wanted);
-	jobs = claim(worker, wanted, more);
+	jobs = claim(worker, wanted, more, &claimed);
 	worker->blocked = jobs == NIL;
 	worker->next_claim = list_length(jobs) < wanted + more ? TimestampTzPlusMilliseconds(now, CLAIM_MS) : now;
 	if (jobs != NIL)
-		prepare(worker, jobs);
+		prepare(worker, jobs, claimed);
 	list_free(jobs);
 }

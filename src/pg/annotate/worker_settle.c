@@ -86,10 +86,19 @@ serm_worker_settle_slice(SermWorker *worker)
 	TimestampTz start = GetCurrentTimestamp();
 	ListCell *cell;
 
-	foreach (cell, worker->models)
-		while (settle_some(worker, lfirst(cell)))
-			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLICE_MS))
-				return true;
+	foreach (cell, worker->models) {
+		SermWorkerModel *model = lfirst(cell);
+		bool resumed;
+
+		/* A settling that began before this slice has gone past samples that were asked about again and are
+		 * complete by now. */
+		do {
+			resumed = model->settler != NULL;
+			while (settle_some(worker, model))
+				if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLICE_MS))
+					return true;
+		} while (resumed);
+	}
 	return false;
 }
 

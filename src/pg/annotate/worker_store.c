@@ -5,11 +5,12 @@
  */
 #include "pg/annotate/worker.h"
 
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 /* Answers wait for company, not for long. */
-#define STORE_MS 40
-#define STORE_MOST 128
+#define STORE_MS 50
+#define STORE_MOST 64
 
 void
 serm_worker_keep_ended(SermWorker *worker, SermJob *job)
@@ -135,12 +136,16 @@ void
 serm_worker_store(SermWorker *worker)
 {
 	int level = serm_worker_begin();
+	int indexes;
 
 	read_ended(worker);
+	/* A queue that has grown since it was analyzed would be read whole for each batch. */
+	indexes = serm_spi_prefer_indexes();
 	if (worker->ended != NIL)
 		store_answers(worker);
 	if (worker->unwanted != NIL)
 		give_back(worker);
+	AtEOXact_GUC(false, indexes);
 	serm_worker_end(worker, level);
 	free_jobs(&worker->ended);
 	free_jobs(&worker->unwanted);

@@ -5,10 +5,13 @@
 #include "pg/serm.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
+#include "commands/extension.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
@@ -285,8 +288,12 @@ serm_alter_model(PG_FUNCTION_ARGS)
 void
 serm_queue_gate(bool alone)
 {
+	const Oid extension = get_extension_oid("serm", true);
 	LOCKTAG tag;
 
+	/* As DROP EXTENSION begins: it then waits at the door, with no table in its hands that we may want. */
+	if (OidIsValid(extension))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, GATE_KEY, 0, GATE_CLASS);
 	(void) LockAcquire(&tag, alone ? ExclusiveLock : ShareLock, false, false);
 }
