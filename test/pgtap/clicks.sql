@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(54);
+SELECT plan(55);
 
 -- --- a log of pages: three results of six documents, clicks by a hash
 CREATE TABLE page AS
@@ -126,6 +126,7 @@ SELECT is((SELECT count(*) FROM (SELECT grade < lag(grade) OVER (ORDER BY releva
 SELECT cmp_ok(avg(abs(grade - least(3, floor(alpha * 4)))), '<', 0.25::float8, 'and are near those of people') FROM planted JOIN serm.click_relevance('tap_planted') USING (query, doc_id);
 SELECT is(serm._isotonic('{1,2,4}', '{0,1,3}', x), y, format('a curve at %s', x)) FROM (VALUES (0::float8, 0::float8), (1.5, 0.5), (3, 2), (9, 3)) AS v (x, y);
 SELECT is(serm._isotonic('{}', '{}', 1), NULL, 'a curve without knots has no value');
+SELECT is(serm._isotonic('{1,2,4}', '{0,1,3}', 'NaN'), NULL, 'nor any curve at what is no number');
 SELECT throws_ok($$SELECT serm._isotonic('{1,2}', '{1}', 1)$$, '22023', NULL, 'a crooked curve is refused');
 
 -- --- errors; each is told before anything is written

@@ -72,7 +72,7 @@ SELECT serm.create_model('tap_log', log => 'stream', documents => 'product') \g 
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_log', 'kind ' || q, 'p' || n, CASE WHEN n % 7 = q THEN 3 ELSE 0 END FROM generate_series(0, 1) AS q, generate_series(0, 39) AS n;
 CALL serm.train('tap_log');
 DELETE FROM serm.judgment WHERE model = 'tap_log';
-CREATE TEMP TABLE call AS SELECT * FROM serm.mine_next('tap_log', 30, '2 hours');
+CREATE TEMP TABLE call AS SELECT * FROM serm.mine_next('tap_log', 30, '2 hours', '{"drift": true}');
 SELECT results_eq($$SELECT since, until, events, late, samples FROM call$$,
 	$$SELECT '-infinity'::timestamptz, max(shown_at) - interval '2 hours' + interval '1 microsecond', (SELECT count(*) FROM stream WHERE shown_at <= (SELECT max(shown_at) - interval '2 hours' FROM stream)),
 		0::bigint, 30::bigint FROM stream$$, 'the first call mines from the beginning to the newest less the lateness');

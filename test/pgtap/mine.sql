@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(117);
+SELECT plan(123);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -227,6 +227,14 @@ SELECT results_eq($$SELECT DISTINCT signals->'thresholds'->>'drifted' FROM serm.
 	$$VALUES ('red')$$, 'a segment that drifted is found');
 SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2026-01-31', '2026-03-02', 40, '{"drift": true, "drift_share": 0.75, "per_query": 50, "explore": 0}') WHERE query LIKE 'red %'), 30::bigint,
 	'and gets its share');
+SELECT results_eq($$SELECT count(*) > 0, count(*) FILTER (WHERE signals->'thresholds' ? 'drifted') FROM serm.mine('tap_mine', '-infinity', '2026-03-02', 40, '{"drift": true}')$$,
+	'VALUES (true, 0::bigint)', 'nothing drifted where time begins with the window');
+SELECT results_eq($$SELECT query, doc_id, signals FROM serm.mine('tap_mine', '2026-01-31', 'infinity', 40, '{"drift": true}')$$,
+	$$SELECT query, doc_id, signals FROM serm.mine('tap_mine', '2026-01-31', NULL, 40, '{"drift": true}')$$, 'a window without an end ends now');
+SELECT results_eq($$SELECT count(*) > 0, count(*) FILTER (WHERE signals->'thresholds' ? 'drifted') FROM serm.mine('tap_mine', '4000-01-01 BC', '2026-03-02', 40, '{"drift": true}')$$,
+	'VALUES (true, 0::bigint)', 'and one that is longer than the time before it is compared with all of that');
+SELECT is_empty(format($$SELECT * FROM serm.mine('tap_mine', %L, %L, 40, '{"drift": true}')$$, since, until), format('an empty window, %s to %s, has not drifted', since, until))
+  FROM (VALUES ('infinity', NULL), ('2026-03-02', '2026-01-31'), ('2026-03-02', '-infinity')) AS w (since, until);
 UPDATE serm.model SET log = 'impression' WHERE name = 'tap_mine';
 BEGIN;
 INSERT INTO product SELECT doc_id || '-copy', upper(doc) || ' !' FROM product WHERE doc_id = 'green-lamp';
