@@ -1,9 +1,9 @@
 /*
  * A table of many pairs does not fit a cache, and each look at it would wait for
  * memory. So impressions are staged: what the next STAGE of them need is fetched
- * together, step by step (slot and record of the query, place and record of the
- * pair), and then counted in their order. Where rows of a page follow each other the
- * query is looked up once, and what they need lies together.
+ * together, step by step (slot and record of the query, slot and record of the pair,
+ * cells), and then counted in their order. Where rows of a page follow each other
+ * the query is looked up once.
  */
 #include "core/click/group.h"
 
@@ -21,10 +21,10 @@ typedef struct Totals {
 
 /* An impression that waits to be counted. */
 typedef struct Staged {
+	uint64_t hash; /* of query and document id */
 	uint64_t query_hash;
 	SermClickKey query; /* only where it is another than that of the row before */
 	SermClickKey doc_id;
-	uint32_t hash; /* of the document id */
 	uint32_t query_number;
 	uint32_t pair; /* a guess by the tag alone */
 	uint16_t position;
@@ -55,6 +55,7 @@ struct SermClickGrouping {
 	uint64_t pages_seen;
 	/* Query of the last row that was staged, of the last that was counted. */
 	SermClickText last_text;
+	uint64_t last_hash;
 	uint32_t last_query;
 	Staged stage[STAGE];
 	uint32_t staged;
@@ -65,7 +66,7 @@ struct SermClickGrouping {
 static bool
 same_text(SermClickText a, SermClickText b)
 {
-	return a.length == b.length && serm_click_same_bytes(a.bytes, b.bytes, a.length);
+	return a.length == b.length && memcmp(a.bytes, b.bytes, a.length) == 0;
 }
 
 static uint64_t
@@ -140,8 +141,8 @@ end_page(SermClickGrouping *grouping, SermError *error)
 	     grouping->input == SERM_CLICK_BY_PREVIOUS && i < grouping->page_length && status == SERM_OK; i++) {
 		const SermClickResult *result = &grouping->page[i];
 
-		status = serm_click_add_cell(&grouping->known, serm_click_pair_at(&grouping->known, result->pair),
-		    result->position, previous < result->position ? previous : 0, result->clicked != 0, error);
+		status = serm_click_add_cell(&grouping->known, result->pair, result->position,
+		    previous < result->position ? previous : 0, result->clicked != 0, error);
 		if (result->clicked != 0)
 			previous = result->position;
 	}
@@ -159,8 +160,8 @@ count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error
 
 	if (grouping->input != SERM_CLICK_BY_POSITION && staged->page_starts)
 		status = end_page(grouping, error);
-	if (number == SERM_CLICK_NONE ||
-	    !serm_click_same_key(&serm_click_pair_at(known, number)->key, &staged->doc_id))
+	if (number == SERM_CLICK_NONE || known->pairs[number].query != staged->query_number ||
+	    !serm_click_same_key(&known->pairs[number].key, &staged->doc_id))
 		number = serm_click_find_pair(known, staged->query_number, &staged->doc_id, staged->hash);
 	if (status == SERM_OK && number == SERM_CLICK_NONE)
 		status =
@@ -168,8 +169,7 @@ count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error
 	if (status != SERM_OK)
 		return status;
 	if (grouping->input == SERM_CLICK_BY_POSITION)
-		return serm_click_add_cell(
-		    known, serm_click_pair_at(known, number), staged->position, 0, staged->clicked, error);
+		return serm_click_add_cell(known, number, staged->position, 0, staged->clicked, error);
 	if (grouping->page_length < SERM_CLICK_POSITIONS_MAX)
 		grouping->page[grouping->page_length++] =
 		    (SermClickResult){number, staged->position, staged->clicked};
@@ -188,9 +188,9 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 
 		if (!staged->query_starts)
 			continue;
-		staged->query_number = serm_click_guess_query(known, staged->query_hash);
+		staged->query_number = serm_click_guess(&known->query_table, staged->query_hash);
 		if (staged->query_number != SERM_CLICK_NONE)
-			__builtin_prefetch(serm_click_query_at(known, staged->query_number));
+			__builtin_prefetch(&known->queries[staged->query_number]);
 	}
 	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++) {
 		Staged *staged = &grouping->stage[i];
@@ -198,15 +198,13 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 
 		if (staged->query_starts) {
 			if (number == SERM_CLICK_NONE ||
-			    !serm_click_same_key(&serm_click_query_at(known, number)->key, &staged->query))
+			    !serm_click_same_key(&known->queries[number].key, &staged->query))
 				number = serm_click_find_query(known, &staged->query, staged->query_hash);
 			if (number == SERM_CLICK_NONE)
 				status = serm_click_add_query(known, &staged->query, staged->query_hash, &number, error);
 			grouping->last_query = number;
 		}
 		staged->query_number = grouping->last_query;
-		if (status == SERM_OK)
-			serm_click_fetch_document(serm_click_query_at(known, staged->query_number), staged->hash);
 	}
 	return status;
 }
@@ -217,17 +215,20 @@ flush_stage(SermClickGrouping *grouping, SermError *error)
 	const SermClickPairs *known = &grouping->known;
 	SermStatus status = number_queries(grouping, error);
 
-	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++) {
+	for (uint32_t i = 0; i < grouping->staged; i++) {
 		Staged *staged = &grouping->stage[i];
-		const SermClickPairRecord *record;
 
-		staged->pair = serm_click_guess_pair(serm_click_query_at(known, staged->query_number), staged->hash);
-		if (staged->pair == SERM_CLICK_NONE)
-			continue;
-		record = serm_click_pair_at(known, staged->pair);
-		__builtin_prefetch(record);
-		__builtin_prefetch(record->near, 1);
+		staged->pair = serm_click_guess(&known->pair_table, staged->hash);
+		if (staged->pair != SERM_CLICK_NONE)
+			__builtin_prefetch(&known->pairs[staged->pair], 1);
 	}
+	for (uint32_t i = 0; i < grouping->staged; i++)
+		if (grouping->stage[i].pair != SERM_CLICK_NONE && grouping->input == SERM_CLICK_BY_POSITION) {
+			const char *cells = (const char *) known->pairs[grouping->stage[i].pair].cells;
+
+			__builtin_prefetch(cells, 1);
+			__builtin_prefetch(cells + 64, 1);
+		}
 	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
 		status = count_staged(grouping, &grouping->stage[i], error);
 	grouping->staged = 0;
@@ -277,15 +278,16 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	if (staged->query_starts) {
 		stage_text(grouping, query, fits, &staged->query);
 		grouping->last_text = (SermClickText){staged->query.bytes, query.length};
-		staged->query_hash = serm_click_hash(&staged->query);
+		staged->query_hash = grouping->last_hash = serm_click_hash(&staged->query, 0);
 		serm_click_fetch_slot(&grouping->known.query_table, staged->query_hash);
 	}
 	stage_text(grouping, doc_id, fits, &staged->doc_id);
-	staged->hash = (uint32_t) serm_click_hash(&staged->doc_id);
+	staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
 	staged->position = (uint16_t) position;
 	staged->clicked = clicked;
 	staged->page_starts = page_starts;
 	grouping->staged++;
+	serm_click_fetch_slot(&grouping->known.pair_table, staged->hash);
 	/* A text that is too long to be copied is gone after this call. */
 	return fits ? SERM_OK : flush_stage(grouping, error);
 }
@@ -298,19 +300,27 @@ serm_click_find(SermClickGrouping *grouping, SermClickText query, SermClickText 
 
 	if (grouping->last_query == SERM_CLICK_NONE || !same_text(grouping->last_text, query)) {
 		SermClickKey text = serm_click_key(query.bytes, query.length);
-		uint32_t number = serm_click_find_query(known, &text, serm_click_hash(&text));
+		uint64_t hash = serm_click_hash(&text, 0);
+		uint32_t number = serm_click_find_query(known, &text, hash);
 
 		if (number == SERM_CLICK_NONE)
 			return SERM_CLICK_UNKNOWN;
 		grouping->last_query = number;
+		grouping->last_hash = hash;
 		grouping->last_text = serm_click_query(grouping, number);
 	}
-	return serm_click_find_pair(known, grouping->last_query, &key, (uint32_t) serm_click_hash(&key));
+	return serm_click_find_pair(
+	    known, grouping->last_query, &key, serm_click_hash(&key, grouping->last_hash));
 }
 
 static void
-count_pages(SermClickGrouping *grouping)
+count_totals(SermClickGrouping *grouping)
 {
+	for (uint32_t p = 0; p < grouping->known.pair_count; p++)
+		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
+			grouping->totals[p].shown += grouping->known.pairs[p].cells[i].shown;
+			grouping->totals[p].clicked += grouping->known.pairs[p].cells[i].clicked;
+		}
 	for (uint32_t g = 0; g < grouping->page_count; g++)
 		for (uint32_t i = 0; i < grouping->pages[g].result_count; i++) {
 			const SermClickResult *result = &grouping->results[grouping->pages[g].start + i];
@@ -337,21 +347,16 @@ serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *
 	grouping->totals = serm_arena_array(grouping->arena, grouping->known.pair_count, sizeof(Totals));
 	if (cells == NULL || pages == NULL || grouping->totals == NULL)
 		return serm_click_no_memory(error);
-	for (uint32_t p = 0; p < grouping->known.pair_count; p++) {
-		const SermClickPairRecord *record = serm_click_pair_at(&grouping->known, p);
-
-		for (uint32_t i = 0; i < record->cell_count; i++) {
-			const SermClickCount *cell = &record->cells[i];
+	for (uint32_t p = 0; p < grouping->known.pair_count; p++)
+		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
+			const SermClickCount *cell = &grouping->known.pairs[p].cells[i];
 
 			cells[count++] = (SermClickCell){p, cell->position, cell->previous, cell->shown, cell->clicked};
-			grouping->totals[p].shown += cell->shown;
-			grouping->totals[p].clicked += cell->clicked;
 		}
-	}
 	for (uint32_t i = 0; i < grouping->page_count; i++)
 		pages[i] = (SermClickPage){&grouping->results[grouping->pages[i].start],
 		    grouping->pages[i].result_count, grouping->pages[i].count};
-	count_pages(grouping);
+	count_totals(grouping);
 	*data = (SermClickData){cells, count, pages, grouping->page_count, grouping->known.pair_count};
 	return SERM_OK;
 }
@@ -365,7 +370,7 @@ serm_click_pair_count(const SermClickGrouping *grouping)
 SermClickPair
 serm_click_pair(const SermClickGrouping *grouping, uint32_t pair)
 {
-	const SermClickPairRecord *record = serm_click_pair_at(&grouping->known, pair);
+	const SermClickPairRecord *record = &grouping->known.pairs[pair];
 	SermClickPair result = {.doc_id = {record->key.bytes, record->key.length}, .query = record->query};
 
 	if (grouping->totals != NULL) {
@@ -378,7 +383,7 @@ serm_click_pair(const SermClickGrouping *grouping, uint32_t pair)
 SermClickText
 serm_click_query(const SermClickGrouping *grouping, uint32_t query)
 {
-	const SermClickKey *key = &serm_click_query_at(&grouping->known, query)->key;
+	const SermClickKey *key = &grouping->known.queries[query].key;
 
 	return (SermClickText){key->bytes, key->length};
 }

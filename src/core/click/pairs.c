@@ -1,6 +1,7 @@
 /*
- * Open addressing with linear probing for queries, and for the documents of each of
- * them. Arrays double; what a query or a pair outgrows serves another one.
+ * Open addressing with linear probing for queries and pairs; texts and cells in
+ * chunks of their own. Arrays double, so the arena holds at most twice what they
+ * need.
  */
 #include "core/click/pairs.h"
 
@@ -8,10 +9,6 @@
 
 #define CHUNK_BYTES ((size_t) 1 << 20)
 #define INITIAL 1024
-#define ARRAY_BYTES_MIN ((size_t) 32)
-/* Arrays of at least a cache line begin with one. */
-#define LINE ((size_t) 64)
-#define DOCUMENTS_MIN 4
 
 SermStatus
 serm_click_no_memory(SermError *error)
@@ -43,9 +40,9 @@ serm_click_hash_bytes(const void *bytes, size_t length, uint64_t seed)
 }
 
 uint64_t
-serm_click_hash(const SermClickKey *key)
+serm_click_hash(const SermClickKey *key, uint64_t seed)
 {
-	uint64_t hash = key->length * UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t hash = seed ^ (key->length * UINT64_C(0x9e3779b97f4a7c15));
 
 	hash = mix_word(hash, key->prefix[0]);
 	if (key->length > 8)
@@ -112,7 +109,13 @@ serm_click_grow_table(SermArena *arena, SermClickTable *table,
 static uint64_t
 query_hash(const void *context, uint32_t index)
 {
-	return serm_click_query_at(context, index)->hash;
+	return ((const SermClickPairs *) context)->queries[index].hash;
+}
+
+static uint64_t
+pair_hash(const void *context, uint32_t index)
+{
+	return ((const SermClickPairs *) context)->pairs[index].hash;
 }
 
 bool
@@ -121,7 +124,8 @@ serm_click_pairs_init(SermClickPairs *pairs, SermArena *arena, uint32_t pairs_ma
 	memset(pairs, 0, sizeof(*pairs));
 	pairs->arena = arena;
 	pairs->pairs_max = pairs_max;
-	return serm_click_grow_table(arena, &pairs->query_table, query_hash, pairs);
+	return serm_click_grow_table(arena, &pairs->query_table, query_hash, pairs) &&
+	       serm_click_grow_table(arena, &pairs->pair_table, pair_hash, pairs);
 }
 
 static bool
@@ -145,67 +149,6 @@ keep_text(SermClickPairs *pairs, SermClickKey *key)
 	return true;
 }
 
-static uint32_t
-array_class(size_t size)
-{
-	uint32_t class = 0;
-
-	while (ARRAY_BYTES_MIN << class < size)
-		class ++;
-	return class;
-}
-
-/* `size` is ARRAY_BYTES_MIN times a power of two. NULL: no memory. */
-static void *
-take_array(SermClickPairs *pairs, size_t size)
-{
-	uint32_t class = array_class(size);
-	void *array = pairs->free_arrays[class];
-	size_t skip;
-
-	if (array != NULL) {
-		memcpy(&pairs->free_arrays[class], array, sizeof(void *));
-		return array;
-	}
-	skip = size >= LINE ? pairs->array_chunk_left % LINE : 0;
-	if (size + skip > pairs->array_chunk_left) {
-		size_t wanted = size > CHUNK_BYTES ? size : CHUNK_BYTES;
-
-		skip = 0;
-		pairs->array_chunk = serm_arena_reserve(pairs->arena, wanted);
-		pairs->array_chunk_left = pairs->array_chunk != NULL ? wanted : 0;
-		if (pairs->array_chunk == NULL)
-			return NULL;
-	}
-	array = pairs->array_chunk + skip;
-	pairs->array_chunk += size + skip;
-	pairs->array_chunk_left -= size + skip;
-	return array;
-}
-
-static void
-give_array(SermClickPairs *pairs, void *array, size_t size)
-{
-	uint32_t class = array_class(size);
-
-	memcpy(array, &pairs->free_arrays[class], sizeof(void *));
-	pairs->free_arrays[class] = array;
-}
-
-/* Room for one more record; a chunk once made stays where it is. */
-static bool
-reserve_record(SermClickPairs *pairs, void ***chunks, uint32_t count, uint32_t *chunk_capacity, size_t record)
-{
-	uint32_t chunk = count >> SERM_CLICK_CHUNK_BITS;
-
-	if ((count & (SERM_CLICK_CHUNK - 1)) != 0)
-		return true;
-	if (!serm_click_reserve(pairs->arena, (void **) chunks, chunk, chunk_capacity, sizeof(void *)))
-		return false;
-	(*chunks)[chunk] = serm_arena_reserve(pairs->arena, SERM_CLICK_CHUNK * record);
-	return (*chunks)[chunk] != NULL;
-}
-
 uint32_t
 serm_click_find_query(const SermClickPairs *pairs, const SermClickKey *key, uint64_t hash)
 {
@@ -214,139 +157,107 @@ serm_click_find_query(const SermClickPairs *pairs, const SermClickKey *key, uint
 	for (uint32_t at = (uint32_t) hash & (table->capacity - 1);; at = (at + 1) & (table->capacity - 1)) {
 		const SermClickSlot *slot = &table->slots[at];
 
-		if (slot->index == SERM_CLICK_NONE ||
-		    (slot->tag == (uint32_t) (hash >> 32) &&
-		        serm_click_same_key(&serm_click_query_at(pairs, slot->index)->key, key)))
+		if (slot->index == SERM_CLICK_NONE || (slot->tag == (uint32_t) (hash >> 32) &&
+		                                          serm_click_same_key(&pairs->queries[slot->index].key, key)))
 			return slot->index;
 	}
 }
 
 uint32_t
-serm_click_find_pair(const SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint32_t hash)
+serm_click_find_pair(const SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash)
 {
-	const SermClickQueryRecord *record = serm_click_query_at(pairs, query);
+	const SermClickTable *table = &pairs->pair_table;
 
-	for (uint32_t at = hash & record->document_mask;; at = (at + 1) & record->document_mask) {
-		const SermClickSlot *slot = &record->documents[at];
+	for (uint32_t at = (uint32_t) hash & (table->capacity - 1);; at = (at + 1) & (table->capacity - 1)) {
+		const SermClickSlot *slot = &table->slots[at];
 
 		if (slot->index == SERM_CLICK_NONE ||
-		    (slot->tag == hash && serm_click_same_key(&serm_click_pair_at(pairs, slot->index)->key, key)))
+		    (slot->tag == (uint32_t) (hash >> 32) && pairs->pairs[slot->index].query == query &&
+		        serm_click_same_key(&pairs->pairs[slot->index].key, key)))
 			return slot->index;
 	}
-}
-
-static void
-put_document(SermClickQueryRecord *query, uint32_t hash, uint32_t pair)
-{
-	uint32_t at = hash & query->document_mask;
-
-	while (query->documents[at].index != SERM_CLICK_NONE)
-		at = (at + 1) & query->document_mask;
-	query->documents[at] = (SermClickSlot){hash, pair};
-}
-
-/* Keep the documents of a query at most three quarters full. */
-static bool
-grow_documents(SermClickPairs *pairs, SermClickQueryRecord *query)
-{
-	uint32_t old = query->document_mask + 1, wanted = query->documents == NULL ? DOCUMENTS_MIN : old * 2;
-	SermClickSlot *slots = query->documents, *larger;
-
-	if (slots != NULL && query->document_count < old / 4 * 3)
-		return true;
-	if (wanted == 0)
-		return false;
-	larger = take_array(pairs, wanted * sizeof(SermClickSlot));
-	if (larger == NULL)
-		return false;
-	memset(larger, 0xff, wanted * sizeof(SermClickSlot));
-	query->documents = larger;
-	query->document_mask = wanted - 1;
-	if (slots == NULL)
-		return true;
-	for (uint32_t i = 0; i < old; i++)
-		if (slots[i].index != SERM_CLICK_NONE)
-			put_document(query, slots[i].tag, slots[i].index);
-	give_array(pairs, slots, old * sizeof(SermClickSlot));
-	return true;
 }
 
 SermStatus
 serm_click_add_query(
     SermClickPairs *pairs, const SermClickKey *key, uint64_t hash, uint32_t *number, SermError *error)
 {
-	SermClickQueryRecord record = {.key = *key, .hash = hash};
+	SermClickKey kept = *key;
 
 	if (!serm_click_grow_table(pairs->arena, &pairs->query_table, query_hash, pairs) ||
-	    !reserve_record(pairs, (void ***) &pairs->queries, pairs->query_count, &pairs->query_chunk_capacity,
-	        sizeof(SermClickQueryRecord)) ||
-	    !keep_text(pairs, &record.key) || !grow_documents(pairs, &record))
+	    !serm_click_reserve(pairs->arena, (void **) &pairs->queries, pairs->query_count,
+	        &pairs->query_capacity, sizeof(SermClickQueryRecord)) ||
+	    !keep_text(pairs, &kept))
 		return serm_click_no_memory(error);
+	pairs->queries[pairs->query_count] = (SermClickQueryRecord){.hash = hash, .key = kept};
 	*number = pairs->query_count++;
-	*serm_click_query_at(pairs, *number) = record;
 	serm_click_put_slot(&pairs->query_table, hash, *number);
 	pairs->query_table.used++;
 	return SERM_OK;
 }
 
 SermStatus
-serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint32_t hash,
+serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash,
     uint32_t *number, SermError *error)
 {
-	SermClickQueryRecord *owner = serm_click_query_at(pairs, query);
 	SermClickKey kept = *key;
-	SermClickPairRecord *record;
 
 	if (pairs->pair_count >= pairs->pairs_max)
 		return serm_fail(error, SERM_ERR_LIMIT,
 		    "the search log has more than %u distinct pairs in this window", pairs->pairs_max);
-	if (!reserve_record(pairs, (void ***) &pairs->pairs, pairs->pair_count, &pairs->pair_chunk_capacity,
+	if (!serm_click_grow_table(pairs->arena, &pairs->pair_table, pair_hash, pairs) ||
+	    !serm_click_reserve(pairs->arena, (void **) &pairs->pairs, pairs->pair_count, &pairs->pair_capacity,
 	        sizeof(SermClickPairRecord)) ||
-	    !grow_documents(pairs, owner) || !keep_text(pairs, &kept))
+	    !keep_text(pairs, &kept))
 		return serm_click_no_memory(error);
+	pairs->pairs[pairs->pair_count] = (SermClickPairRecord){.hash = hash, .key = kept, .query = query};
 	*number = pairs->pair_count++;
-	record = serm_click_pair_at(pairs, *number);
-	record->key = kept;
-	record->query = query;
-	record->cell_count = 0;
-	record->cell_room = SERM_CLICK_CELLS_NEAR;
-	record->cells = record->near;
-	put_document(owner, hash, *number);
-	owner->document_count++;
+	serm_click_put_slot(&pairs->pair_table, hash, *number);
+	pairs->pair_table.used++;
 	return SERM_OK;
 }
 
-/* Bytes of the array that has room for so many cells; of the cells in the record half of the first array. */
-static size_t
-array_bytes(uint32_t room)
-{
-	return ARRAY_BYTES_MIN << array_class((room - 1) * sizeof(SermClickCount));
-}
-
-/* Room for more cells of a pair, in an array of their own. */
+/* Room for twice as many cells of a pair; what it outgrows is kept for another pair. */
 static bool
 grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 {
-	size_t size = array_bytes(pair->cell_room) * 2;
+	uint16_t class = pair->cell_count == 0 ? 0 : pair->cell_class + 1;
+	size_t size = ((size_t) 2 << class) * sizeof(SermClickCount);
 	SermClickCount *cells;
 
-	if (size / sizeof(SermClickCount) > UINT16_MAX)
+	if (class >= SERM_CLICK_CELL_CLASSES)
 		return false;
-	cells = take_array(pairs, size);
-	if (cells == NULL)
-		return false;
-	memcpy(cells, pair->cells, pair->cell_count * sizeof(SermClickCount));
-	if (pair->cells != pair->near)
-		give_array(pairs, pair->cells, size / 2);
+	cells = pairs->free_cells[class];
+	if (cells != NULL)
+		memcpy(&pairs->free_cells[class], cells, sizeof(void *));
+	else {
+		if (size > pairs->cell_chunk_left) {
+			pairs->cell_chunk_left = size > CHUNK_BYTES ? size : CHUNK_BYTES;
+			pairs->cell_chunk = serm_arena_reserve(pairs->arena, pairs->cell_chunk_left);
+			if (pairs->cell_chunk == NULL) {
+				pairs->cell_chunk_left = 0;
+				return false;
+			}
+		}
+		cells = (SermClickCount *) pairs->cell_chunk;
+		pairs->cell_chunk += size;
+		pairs->cell_chunk_left -= size;
+	}
+	if (pair->cell_count > 0) {
+		memcpy(cells, pair->cells, pair->cell_count * sizeof(SermClickCount));
+		memcpy(pair->cells, &pairs->free_cells[pair->cell_class], sizeof(void *));
+		pairs->free_cells[pair->cell_class] = pair->cells;
+	}
 	pair->cells = cells;
-	pair->cell_room = (uint16_t) (size / sizeof(SermClickCount));
+	pair->cell_class = class;
 	return true;
 }
 
 SermStatus
-serm_click_add_cell(SermClickPairs *pairs, SermClickPairRecord *pair, uint32_t position, uint32_t previous,
+serm_click_add_cell(SermClickPairs *pairs, uint32_t number, uint32_t position, uint32_t previous,
     bool clicked, SermError *error)
 {
+	SermClickPairRecord *pair = &pairs->pairs[number];
 	uint32_t at = 0;
 	SermClickCount *cell;
 
@@ -354,7 +265,9 @@ serm_click_add_cell(SermClickPairs *pairs, SermClickPairRecord *pair, uint32_t p
 	       (pair->cells[at].position != position || pair->cells[at].previous != previous))
 		at++;
 	if (at == pair->cell_count) {
-		if (at == pair->cell_room && !grow_cells(pairs, pair))
+		bool full = at == 0 || at == (uint32_t) 2 << pair->cell_class;
+
+		if (full && !grow_cells(pairs, pair))
 			return serm_click_no_memory(error);
 		pair->cells[at] = (SermClickCount){.position = (uint16_t) position, .previous = (uint16_t) previous};
 		pair->cell_count++;
