@@ -38,6 +38,7 @@ typedef struct Receiver {
 	TimestampTz shown_at; /* of the previous row */
 	StringInfoData page;  /* query and session of the previous row, each with its length */
 	StringInfoData key;
+	SermError error; /* not of each row: to clear it costs more than most rows */
 } Receiver;
 
 static SermClickText
@@ -105,7 +106,6 @@ group_row(Receiver *receiver, const TupleTableSlot *slot, bool *copied)
 	SermClickText doc_id = text_of(slot->tts_values[columns[DOC_ID]], copied);
 	int64 position = position_of(receiver, slot->tts_values[columns[POSITION]]);
 	bool clicked = !slot->tts_isnull[columns[CLICKED]] && DatumGetBool(slot->tts_values[columns[CLICKED]]);
-	SermError error = {0};
 	SermStatus status;
 	bool starts;
 
@@ -113,11 +113,11 @@ group_row(Receiver *receiver, const TupleTableSlot *slot, bool *copied)
 		return;
 	starts = receiver->by_page && starts_page(receiver, slot, query, copied);
 	status = serm_click_group(receiver->grouping, query, doc_id,
-	    (uint32) Min(position, SERM_CLICK_POSITIONS_MAX), clicked, starts, &error);
+	    (uint32) Min(position, SERM_CLICK_POSITIONS_MAX), clicked, starts, &receiver->error);
 	if (status == SERM_ERR_LIMIT)
-		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s", error.message),
+		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s", receiver->error.message),
 		    errhint("Narrow the window with since and until, or raise serm.mine_pairs_max."));
-	serm_check(status, &error);
+	serm_check(status, &receiver->error);
 	receiver->rows++;
 }
 
