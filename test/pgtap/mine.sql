@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(123);
+SELECT plan(124);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -137,6 +137,9 @@ SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: nor whe
   FROM serm.mine_clicks('tap_mine', until => now() + interval '1 hour', options => '{"tau_c": 3, "include_judged": true}');
 UPDATE serm.click_model SET since = now() - interval '1 day' WHERE model = 'tap_mine';
 SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: or begins before it')
+  FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true}');
+UPDATE serm.click_model SET since = NULL, log = 'impression' WHERE model = 'tap_mine';
+SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: or is of another log')
   FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true}');
 DELETE FROM serm.click_param WHERE model = 'tap_mine';
 DELETE FROM serm.click_model WHERE model = 'tap_mine';

@@ -46,7 +46,7 @@ text_of(Datum datum, bool *copied)
 {
 	text *value = (text *) DatumGetPointer(datum);
 
-	if (VARATT_IS_EXTENDED(value) && !VARATT_IS_SHORT(value)) {
+	if (VARATT_IS_COMPRESSED(value) || VARATT_IS_EXTERNAL(value)) {
 		value = DatumGetTextPP(datum);
 		*copied = true;
 	}

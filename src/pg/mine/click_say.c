@@ -204,7 +204,8 @@ float_values(ArrayType *array, int *count)
 
 SERM_FUNCTION(serm_isotonic);
 
-/* serm._isotonic(at float8[], level float8[], x float8); NULL for a curve without knots, and where x is NaN. */
+/* serm._isotonic(at float8[], level float8[], x float8); NULL for a curve without knots, and where x is NaN.
+ */
 Datum
 serm_isotonic(PG_FUNCTION_ARGS)
 {
