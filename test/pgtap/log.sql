@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(40);
+SELECT plan(41);
 
 -- --- a log without a flaw
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -48,6 +48,7 @@ SELECT results_eq(format('SELECT pg_temp.flaw(%L)', change), ARRAY[problem], pro
 	($$UPDATE flawed SET position = 1 + right(doc_id, 1)::int % 4$$, 'warning: documents never change their position: examination and attraction cannot be told apart [position] 280'),
 	($$UPDATE flawed SET query = 'Kind 1' WHERE query = 'kind 1' AND position = 2$$, 'notice: queries that differ in case or spaces only [query] 1')
 ) AS v (change, problem);
+SELECT is_empty($$SELECT pg_temp.flaw('UPDATE flawed SET query = ''v'' WHERE query = ''kind 1'' ')$$, 'a query of a letter is one');
 SELECT is(pg_temp.flaw('UPDATE flawed SET position = 0, clicked = false, query = NULL WHERE position < 5 AND dwell_ms IS NULL') IS NOT NULL, true, 'many flaws are told at once') LIMIT 1;
 CREATE TABLE empty_log (LIKE good_log);
 SELECT results_eq($$SELECT * FROM pg_temp.problems('empty_log')$$, ARRAY['error: the log is empty 0'], 'an empty log');

@@ -221,7 +221,6 @@ serm_propensity_read(SermHost *host, const SermModelRow *row)
 	                        " least(pg_catalog.count(*) FILTER (WHERE l.clicked), 2147483647)::int4"
 	                        " FROM %s AS l WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL"
 	                        " AND l.shown_at IS NOT NULL AND l.\"position\" >= 1"
-	                        " AND pg_catalog.btrim(l.query::text, E' \\t\\r\\n\\f\\v') <> ''"
 	                        " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
 	                   POSITIONS, log),
 	    &none, 0, read_cell, reading);
