@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(41);
+SELECT plan(43);
 
 -- --- a log without a flaw
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -66,6 +66,28 @@ SELECT serm.grant_access('tap_log', 'analyse') \g /dev/null
 SET ROLE tap_log;
 SELECT ok(bool_or(problem = 'you may not read the rows of the log' AND remedy = 'GRANT SELECT ON good_log TO tap_log;'), 'a missing privilege, with what grants it') FROM serm.check_log('good_log');
 RESET ROLE;
+
+-- --- the view over User Behavior Insights of doc/search-log.md
+CREATE TABLE ubi_queries ("timestamp" timestamptz, query_id text, client_id text, user_query text, query_response_object_ids text[]);
+CREATE TABLE ubi_events ("timestamp" timestamptz, query_id text, action_name text, event_attributes jsonb);
+INSERT INTO ubi_queries VALUES ('2026-05-01 00:00+00', 'a', 'one', 'kind 1', '{p1,p2,p3}'), ('2026-05-01 00:01+00', 'b', 'two', 'kind 1', '{p2,p1}');
+INSERT INTO ubi_events VALUES ('2026-05-01 00:00:05+00', 'a', 'item_click', '{"object": {"object_id": "p2"}, "dwell_ms": 4000}'),
+	('2026-05-01 00:00:06+00', 'a', 'impression', '{"object": {"object_id": "p3"}}');
+CREATE VIEW ubi_log AS
+	SELECT q.user_query AS query, r.doc_id, q."timestamp" AS shown_at, r.position::integer,
+		coalesce(e.clicked, false) AS clicked, e.dwell_ms, q.client_id AS session_id
+	  FROM ubi_queries AS q
+	 CROSS JOIN LATERAL unnest(q.query_response_object_ids) WITH ORDINALITY AS r (doc_id, position)
+	  LEFT JOIN (
+		SELECT query_id, event_attributes #>> '{object,object_id}' AS doc_id,
+			bool_or(action_name IN ('click', 'item_click', 'add_to_cart')) AS clicked,
+			max((event_attributes ->> 'dwell_ms')::integer) AS dwell_ms
+		  FROM ubi_events GROUP BY 1, 2
+	  ) AS e ON e.query_id = q.query_id AND e.doc_id = r.doc_id;
+SELECT results_eq('SELECT query, doc_id, position, clicked, dwell_ms, session_id FROM ubi_log ORDER BY session_id, position',
+	$$VALUES ('kind 1', 'p1', 1, false, NULL, 'one'), ('kind 1', 'p2', 2, true, 4000, 'one'), ('kind 1', 'p3', 3, false, NULL, 'one'),
+		('kind 1', 'p2', 1, false, NULL, 'two'), ('kind 1', 'p1', 2, false, NULL, 'two')$$, 'queries and events of UBI make a log');
+SELECT is_empty($$SELECT * FROM serm.check_log('ubi_log', 'product') WHERE severity = 'error'$$, 'of the right shape');
 
 -- --- the watermark
 CREATE TABLE stream AS SELECT * FROM good_log WHERE shown_at < '2026-05-03';
