@@ -233,6 +233,7 @@ COMMENT ON TABLE serm.mined IS 'windows of the search log that serm.mine_next ha
 CREATE TABLE serm.click_model (
 	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,
 	kind text NOT NULL,
+	log regclass,
 	since timestamptz,
 	until timestamptz,
 	impressions bigint NOT NULL,

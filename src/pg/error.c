@@ -1,6 +1,10 @@
 #include "pg/serm.h"
 
+#include <sys/mman.h>
+
 #include "miscadmin.h"
+
+#define HUGE_PAGE ((uintptr_t) 2 * 1024 * 1024)
 
 /* One status, one SQLSTATE. */
 static const int sqlstates[SERM_STATUS_COUNT] = {
@@ -24,10 +28,30 @@ serm_check(SermStatus status, const SermError *error)
 	    status == SERM_ERR_MEMORY ? errhint("Raise serm.train_memory, or give it less data.") : 0);
 }
 
+/*
+ * Large tables are looked into everywhere, and with small pages half of the waiting is for the page tables.
+ * Only the pages that lie wholly in the block are asked for; a kernel that has none goes on with small ones.
+ */
+static void
+advise_huge_pages(void *block pg_attribute_unused(), size_t size pg_attribute_unused())
+{
+#ifdef MADV_HUGEPAGE
+	uintptr_t from = ((uintptr_t) block + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+	uintptr_t until = ((uintptr_t) block + size) & ~(HUGE_PAGE - 1);
+
+	if (until > from)
+		(void) madvise((void *) from, until - from, MADV_HUGEPAGE);
+#endif
+}
+
 static void *
 context_allocate(void *context, size_t size)
 {
-	return MemoryContextAllocExtended(context, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	void *block = MemoryContextAllocExtended(context, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+
+	if (block != NULL && size >= 2 * HUGE_PAGE)
+		advise_huge_pages(block, size);
+	return block;
 }
 
 static void

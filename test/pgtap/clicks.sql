@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(54);
+SELECT plan(60);
 
 -- --- a log of pages: three results of six documents, clicks by a hash
 CREATE TABLE page AS
@@ -126,6 +126,7 @@ SELECT is((SELECT count(*) FROM (SELECT grade < lag(grade) OVER (ORDER BY releva
 SELECT cmp_ok(avg(abs(grade - least(3, floor(alpha * 4)))), '<', 0.25::float8, 'and are near those of people') FROM planted JOIN serm.click_relevance('tap_planted') USING (query, doc_id);
 SELECT is(serm._isotonic('{1,2,4}', '{0,1,3}', x), y, format('a curve at %s', x)) FROM (VALUES (0::float8, 0::float8), (1.5, 0.5), (3, 2), (9, 3)) AS v (x, y);
 SELECT is(serm._isotonic('{}', '{}', 1), NULL, 'a curve without knots has no value');
+SELECT is(serm._isotonic('{1,2,4}', '{0,1,3}', 'NaN'), NULL, 'nor any curve at what is no number');
 SELECT throws_ok($$SELECT serm._isotonic('{1,2}', '{1}', 1)$$, '22023', NULL, 'a crooked curve is refused');
 
 -- --- errors; each is told before anything is written
@@ -161,6 +162,51 @@ CALL serm.fit_click_model('tap_clicks', 'sdbn');
 RESET ROLE;
 SELECT is(impressions, (SELECT count(*) FROM shown WHERE session_id = 'user 1'), 'a partitioned log under row security: only what the caller may see')
   FROM serm.click_model WHERE model = 'tap_clicks' AND kind = 'sdbn';
+
+-- --- a plain table is scanned without a plan: other types and order of columns, dropped ones, long texts, dead rows
+CREATE TABLE odd_log (session_id text, gone int, clicked bool, position smallint, doc_id varchar(20000), shown_at timestamptz, more int DEFAULT 7, query text);
+ALTER TABLE odd_log DROP COLUMN gone, ALTER COLUMN query SET STORAGE EXTERNAL;
+INSERT INTO odd_log SELECT session_id, clicked, position, doc_id, shown_at, 1, query FROM click_log;
+INSERT INTO odd_log SELECT 's', n % 3 = 0, 1 + n % 2, CASE n % 4 WHEN 0 THEN repeat('long ', 3000) WHEN 1 THEN repeat('document ', 4) ELSE 'd' END || n % 5, now(), n,
+	CASE n % 3 WHEN 0 THEN repeat(md5('q'), 300) WHEN 1 THEN repeat('query ', 10) ELSE 'q' END || n % 2 FROM generate_series(1, 400) AS n;
+DELETE FROM odd_log WHERE more % 11 = 3;
+CREATE FUNCTION pg_temp.counts_right(log text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE wrong bigint;
+BEGIN
+	EXECUTE format('SELECT count(*) FROM (SELECT query::text, doc_id::text, count(*) AS n, count(*) FILTER (WHERE clicked) AS c FROM %s'
+		' WHERE btrim(query, E'' \t'') <> '''' AND doc_id IS NOT NULL AND shown_at IS NOT NULL AND position > 0 GROUP BY 1, 2) AS l'
+		' FULL JOIN (SELECT query, doc_id, impressions AS n, clicks AS c FROM serm.click_param WHERE model = ''tap_clicks'' AND kind = ''coec'' AND query IS NOT NULL) AS p'
+		' USING (query, doc_id) WHERE (l.n, l.c) IS DISTINCT FROM (p.n, p.c)', log) INTO wrong;
+	RETURN wrong = 0;
+END$$;
+UPDATE serm.model SET log = 'odd_log' WHERE name = 'tap_clicks';
+CALL serm.fit_click_model('tap_clicks', 'coec');
+SELECT ok(pg_temp.counts_right('odd_log'), 'a table of another shape is counted row by row');
+CREATE TABLE odd_child () INHERITS (odd_log);
+INSERT INTO odd_child SELECT session_id, clicked, position, doc_id, shown_at, more, query FROM ONLY odd_log WHERE more % 2 = 0;
+CALL serm.fit_click_model('tap_clicks', 'coec');
+SELECT ok(pg_temp.counts_right('odd_log'), 'with its children');
+DROP TABLE odd_child;
+ALTER TABLE odd_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON odd_log TO tap_clicker USING (session_id = 'user 1');
+GRANT SELECT ON odd_log TO tap_clicker;
+SET ROLE tap_clicker;
+CALL serm.fit_click_model('tap_clicks', 'coec');
+RESET ROLE;
+SELECT ok(pg_temp.counts_right('(SELECT * FROM odd_log WHERE session_id = ''user 1'') AS o'), 'under row security only what the caller may see');
+ALTER TABLE odd_log DISABLE ROW LEVEL SECURITY;
+REVOKE SELECT ON odd_log FROM tap_clicker;
+\set ON_ERROR_STOP off
+SET ROLE tap_clicker;
+CALL serm.fit_click_model('tap_clicks', 'coec');
+SELECT is(:'SQLSTATE'::text, '42501', 'and nothing without the privilege');
+RESET ROLE;
+\set ON_ERROR_STOP on
+GRANT SELECT (query, doc_id, shown_at, position, clicked) ON odd_log TO tap_clicker;
+SET ROLE tap_clicker;
+CALL serm.fit_click_model('tap_clicks', 'coec');
+RESET ROLE;
+SELECT ok(pg_temp.counts_right('odd_log'), 'privileges on the columns are enough');
 SELECT serm.drop_model('tap_clicks') \g /dev/null
 SELECT is_empty($$SELECT 1 FROM serm.click_param WHERE model = 'tap_clicks' UNION ALL SELECT 1 FROM serm.click_model WHERE model = 'tap_clicks'$$, 'a model takes its click models along');
 

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(40);
+SELECT plan(43);
 
 -- --- a log without a flaw
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -48,6 +48,7 @@ SELECT results_eq(format('SELECT pg_temp.flaw(%L)', change), ARRAY[problem], pro
 	($$UPDATE flawed SET position = 1 + right(doc_id, 1)::int % 4$$, 'warning: documents never change their position: examination and attraction cannot be told apart [position] 280'),
 	($$UPDATE flawed SET query = 'Kind 1' WHERE query = 'kind 1' AND position = 2$$, 'notice: queries that differ in case or spaces only [query] 1')
 ) AS v (change, problem);
+SELECT is_empty($$SELECT pg_temp.flaw('UPDATE flawed SET query = ''v'' WHERE query = ''kind 1'' ')$$, 'a query of a letter is one');
 SELECT is(pg_temp.flaw('UPDATE flawed SET position = 0, clicked = false, query = NULL WHERE position < 5 AND dwell_ms IS NULL') IS NOT NULL, true, 'many flaws are told at once') LIMIT 1;
 CREATE TABLE empty_log (LIKE good_log);
 SELECT results_eq($$SELECT * FROM pg_temp.problems('empty_log')$$, ARRAY['error: the log is empty 0'], 'an empty log');
@@ -66,13 +67,35 @@ SET ROLE tap_log;
 SELECT ok(bool_or(problem = 'you may not read the rows of the log' AND remedy = 'GRANT SELECT ON good_log TO tap_log;'), 'a missing privilege, with what grants it') FROM serm.check_log('good_log');
 RESET ROLE;
 
+-- --- the view over User Behavior Insights of doc/search-log.md
+CREATE TABLE ubi_queries ("timestamp" timestamptz, query_id text, client_id text, user_query text, query_response_object_ids text[]);
+CREATE TABLE ubi_events ("timestamp" timestamptz, query_id text, action_name text, event_attributes jsonb);
+INSERT INTO ubi_queries VALUES ('2026-05-01 00:00+00', 'a', 'one', 'kind 1', '{p1,p2,p3}'), ('2026-05-01 00:01+00', 'b', 'two', 'kind 1', '{p2,p1}');
+INSERT INTO ubi_events VALUES ('2026-05-01 00:00:05+00', 'a', 'item_click', '{"object": {"object_id": "p2"}, "dwell_ms": 4000}'),
+	('2026-05-01 00:00:06+00', 'a', 'impression', '{"object": {"object_id": "p3"}}');
+CREATE VIEW ubi_log AS
+	SELECT q.user_query AS query, r.doc_id, q."timestamp" AS shown_at, r.position::integer,
+		coalesce(e.clicked, false) AS clicked, e.dwell_ms, q.client_id AS session_id
+	  FROM ubi_queries AS q
+	 CROSS JOIN LATERAL unnest(q.query_response_object_ids) WITH ORDINALITY AS r (doc_id, position)
+	  LEFT JOIN (
+		SELECT query_id, event_attributes #>> '{object,object_id}' AS doc_id,
+			bool_or(action_name IN ('click', 'item_click', 'add_to_cart')) AS clicked,
+			max((event_attributes ->> 'dwell_ms')::integer) AS dwell_ms
+		  FROM ubi_events GROUP BY 1, 2
+	  ) AS e ON e.query_id = q.query_id AND e.doc_id = r.doc_id;
+SELECT results_eq('SELECT query, doc_id, position, clicked, dwell_ms, session_id FROM ubi_log ORDER BY session_id, position',
+	$$VALUES ('kind 1', 'p1', 1, false, NULL, 'one'), ('kind 1', 'p2', 2, true, 4000, 'one'), ('kind 1', 'p3', 3, false, NULL, 'one'),
+		('kind 1', 'p2', 1, false, NULL, 'two'), ('kind 1', 'p1', 2, false, NULL, 'two')$$, 'queries and events of UBI make a log');
+SELECT is_empty($$SELECT * FROM serm.check_log('ubi_log', 'product') WHERE severity = 'error'$$, 'of the right shape');
+
 -- --- the watermark
 CREATE TABLE stream AS SELECT * FROM good_log WHERE shown_at < '2026-05-03';
 SELECT serm.create_model('tap_log', log => 'stream', documents => 'product') \g /dev/null
 INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_log', 'kind ' || q, 'p' || n, CASE WHEN n % 7 = q THEN 3 ELSE 0 END FROM generate_series(0, 1) AS q, generate_series(0, 39) AS n;
 CALL serm.train('tap_log');
 DELETE FROM serm.judgment WHERE model = 'tap_log';
-CREATE TEMP TABLE call AS SELECT * FROM serm.mine_next('tap_log', 30, '2 hours');
+CREATE TEMP TABLE call AS SELECT * FROM serm.mine_next('tap_log', 30, '2 hours', '{"drift": true}');
 SELECT results_eq($$SELECT since, until, events, late, samples FROM call$$,
 	$$SELECT '-infinity'::timestamptz, max(shown_at) - interval '2 hours' + interval '1 microsecond', (SELECT count(*) FROM stream WHERE shown_at <= (SELECT max(shown_at) - interval '2 hours' FROM stream)),
 		0::bigint, 30::bigint FROM stream$$, 'the first call mines from the beginning to the newest less the lateness');

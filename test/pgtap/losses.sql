@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(52);
+SELECT plan(59);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -126,5 +126,23 @@ SELECT is(config ->> 'examination', NULL, 'nothing is fitted without the option'
 SELECT is(state, '22023', 'a clip of 0') FROM refusal('{"propensity_clip": 0}');
 SELECT ok(bool_and(serm.check_version('c', version)), 'all serve what was trained') FROM serm.version WHERE model = 'c';
 SELECT is(count(*), 6::bigint, 'six versions') FROM serm.version WHERE model = 'c';
+-- A click model that was fitted to this log is used; its marked examination shows it.
+CALL serm.fit_click_model('c');
+CALL serm.train('c', '{"epochs": 2, "heads": 2, "pretrain_epochs": 1, "propensity": true}');
+SELECT is(a.config -> 'examination', b.config -> 'examination', 'the stored click model says what a fit says')
+  FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 2 AND b.version = 7;
+SELECT is(a.checksum, b.checksum, 'of every pair') FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 2 AND b.version = 7;
+UPDATE serm.click_param SET examination = 0.33 WHERE model = 'c' AND (position = 2 OR query IS NOT NULL);
+CREATE FUNCTION pg_temp.told(nth int) RETURNS boolean LANGUAGE sql AS $$SELECT config #> '{examination,2}' = '0.33' FROM serm.version WHERE model = 'c' AND version = $1$$;
+CALL serm.train('c', '{"epochs": 1, "heads": 2, "pretrain_epochs": 0, "propensity": true}');
+UPDATE serm.click_model SET fitted = fitted - interval '2 days' WHERE model = 'c';
+CALL serm.train('c', '{"epochs": 1, "heads": 2, "pretrain_epochs": 0, "propensity": true}');
+UPDATE serm.click_model SET fitted = now(), since = '2020-01-01' WHERE model = 'c';
+CALL serm.train('c', '{"epochs": 1, "heads": 2, "pretrain_epochs": 0, "propensity": true}');
+UPDATE serm.click_model SET since = NULL, log = 'product' WHERE model = 'c';
+CALL serm.train('c', '{"epochs": 1, "heads": 2, "pretrain_epochs": 0, "propensity": true}');
+SELECT is(pg_temp.told(nth), used, why) FROM (VALUES (8, true, 'the stored click model is used'), (9, false, 'but not an old one'),
+	(10, false, 'nor one of a part of the log'), (11, false, 'nor one of another log')) AS v (nth, used, why);
+SELECT isnt(a.checksum, b.checksum, 'its examination of the pairs counts') FROM serm.version a, serm.version b WHERE a.model = 'c' AND b.model = 'c' AND a.version = 8 AND b.version = 9;
 
 SELECT * FROM finish();

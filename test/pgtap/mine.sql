@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(117);
+SELECT plan(124);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -138,6 +138,9 @@ SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: nor whe
 UPDATE serm.click_model SET since = now() - interval '1 day' WHERE model = 'tap_mine';
 SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: or begins before it')
   FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true}');
+UPDATE serm.click_model SET since = NULL, log = 'impression' WHERE model = 'tap_mine';
+SELECT ok(NOT bool_or(signals->'thresholds' ? 'stored_clicks'), 'clicks: or is of another log')
+  FROM serm.mine_clicks('tap_mine', options => '{"tau_c": 3, "include_judged": true}');
 DELETE FROM serm.click_param WHERE model = 'tap_mine';
 DELETE FROM serm.click_model WHERE model = 'tap_mine';
 CREATE VIEW short_log AS SELECT * FROM clicklog WHERE position = 3 AND doc_id IN (SELECT doc_id FROM shop WHERE n % 50 = 1) LIMIT 999;
@@ -227,6 +230,14 @@ SELECT results_eq($$SELECT DISTINCT signals->'thresholds'->>'drifted' FROM serm.
 	$$VALUES ('red')$$, 'a segment that drifted is found');
 SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2026-01-31', '2026-03-02', 40, '{"drift": true, "drift_share": 0.75, "per_query": 50, "explore": 0}') WHERE query LIKE 'red %'), 30::bigint,
 	'and gets its share');
+SELECT results_eq($$SELECT count(*) > 0, count(*) FILTER (WHERE signals->'thresholds' ? 'drifted') FROM serm.mine('tap_mine', '-infinity', '2026-03-02', 40, '{"drift": true}')$$,
+	'VALUES (true, 0::bigint)', 'nothing drifted where time begins with the window');
+SELECT results_eq($$SELECT query, doc_id, signals FROM serm.mine('tap_mine', '2026-01-31', 'infinity', 40, '{"drift": true}')$$,
+	$$SELECT query, doc_id, signals FROM serm.mine('tap_mine', '2026-01-31', NULL, 40, '{"drift": true}')$$, 'a window without an end ends now');
+SELECT results_eq($$SELECT count(*) > 0, count(*) FILTER (WHERE signals->'thresholds' ? 'drifted') FROM serm.mine('tap_mine', '4000-01-01 BC', '2026-03-02', 40, '{"drift": true}')$$,
+	'VALUES (true, 0::bigint)', 'and one that is longer than the time before it is compared with all of that');
+SELECT is_empty(format($$SELECT * FROM serm.mine('tap_mine', %L, %L, 40, '{"drift": true}')$$, since, until), format('an empty window, %s to %s, has not drifted', since, until))
+  FROM (VALUES ('infinity', NULL), ('2026-03-02', '2026-01-31'), ('2026-03-02', '-infinity')) AS w (since, until);
 UPDATE serm.model SET log = 'impression' WHERE name = 'tap_mine';
 BEGIN;
 INSERT INTO product SELECT doc_id || '-copy', upper(doc) || ' !' FROM product WHERE doc_id = 'green-lamp';
@@ -274,8 +285,8 @@ INSERT INTO impression SELECT 'a query', 'red-shoe', '2030-01-01', 2000000000, N
 SELECT results_eq($$SELECT signals->>'impressions', signals->>'clicks', signals->>'dwell_ms' FROM serm.mine('tap_mine', '2029-01-01')$$,
 	$$VALUES ('3', '0', '0')$$, 'a NULL click is none; strange positions, dwells and times are taken as they are');
 INSERT INTO impression SELECT query, 'red-shoe', '2030-01-01', 1, true
-	FROM unnest(ARRAY['', ' ', E' \t\r\n\f\v', repeat('word ', 30000)]) AS query;
-SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2029-01-01')), 2::bigint, 'a huge query is one, a blank one is none');
+	FROM unnest(ARRAY['', ' ', E' \t\r\n\f\x0b', 'v', repeat('word ', 30000)]) AS query;
+SELECT is((SELECT count(*) FROM serm.mine('tap_mine', '2029-01-01')), 3::bigint, 'a huge query is one, so is one of a letter, a blank one is none');
 SELECT lives_ok($$INSERT INTO serm.judgment (model, query, doc_id, doc, grade)
 	SELECT 'tap_mine', query, doc_id, doc, 1 FROM serm.mine('tap_mine', budget => 100000)$$, 'every mined pair can be judged');
 ROLLBACK;

@@ -217,6 +217,37 @@ test_twin(void)
 	serm_arena_free(&arena);
 }
 
+/* What ends early is at the end, takes few passes, and does not depend on the order of the counts. */
+static void
+test_speed(void)
+{
+	SermArena arena = unit_arena();
+	SermPbmOptions options;
+	SermPbm model, exact, turned;
+	double gap, worst = 0;
+	size_t count = simulate(20000, 0.6, 0.03);
+
+	serm_pbm_defaults(&options);
+	CHECK(fit(count, PAIRS, &options, &arena, &model) == SERM_OK && model.converged && model.iterations <= 20,
+	    "rare clicks are fitted in few passes (%u)", model.iterations);
+	options.tolerance = 0;
+	CHECK(fit(count, PAIRS, &options, &arena, &exact) == SERM_OK, "and again to the last digit");
+	gap = (exact.objective - model.objective) / (double) model.impressions;
+	CHECK(gap < 1e-8, "with no more to gain than the tolerance (%.1e nats per impression)", gap);
+	serm_pbm_defaults(&options);
+	for (size_t i = 0; i < count / 2; i++) {
+		SermClickCell cell = cells[i];
+
+		cells[i] = cells[count - 1 - i];
+		cells[count - 1 - i] = cell;
+	}
+	CHECK(fit(count, PAIRS, &options, &arena, &turned) == SERM_OK, "counts in another order are fitted");
+	for (int p = 0; p < PAIRS; p++)
+		worst = fmax(worst, fabs(model.alpha[p] - turned.alpha[p]));
+	CHECK(worst < 1e-9, "to the same parameters (%.1e apart)", worst);
+	serm_arena_free(&arena);
+}
+
 static void
 test_prior(void)
 {
@@ -320,6 +351,7 @@ main(void)
 	test_rare_clicks();
 	test_monotone();
 	test_twin();
+	test_speed();
 	test_prior();
 	test_edges();
 	DONE();

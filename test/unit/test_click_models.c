@@ -555,6 +555,8 @@ test_isotonic(void)
 	          serm_isotonic_value(curve.at, curve.level, curve.knot_count, 500) ==
 	              curve.level[curve.knot_count - 1],
 	    "it is flat beyond its ends");
+	CHECK(
+	    isnan(serm_isotonic_value(curve.at, curve.level, curve.knot_count, NAN)), "nowhere it has no level");
 	CHECK_NEAR(serm_isotonic_value(curve.at, curve.level, curve.knot_count, (curve.at[0] + curve.at[1]) / 2),
 	    (curve.level[0] + curve.level[1]) / 2, 1e-12, "and straight between knots");
 	points[0].weight = 0;

@@ -220,6 +220,29 @@ add_evidence(SermClickEvidence *evidence, uint32_t pair, uint32_t position, doub
 	evidence->clicked_at[position - 1] += clicked;
 }
 
+/* Where cells say it all examination is by position and click above: it is asked for once for each. */
+static bool
+evidence_of_cells(const SermClickModel *model, const SermClickData *data, double clip, SermArena *arena,
+    SermClickEvidence *evidence)
+{
+	SermArenaMark mark = serm_arena_mark(arena);
+	double *known =
+	    serm_arena_array(arena, serm_click_slot(true, SERM_CLICK_POSITIONS_MAX + 1, 0), sizeof(double));
+
+	if (known == NULL)
+		return false;
+	for (size_t i = 0; i < data->cell_count; i++) {
+		const SermClickCell *cell = &data->cells[i];
+		double *examined = &known[serm_click_slot(true, cell->position, cell->previous)], conditional;
+
+		if (*examined == 0)
+			forecast_cell(model, cell, examined, &conditional);
+		add_evidence(evidence, cell->pair, cell->position, *examined, clip, cell->shown, cell->clicked);
+	}
+	serm_arena_rewind(arena, mark);
+	return true;
+}
+
 SermStatus
 serm_click_evidence(const SermClickModel *model, const SermClickData *data, double clip, SermArena *arena,
     SermClickEvidence *evidence, SermError *error)
@@ -230,15 +253,9 @@ serm_click_evidence(const SermClickModel *model, const SermClickData *data, doub
 	    .inverse = serm_arena_array(arena, data->pair_count, sizeof(double))};
 	if (!(clip > 0 && clip <= 1))
 		return serm_fail(error, SERM_ERR_INVALID, "the least examination must be within (0, 1]");
-	if (evidence->examined == NULL || evidence->inverse == NULL)
+	if (evidence->examined == NULL || evidence->inverse == NULL ||
+	    (!by_page && !evidence_of_cells(model, data, clip, arena, evidence)))
 		return serm_fail(error, SERM_ERR_MEMORY, "no memory for the evidence of %u pairs", data->pair_count);
-	for (size_t i = 0; !by_page && i < data->cell_count; i++) {
-		const SermClickCell *cell = &data->cells[i];
-		double examined, conditional;
-
-		forecast_cell(model, cell, &examined, &conditional);
-		add_evidence(evidence, cell->pair, cell->position, examined, clip, cell->shown, cell->clicked);
-	}
 	for (size_t i = 0; by_page && i < data->page_count; i++) {
 		const SermClickPage *page = &data->pages[i];
 		SermClickForecast forecast;

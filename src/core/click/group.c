@@ -13,6 +13,8 @@
 
 #define STAGE 64
 #define STAGE_BYTES 16384
+/* Cells that mostly lie in one cache line. */
+#define CELLS_NEAR 4
 
 typedef struct Totals {
 	uint64_t shown;
@@ -66,7 +68,7 @@ struct SermClickGrouping {
 static bool
 same_text(SermClickText a, SermClickText b)
 {
-	return a.length == b.length && memcmp(a.bytes, b.bytes, a.length) == 0;
+	return a.length == b.length && serm_click_same_bytes(a.bytes, b.bytes, a.length);
 }
 
 static uint64_t
@@ -224,10 +226,11 @@ flush_stage(SermClickGrouping *grouping, SermError *error)
 	}
 	for (uint32_t i = 0; i < grouping->staged; i++)
 		if (grouping->stage[i].pair != SERM_CLICK_NONE && grouping->input == SERM_CLICK_BY_POSITION) {
-			const char *cells = (const char *) known->pairs[grouping->stage[i].pair].cells;
+			const SermClickPairRecord *record = &known->pairs[grouping->stage[i].pair];
 
-			__builtin_prefetch(cells, 1);
-			__builtin_prefetch(cells + 64, 1);
+			__builtin_prefetch(record->cells, 1);
+			if (record->cell_count > CELLS_NEAR)
+				__builtin_prefetch((const char *) record->cells + 64, 1);
 		}
 	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
 		status = count_staged(grouping, &grouping->stage[i], error);
@@ -245,7 +248,7 @@ stage_text(SermClickGrouping *grouping, SermClickText text, bool fits, SermClick
 {
 	char *copy = &grouping->stage_bytes[grouping->stage_used];
 
-	*key = serm_click_key(text.bytes, text.length);
+	serm_click_set_key(key, text.bytes, text.length);
 	if (text.length <= SERM_CLICK_PREFIX)
 		key->bytes = (const char *) key->prefix;
 	else if (fits) {
@@ -296,13 +299,17 @@ uint32_t
 serm_click_find(SermClickGrouping *grouping, SermClickText query, SermClickText doc_id)
 {
 	SermClickPairs *known = &grouping->known;
-	SermClickKey key = serm_click_key(doc_id.bytes, doc_id.length);
+	SermClickKey key;
 
+	serm_click_set_key(&key, doc_id.bytes, doc_id.length);
 	if (grouping->last_query == SERM_CLICK_NONE || !same_text(grouping->last_text, query)) {
-		SermClickKey text = serm_click_key(query.bytes, query.length);
-		uint64_t hash = serm_click_hash(&text, 0);
-		uint32_t number = serm_click_find_query(known, &text, hash);
+		SermClickKey text;
+		uint64_t hash;
+		uint32_t number;
 
+		serm_click_set_key(&text, query.bytes, query.length);
+		hash = serm_click_hash(&text, 0);
+		number = serm_click_find_query(known, &text, hash);
 		if (number == SERM_CLICK_NONE)
 			return SERM_CLICK_UNKNOWN;
 		grouping->last_query = number;

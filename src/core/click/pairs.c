@@ -16,13 +16,6 @@ serm_click_no_memory(SermError *error)
 	return serm_fail(error, SERM_ERR_MEMORY, "no memory to group the search log");
 }
 
-static uint64_t
-mix_word(uint64_t hash, uint64_t word)
-{
-	hash = (hash ^ word) * UINT64_C(0xbf58476d1ce4e5b9);
-	return hash ^ hash >> 32;
-}
-
 uint64_t
 serm_click_hash_bytes(const void *bytes, size_t length, uint64_t seed)
 {
@@ -31,27 +24,12 @@ serm_click_hash_bytes(const void *bytes, size_t length, uint64_t seed)
 
 	for (; length >= 8; length -= 8, at += 8) {
 		memcpy(&word, at, 8);
-		hash = mix_word(hash, word);
+		hash = serm_click_mix(hash, word);
 	}
 	word = 0;
 	for (size_t i = 0; i < length; i++)
 		word |= (uint64_t) at[i] << (8 * i);
 	return serm_hash_mix(hash ^ word);
-}
-
-uint64_t
-serm_click_hash(const SermClickKey *key, uint64_t seed)
-{
-	uint64_t hash = seed ^ (key->length * UINT64_C(0x9e3779b97f4a7c15));
-
-	hash = mix_word(hash, key->prefix[0]);
-	if (key->length > 8)
-		hash = mix_word(hash, key->prefix[1]);
-	if (key->length > 16)
-		hash = mix_word(hash, key->prefix[2]);
-	if (key->length > SERM_CLICK_PREFIX)
-		return serm_click_hash_bytes(key->bytes + SERM_CLICK_PREFIX, key->length - SERM_CLICK_PREFIX, hash);
-	return serm_hash_mix(hash);
 }
 
 bool

@@ -109,15 +109,42 @@ serm_click_short_word(const char *bytes, uint32_t length)
 	return word;
 }
 
-/* `bytes` is not copied. */
-static inline SermClickKey
-serm_click_key(const char *bytes, uint32_t length)
+/* Texts of one length; a call of memcmp costs more than most of them. */
+static inline bool
+serm_click_same_bytes(const char *a, const char *b, uint32_t length)
 {
-	SermClickKey key = {.bytes = bytes, .length = length};
+	if (length < 8)
+		return serm_click_short_word(a, length) == serm_click_short_word(b, length);
+	if (length > 64)
+		return memcmp(a, b, length) == 0;
+	for (uint32_t i = 0; i + 8 < length; i += 8)
+		if (serm_click_word(a + i) != serm_click_word(b + i))
+			return false;
+	return serm_click_word(a + length - 8) == serm_click_word(b + length - 8);
+}
 
-	for (uint32_t i = 0; i < SERM_CLICK_PREFIX / 8 && length > 8 * i; i++)
-		key.prefix[i] = serm_click_short_word(bytes + (size_t) 8 * i, length - 8 * i);
-	return key;
+/*
+ * `bytes` is not copied. Word by word into its place: a key that is made elsewhere and copied is waited for.
+ */
+static inline void
+serm_click_set_key(SermClickKey *key, const char *bytes, uint32_t length)
+{
+	uint64_t first, second = 0, third = 0;
+
+	if (length > 16) {
+		first = serm_click_word(bytes);
+		second = serm_click_word(bytes + 8);
+		third = serm_click_short_word(bytes + 16, length - 16);
+	} else if (length > 8) {
+		first = serm_click_word(bytes);
+		second = serm_click_short_word(bytes + 8, length - 8);
+	} else
+		first = serm_click_short_word(bytes, length);
+	key->prefix[0] = first;
+	key->prefix[1] = second;
+	key->prefix[2] = third;
+	key->bytes = bytes;
+	key->length = length;
 }
 
 static inline bool
@@ -131,8 +158,27 @@ serm_click_same_key(const SermClickKey *a, const SermClickKey *b)
 }
 
 /* Not stored, so free to change. */
-extern uint64_t serm_click_hash(const SermClickKey *key, uint64_t seed);
 extern uint64_t serm_click_hash_bytes(const void *bytes, size_t length, uint64_t seed);
+
+static inline uint64_t
+serm_click_mix(uint64_t hash, uint64_t word)
+{
+	hash = (hash ^ word) * UINT64_C(0xbf58476d1ce4e5b9);
+	return hash ^ hash >> 32;
+}
+
+static inline uint64_t
+serm_click_hash(const SermClickKey *key, uint64_t seed)
+{
+	uint64_t hash = seed ^ (key->length * UINT64_C(0x9e3779b97f4a7c15));
+
+	if (key->length > SERM_CLICK_PREFIX)
+		hash = serm_click_hash_bytes(key->bytes + SERM_CLICK_PREFIX, key->length - SERM_CLICK_PREFIX, hash);
+	hash = serm_click_mix(hash, key->prefix[0]);
+	hash = serm_click_mix(hash, key->prefix[1]);
+	hash = serm_click_mix(hash, key->prefix[2]);
+	return serm_click_mix(hash, hash >> 32);
+}
 
 static inline void
 serm_click_fetch_slot(const SermClickTable *table, uint64_t hash)

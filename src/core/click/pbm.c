@@ -4,19 +4,35 @@
  * log-likelihood plus the log of the priors. A prior of strength s and mean m
  * is Beta(1 + s m, 1 + s (1 - m)): s pseudo-impressions and no pull at s = 0.
  *
- * EM alone creeps when clicks are rare: whether an unclicked result was
- * examined is then nearly all missing. It starts from the fixed point of the
- * rare-click limit instead, where clicks are Poisson with mean shown * theta *
- * alpha and alternating the two ratios converges in a few rounds.
+ * In the logarithms of alpha and theta this objective is concave: a click adds their
+ * sum, a skip log(1 - exp(sum)). So EM has one end, wherever it begins.
+ *
+ * EM alone creeps when clicks are rare: whether an unclicked result was examined is
+ * then nearly all missing. So for given thetas each alpha is brought to its end at
+ * once, by Newton's method on one number. For the thetas the sums of the E step are
+ * the gradient; where to go from it is told by the curvature of each and by the last
+ * steps (ascent.h).
  */
 #include "core/click/pbm.h"
 
 #include <math.h>
 #include <string.h>
 
-#define WARM_ROUNDS 8
-/* Iterations between two looks at the objective: its logarithms cost more than the iteration. */
-#define LOOK_EVERY 10
+#include "core/click/ascent.h"
+
+/* Of Newton's method for one alpha; from the alpha before one or two do. */
+#define ROUNDS_MAX 100
+#define ALPHA_TOLERANCE 1e-9
+/* From nearer to 1 a theta could hardly come back. */
+#define THETA_BEGIN_MAX 0.9
+/* No theta changes by more than this factor, e squared, in one step. */
+#define STEP_MAX 2.0
+/* Nor comes nearer to 1 than by this share of the way, in logarithms. */
+#define NEARER_MAX 0.75
+/* Of a position by impression: where everything is clicked there is none. */
+#define CURVATURE_MIN 1e-6
+/* Gains per impression below this are rounding. */
+#define GAIN_MIN 1e-16
 /* Keeps log(1 - theta alpha) finite; far under what counts can resolve. */
 #define PROBABILITY_MAX (1.0 - 1e-9)
 #define PROBABILITY_MIN 1e-12
@@ -37,11 +53,13 @@ typedef struct Fit {
 	double theta_strength;
 	double *alpha;
 	double *theta;
-	double *attracted;  /* [pair_count] sums of an iteration: expected attractive impressions */
 	double *examined;   /* [slot_count] expected examined impressions */
+	double *curvature;  /* [slot_count] of the likelihood in the logarithm of theta, negated */
 	double *theta_mean; /* [slot_count] of the prior */
-	uint64_t *pair_shown;
-	uint64_t *shown; /* [slot_count] */
+	uint64_t *shown;    /* [slot_count] */
+	/* Of the climb, in logarithms of theta; [slot_count]. */
+	double *theta_from, *gradient, *gradient_from, *scale, *direction, *step;
+	SermAscent ascent;
 	SermKeepGoing keep_going;
 	void *context;
 } Fit;
@@ -118,10 +136,13 @@ check_options(const SermPbmOptions *options, SermError *error)
 	return SERM_OK;
 }
 
-/* Check every cell and find the number of positions and of impressions. */
+/* Check every cell and find the number of positions and of impressions; whether pairs lie together. */
 static SermStatus
-scan_cells(Fit *fit, uint64_t *impressions, SermError *error)
+scan_cells(Fit *fit, uint64_t *impressions, bool *together, SermError *error)
 {
+	uint32_t last = 0;
+
+	*together = true;
 	*impressions = 0;
 	fit->first_position = UINT32_MAX;
 	for (size_t i = 0; i < fit->cell_count; i++) {
@@ -132,6 +153,8 @@ scan_cells(Fit *fit, uint64_t *impressions, SermError *error)
 			return serm_fail(error, SERM_ERR_INVALID,
 			    "impression count %zu is out of range: pair %u of %u, position %u, shown %u, clicked %u", i,
 			    cell->pair, fit->pair_count, cell->position, cell->shown, cell->clicked);
+		*together &= cell->pair >= last;
+		last = cell->pair;
 		*impressions += cell->shown;
 		if (cell->position > fit->position_count)
 			fit->position_count = cell->position;
@@ -164,90 +187,151 @@ allocate(Fit *fit, SermArena *arena, SermError *error)
 static SermStatus
 allocate_scratch(Fit *fit, SermArena *arena, SermError *error)
 {
-	fit->attracted = serm_arena_array(arena, fit->pair_count, sizeof(double));
-	fit->examined = serm_arena_array(arena, fit->slot_count, sizeof(double));
-	fit->theta_mean = serm_arena_array(arena, fit->slot_count, sizeof(double));
-	fit->pair_shown = serm_arena_array(arena, fit->pair_count, sizeof(uint64_t));
-	if (fit->attracted == NULL || fit->examined == NULL || fit->theta_mean == NULL || fit->pair_shown == NULL)
-		return serm_fail(error, SERM_ERR_MEMORY, "no memory for a click model of %u pairs", fit->pair_count);
+	double **arrays[] = {&fit->examined, &fit->curvature, &fit->theta_mean, &fit->theta_from, &fit->gradient,
+	    &fit->gradient_from, &fit->scale, &fit->direction, &fit->step};
+	bool good = serm_ascent_init(&fit->ascent, arena, fit->slot_count);
+
+	for (size_t i = 0; i < SERM_LENGTH(arrays); i++) {
+		*arrays[i] = serm_arena_array(arena, fit->slot_count, sizeof(double));
+		good &= *arrays[i] != NULL;
+	}
+	return good ? SERM_OK
+	            : serm_fail(
+	                  error, SERM_ERR_MEMORY, "no memory for a click model of %u pairs", fit->pair_count);
+}
+
+/* A copy of the cells in which those of a pair lie together. */
+static SermStatus
+sort_cells(Fit *fit, SermArena *arena, SermError *error)
+{
+	size_t *next = serm_arena_array(arena, (size_t) fit->pair_count + 1, sizeof(size_t));
+	SermClickCell *sorted = serm_arena_reserve(arena, fit->cell_count * sizeof(SermClickCell));
+
+	if (next == NULL || sorted == NULL)
+		return serm_fail(error, SERM_ERR_MEMORY, "no memory for %zu counts of impressions", fit->cell_count);
+	for (size_t i = 0; i < fit->cell_count; i++)
+		next[fit->cells[i].pair + 1]++;
+	for (uint32_t p = 0; p < fit->pair_count; p++)
+		next[p + 1] += next[p];
+	for (size_t i = 0; i < fit->cell_count; i++)
+		sorted[next[fit->cells[i].pair]++] = fit->cells[i];
+	fit->cells = sorted;
 	return SERM_OK;
 }
 
-/* Totals per pair and position, and the mean of the prior where none is given. */
+/* Totals per position, the mean of the prior where none is given, and where to begin. */
 static void
-count_totals(Fit *fit)
+begin(Fit *fit)
 {
 	double first_clicked = 0;
 
 	for (size_t i = 0; i < fit->cell_count; i++) {
 		const SermClickCell *cell = &fit->cells[i];
+		uint32_t slot = slot_of(fit, cell);
 
-		fit->pair_shown[cell->pair] += cell->shown;
-		fit->shown[slot_of(fit, cell)] += cell->shown;
-		if (slot_of(fit, cell) == fit->first)
+		fit->shown[slot] += cell->shown;
+		if (slot == fit->first)
 			first_clicked += cell->clicked;
 	}
 	if (fit->alpha_mean < 0)
 		fit->alpha_mean = (first_clicked + 1.0) / ((double) fit->shown[fit->first] + 2.0);
-}
-
-/* alpha = clicks / expected clicks at alpha 1, pulled to the prior. */
-static bool
-warm_alpha(Fit *fit)
-{
-	double *expected = fit->attracted;
-
-	memset(expected, 0, fit->pair_count * sizeof(double));
-	memset(fit->alpha, 0, fit->pair_count * sizeof(double));
-	for (size_t i = 0; i < fit->cell_count; i++) {
-		const SermClickCell *cell = &fit->cells[i];
-
-		expected[cell->pair] += cell->shown * fit->theta[slot_of(fit, cell)];
-		fit->alpha[cell->pair] += cell->clicked;
-		if (!may_go_on(fit, i))
-			return false;
-	}
-	for (uint32_t p = 0; p < fit->pair_count; p++) {
-		double weight = expected[p] + fit->alpha_strength;
-
-		fit->alpha[p] = weight > 0 ? clamp((fit->alpha[p] + fit->alpha_strength * fit->alpha_mean) / weight)
-		                           : fit->alpha_mean;
-	}
-	return true;
-}
-
-/* theta = clicks / expected clicks at theta 1, kept inside (0, 1): at an end EM could not move it again. */
-static bool
-warm_theta(Fit *fit)
-{
-	double *expected = fit->examined;
-
-	memset(expected, 0, fit->slot_count * sizeof(double));
-	memset(fit->theta, 0, fit->slot_count * sizeof(double));
-	for (size_t i = 0; i < fit->cell_count; i++) {
-		const SermClickCell *cell = &fit->cells[i];
-
-		expected[slot_of(fit, cell)] += cell->shown * fit->alpha[cell->pair];
-		fit->theta[slot_of(fit, cell)] += cell->clicked;
-		if (!may_go_on(fit, i))
-			return false;
-	}
-	for (uint32_t k = 0; k < fit->slot_count; k++)
-		if (is_free(fit, k))
-			fit->theta[k] = fmin(fmax(fit->theta[k] / expected[k], 1e-3), 0.999);
-	fit->theta[fit->first] = 1.0;
-	return true;
-}
-
-static bool
-warm_start(Fit *fit)
-{
-	count_totals(fit);
 	fill_theta_means(fit);
-	memcpy(fit->theta, fit->theta_mean, fit->slot_count * sizeof(double));
-	for (int round = 0; round < WARM_ROUNDS; round++)
-		if (!warm_alpha(fit) || !warm_theta(fit))
-			return false;
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		fit->theta[k] = fit->shown[k] > 0 ? clamp(fmin(fit->theta_mean[k], THETA_BEGIN_MAX)) : 0;
+	fit->theta[fit->first] = 1.0;
+	for (uint32_t p = 0; p < fit->pair_count; p++)
+		fit->alpha[p] = fit->alpha_mean;
+}
+
+/* Where clicks are rare they are Poisson with mean shown * theta * alpha, and this is the end already. */
+static double
+first_alpha(const Fit *fit, const SermClickCell *cells, size_t count, double clicks)
+{
+	double expected = fit->alpha_strength;
+
+	for (size_t i = 0; i < count; i++)
+		expected += cells[i].shown * fit->theta[slot_of(fit, &cells[i])];
+	return clamp(clicks / expected);
+}
+
+/*
+ * The alpha of one pair at which the objective is highest for the present thetas: the root of clicks less
+ * sum of skipped * theta alpha / (1 - theta alpha), the prior counted in. That falls ever faster in alpha,
+ * so Newton's method comes from the right after at most one step and never passes it.
+ */
+static double
+best_alpha(const Fit *fit, const SermClickCell *cells, size_t count, double alpha, bool begins)
+{
+	double clicks = fit->alpha_strength * fit->alpha_mean;
+	double prior = fit->alpha_strength * (1.0 - fit->alpha_mean);
+	bool shown = false;
+
+	for (size_t i = 0; i < count; i++) {
+		clicks += cells[i].clicked;
+		shown |= cells[i].shown > 0;
+	}
+	if (!shown)
+		return fit->alpha_mean;
+	if (!(clicks > 0))
+		return PROBABILITY_MIN;
+	if (begins)
+		alpha = first_alpha(fit, cells, count, clicks);
+	for (int round = 0; round < ROUNDS_MAX; round++) {
+		double odds = alpha / (1.0 - alpha), found = prior * odds, slope = found / (1.0 - alpha), next;
+
+		for (size_t i = 0; i < count; i++) {
+			double click = fit->theta[slot_of(fit, &cells[i])] * alpha;
+			double inverse = 1.0 / (1.0 - click);
+			double skips = (double) (cells[i].shown - cells[i].clicked) * click * inverse;
+
+			found += skips;
+			slope += skips * inverse;
+		}
+		if (!(slope > 0))
+			return PROBABILITY_MAX;
+		next = alpha + alpha * (clicks - found) / slope;
+		if (next >= 1.0)
+			next = 0.5 * (alpha + 1.0);
+		next = clamp(next);
+		if (fabs(next - alpha) <= ALPHA_TOLERANCE * alpha)
+			return next;
+		alpha = next;
+	}
+	return alpha;
+}
+
+/* One pass over all cells: the alphas for the present thetas, and what they make of the positions. */
+static bool
+expect(Fit *fit, bool begins)
+{
+	size_t check_at = 0;
+
+	memset(fit->examined, 0, fit->slot_count * sizeof(double));
+	memset(fit->curvature, 0, fit->slot_count * sizeof(double));
+	for (size_t from = 0, to; from < fit->cell_count; from = to) {
+		uint32_t pair = fit->cells[from].pair;
+		double alpha;
+
+		if (from >= check_at) {
+			check_at = from + CELLS_PER_CHECK;
+			if (fit->keep_going != NULL && !fit->keep_going(fit->context))
+				return false;
+		}
+
+		for (to = from + 1; to < fit->cell_count && fit->cells[to].pair == pair; to++)
+			;
+		alpha = fit->alpha[pair] = best_alpha(fit, &fit->cells[from], to - from, fit->alpha[pair], begins);
+		for (size_t i = from; i < to; i++) {
+			const SermClickCell *cell = &fit->cells[i];
+			uint32_t k = slot_of(fit, cell);
+			double theta = fit->theta[k], inverse = 1.0 / (1.0 - theta * alpha);
+			double skips = (double) (cell->shown - cell->clicked) * theta * inverse;
+
+			/* A click was examined; a skip was with the posterior probability. */
+			fit->examined[k] += cell->clicked + skips * (1.0 - alpha);
+			fit->curvature[k] += skips * alpha * inverse;
+		}
+	}
 	return true;
 }
 
@@ -258,88 +342,154 @@ log_prior(double probability, double mean, double strength)
 	return strength > 0 ? strength * (mean * log(probability) + (1.0 - mean) * log1p(-probability)) : 0;
 }
 
-/* One E step over all cells: fills the sums; the log-likelihood only where it is wanted. */
+/* The likelihood of the present parameters, and the objective. */
 static bool
-expect(Fit *fit, double *log_likelihood)
+measure(const Fit *fit, SermPbm *model)
 {
 	double total = 0;
 
-	memset(fit->attracted, 0, fit->pair_count * sizeof(double));
-	memset(fit->examined, 0, fit->slot_count * sizeof(double));
 	for (size_t i = 0; i < fit->cell_count; i++) {
 		const SermClickCell *cell = &fit->cells[i];
-		uint32_t k = slot_of(fit, cell);
-		double alpha = fit->alpha[cell->pair];
-		double theta = fit->theta[k];
-		double click = theta * alpha;
-		double skipped = (double) (cell->shown - cell->clicked);
-		double per_skip = skipped / (1.0 - click);
+		double click = fit->alpha[cell->pair] * fit->theta[slot_of(fit, cell)];
 
-		if (log_likelihood != NULL && cell->clicked > 0)
+		if (cell->clicked > 0)
 			total += cell->clicked * log(click);
-		if (log_likelihood != NULL && skipped > 0)
-			total += skipped * log1p(-click);
-		/* A click was examined and attractive; a skip was either with the posterior probability. */
-		fit->attracted[cell->pair] += cell->clicked + per_skip * alpha * (1.0 - theta);
-		fit->examined[k] += cell->clicked + per_skip * theta * (1.0 - alpha);
+		if (cell->shown > cell->clicked)
+			total += (double) (cell->shown - cell->clicked) * log1p(-click);
 		if (!may_go_on(fit, i))
 			return false;
 	}
-	if (log_likelihood != NULL)
-		*log_likelihood = total;
-	return true;
-}
-
-static double
-log_priors(const Fit *fit)
-{
-	double total = 0;
-
+	model->log_likelihood = total;
 	for (uint32_t p = 0; p < fit->pair_count; p++)
 		total += log_prior(fit->alpha[p], fit->alpha_mean, fit->alpha_strength);
 	for (uint32_t k = 0; k < fit->slot_count; k++)
 		if (is_free(fit, k))
 			total += log_prior(fit->theta[k], fit->theta_mean[k], fit->theta_strength);
-	return total;
+	model->objective = total;
+	return true;
 }
 
-/* The M step: ratios of the sums and the pseudo-counts. */
+/*
+ * What the pass says of the thetas, in their logarithms: the gradient, which is the step of EM in a scale,
+ * and the scale in which it is the step of Newton for each theta alone.
+ */
 static void
-maximise(Fit *fit)
+differentiate(Fit *fit)
 {
-	for (uint32_t p = 0; p < fit->pair_count; p++) {
-		double weight = (double) fit->pair_shown[p] + fit->alpha_strength;
+	for (uint32_t k = 0; k < fit->slot_count; k++) {
+		double theta = fit->theta[k], mean = fit->theta_mean[k];
+		double weight = (double) fit->shown[k] + fit->theta_strength, curvature;
 
-		if (weight > 0)
-			fit->alpha[p] = clamp((fit->attracted[p] + fit->alpha_strength * fit->alpha_mean) / weight);
+		fit->gradient[k] = fit->scale[k] = 0;
+		if (!is_free(fit, k))
+			continue;
+		fit->gradient[k] = (fit->examined[k] + fit->theta_strength * mean - weight * theta) / (1.0 - theta);
+		curvature =
+		    fit->curvature[k] + fit->theta_strength * (1.0 - mean) * theta / ((1.0 - theta) * (1.0 - theta));
+		fit->scale[k] = 1.0 / fmax(curvature, CURVATURE_MIN * weight);
+	}
+}
+
+/* The direction to climb in, kept where thetas are probabilities. Returns the gain that it promises at most.
+ */
+static double
+aim(Fit *fit)
+{
+	double gain;
+
+	for (int attempt = 0;; attempt++) {
+		serm_ascent_direction(&fit->ascent, fit->gradient, fit->scale, fit->direction);
+		for (uint32_t k = 0; k < fit->slot_count; k++)
+			if (is_free(fit, k))
+				fit->direction[k] = fmax(
+				    fmin(fmin(fit->direction[k], STEP_MAX), -NEARER_MAX * log(fit->theta[k])), -STEP_MAX);
+		gain = serm_ascent_product(fit->gradient, fit->direction, fit->slot_count);
+		if (gain > 0 || attempt > 0)
+			return gain;
+		serm_ascent_forget(&fit->ascent);
+	}
+}
+
+/* Go a part of the direction from where the thetas were. */
+static void
+go(Fit *fit, double part)
+{
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		if (is_free(fit, k)) {
+			fit->step[k] = part * fit->direction[k];
+			fit->theta[k] = clamp(fit->theta_from[k] * exp(fit->step[k]));
+		}
+}
+
+/* Remember where the step led from, take it, and look again; `rises` where it may stay. */
+static SermStatus
+advance(Fit *fit, double gain, double part, bool *rises, SermError *error)
+{
+	double after;
+
+	go(fit, part);
+	if (!expect(fit, false))
+		return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
+	differentiate(fit);
+	after = serm_ascent_product(fit->gradient, fit->direction, fit->slot_count);
+	/* Along a line the slope of a concave function falls: while it ends less steep than it began, we rose. */
+	*rises = after >= -gain;
+	return SERM_OK;
+}
+
+static void
+remember(Fit *fit)
+{
+	for (uint32_t k = 0; k < fit->slot_count; k++)
+		fit->gradient_from[k] -= fit->gradient[k];
+	serm_ascent_learn(&fit->ascent, fit->step, fit->gradient_from);
+}
+
+/* Cut short: the step of EM from the last place that is sure, which never falls. */
+static SermStatus
+finish(Fit *fit, bool sure, SermError *error)
+{
+	if (!sure) {
+		memcpy(fit->theta, fit->theta_from, fit->slot_count * sizeof(double));
+		if (!expect(fit, false))
+			return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
 	}
 	for (uint32_t k = 0; k < fit->slot_count; k++)
 		if (is_free(fit, k))
 			fit->theta[k] = clamp((fit->examined[k] + fit->theta_strength * fit->theta_mean[k]) /
 			                      ((double) fit->shown[k] + fit->theta_strength));
+	return SERM_OK;
 }
 
 static SermStatus
 climb(Fit *fit, const SermPbmOptions *options, SermPbm *model, SermError *error)
 {
-	double previous = -INFINITY;
+	double rounding = GAIN_MIN * (double) model->impressions;
+	double least = fmax(options->tolerance * (double) model->impressions, rounding);
+	SermStatus status = SERM_OK;
+	bool rises = true;
 
-	for (;;) {
-		bool look = model->iterations % LOOK_EVERY == 0 || model->iterations == options->iterations_max;
+	if (!expect(fit, true))
+		return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
+	differentiate(fit);
+	for (model->iterations = 1; status == SERM_OK && rises;) {
+		double gain = aim(fit), part = 1.0;
 
-		if (!expect(fit, look ? &model->log_likelihood : NULL))
-			return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
-		if (look) {
-			model->objective = model->log_likelihood + log_priors(fit);
-			model->converged =
-			    model->objective - previous <= options->tolerance * LOOK_EVERY * (double) model->impressions;
-			if (model->converged || model->iterations == options->iterations_max)
-				return SERM_OK;
-			previous = model->objective;
+		/* A first step may promise little because EM creeps; the next ones know how far it would go. */
+		model->converged = gain <= (fit->ascent.stored > 0 ? least : rounding);
+		if (model->converged || model->iterations >= options->iterations_max)
+			break;
+		memcpy(fit->theta_from, fit->theta, fit->slot_count * sizeof(double));
+		memcpy(fit->gradient_from, fit->gradient, fit->slot_count * sizeof(double));
+		rises = false;
+		for (; status == SERM_OK && !rises && model->iterations < options->iterations_max; part *= 0.5) {
+			status = advance(fit, gain, part, &rises, error);
+			model->iterations++;
 		}
-		maximise(fit);
-		model->iterations++;
+		if (rises)
+			remember(fit);
 	}
+	return status == SERM_OK && !model->converged ? finish(fit, rises, error) : status;
 }
 
 SermStatus
@@ -358,10 +508,11 @@ serm_pbm_fit(const SermClickCell *cells, size_t cell_count, uint32_t pair_count,
 	    .context = context};
 	SermArenaMark mark;
 	SermStatus status = check_options(options, error);
+	bool together;
 
 	memset(model, 0, sizeof(*model));
 	if (status == SERM_OK)
-		status = scan_cells(&fit, &model->impressions, error);
+		status = scan_cells(&fit, &model->impressions, &together, error);
 	if (status == SERM_OK)
 		status = allocate(&fit, arena, error);
 	if (status != SERM_OK)
@@ -369,10 +520,14 @@ serm_pbm_fit(const SermClickCell *cells, size_t cell_count, uint32_t pair_count,
 
 	mark = serm_arena_mark(arena);
 	status = allocate_scratch(&fit, arena, error);
-	if (status == SERM_OK && !warm_start(&fit))
-		status = serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
-	if (status == SERM_OK)
+	if (status == SERM_OK && !together)
+		status = sort_cells(&fit, arena, error);
+	if (status == SERM_OK) {
+		begin(&fit);
 		status = climb(&fit, options, model, error);
+	}
+	if (status == SERM_OK && !measure(&fit, model))
+		status = serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
 	serm_arena_rewind(arena, mark);
 
 	model->alpha = fit.alpha;

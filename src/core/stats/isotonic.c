@@ -92,6 +92,8 @@ serm_isotonic_value(const double *at, const double *level, uint32_t knot_count, 
 {
 	uint32_t low = 0, high = knot_count - 1;
 
+	if (isnan(x))
+		return x;
 	if (!(x > at[0]))
 		return level[0];
 	if (x >= at[high])

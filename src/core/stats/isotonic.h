@@ -28,7 +28,7 @@ typedef struct SermIsotonicCurve {
 extern SermStatus serm_isotonic_fit(
     SermIsotonicPoint *points, uint32_t count, SermArena *arena, SermIsotonicCurve *curve, SermError *error);
 
-/* Linear between knots, constant beyond the first and the last; knot_count > 0. */
+/* Linear between knots, constant beyond the first and the last, NaN at NaN; knot_count > 0. */
 extern double serm_isotonic_value(const double *at, const double *level, uint32_t knot_count, double x);
 
 #endif

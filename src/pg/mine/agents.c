@@ -178,11 +178,13 @@ serm_mine_clicks_known(const SermMining *mining)
 	SermParam params[] = {SERM_TEXT(mining->model->name),
 	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->has_since ? mining->since : DT_NOBEGIN)),
 	    mining->has_until ? SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->until))
-	                      : SERM_NULL(TIMESTAMPTZOID)};
+	                      : SERM_NULL(TIMESTAMPTZOID),
+	    SERM_DATUM(REGCLASSOID, ObjectIdGetDatum(mining->model->log))};
 
 	if (!mining->options.stored_clicks || !serm_mine_needs_clicks(mining))
 		return false;
 	serm_spi_execute("SELECT FROM serm.click_model AS c WHERE c.model = $1 AND c.kind = 'pbm' AND c.converged"
+	                 " AND c.log = $4"
 	                 " AND (c.since IS NULL OR c.since <= $2)"
 	                 " AND coalesce(c.until, c.fitted) >= coalesce($3, now() - interval '1 day')",
 	    SPI_OK_SELECT, true, params, lengthof(params));

@@ -50,7 +50,7 @@ typedef struct Count {
 
 static const Count counts[] = {
     {"warning", "rows without a query are skipped", "query",
-        "count(*) FILTER (WHERE q IS NULL OR btrim(q, E' \\t\\r\\n\\f\\v') = '')",
+        "count(*) FILTER (WHERE q IS NULL OR btrim(q, E' \\t\\r\\n\\f\\x0b') = '')",
         "Leave them out in the view, or find out why the query was lost."},
     {"warning", "rows without a document are skipped", "doc_id",
         "count(*) FILTER (WHERE d IS NULL OR d = '')", "Leave them out in the view."},

@@ -112,7 +112,8 @@ store_model(const Fitting *fitting)
 		    satisfies ? SERM_FLOAT8(fitted->satisfaction_mean) : SERM_NULL(FLOAT8OID),
 		    satisfies ? SERM_FLOAT8(fitted->continuation) : SERM_NULL(FLOAT8OID),
 		    SERM_DATUM(
-		        JSONBOID, JsonbPGetDatum(serm_options_write(option_table, lengthof(option_table), fitting)))};
+		        JSONBOID, JsonbPGetDatum(serm_options_write(option_table, lengthof(option_table), fitting))),
+		    SERM_DATUM(REGCLASSOID, ObjectIdGetDatum(fitting->model->log))};
 
 		/* Two fits of one kind: the later one stands, whole. */
 		serm_spi_execute(
@@ -122,8 +123,8 @@ store_model(const Fitting *fitting)
 		serm_spi_execute(
 		    "INSERT INTO serm.click_model (model, kind, since, until, impressions, clicks, pages,"
 		    " pairs, log_likelihood, iterations, converged, attractiveness, satisfaction,"
-		    " continuation, options)"
-		    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+		    " continuation, options, log)"
+		    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
 		    SPI_OK_INSERT, false, params, lengthof(params));
 	}
 }

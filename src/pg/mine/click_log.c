@@ -2,18 +2,26 @@
  * The search log as a stream of impressions into core/click/group.h: a receiver
  * takes each row from the executor, nothing is buffered, and memory grows with
  * the groups only. The plan is the server's: partitions are pruned, foreign
- * tables fetched in batches, row security and views applied.
+ * tables fetched in batches, row security and views applied. A plain table of
+ * which every row is wanted needs no plan: it is scanned as COPY scans it, which
+ * spares the copy of each row that the executor makes of the columns.
  */
 #include "pg/mine/click.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/tupdesc.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
 
-enum { QUERY, DOC_ID, POSITION, CLICKED, SHOWN_AT, SESSION };
+enum { QUERY, DOC_ID, POSITION, CLICKED, SHOWN_AT, SESSION, COLUMNS };
 
 /* Rows between two looks at interrupts; the executor looks too, but not in every plan. */
 #define ROWS_PER_CHECK 16384
@@ -23,20 +31,25 @@ typedef struct Receiver {
 	SermHost *host;
 	SermClickGrouping *grouping;
 	bool by_page;
+	int columns[COLUMNS]; /* where each is in the row */
 	Oid position_type;
 	MemoryContext row;
 	uint64 rows;
 	TimestampTz shown_at; /* of the previous row */
 	StringInfoData page;  /* query and session of the previous row, each with its length */
 	StringInfoData key;
+	SermError error; /* not of each row: to clear it costs more than most rows */
 } Receiver;
 
 static SermClickText
 text_of(Datum datum, bool *copied)
 {
-	text *value = DatumGetTextPP(datum);
+	text *value = (text *) DatumGetPointer(datum);
 
-	*copied |= (Pointer) value != DatumGetPointer(datum);
+	if (VARATT_IS_COMPRESSED(value) || VARATT_IS_EXTERNAL(value)) {
+		value = DatumGetTextPP(datum);
+		*copied = true;
+	}
 	return (SermClickText){VARDATA_ANY(value), (uint32) VARSIZE_ANY_EXHDR(value)};
 }
 
@@ -63,17 +76,17 @@ position_of(const Receiver *receiver, Datum datum)
 static bool
 starts_page(Receiver *receiver, const TupleTableSlot *slot, SermClickText query, bool *copied)
 {
-	TimestampTz shown_at = DatumGetTimestampTz(slot->tts_values[SHOWN_AT]);
+	TimestampTz shown_at = DatumGetTimestampTz(slot->tts_values[receiver->columns[SHOWN_AT]]);
 	bool same = receiver->rows > 0 && shown_at == receiver->shown_at;
 	SermClickText session = {NULL, 0};
 	StringInfoData swap;
 
-	if (!slot->tts_isnull[SESSION])
-		session = text_of(slot->tts_values[SESSION], copied);
+	if (!slot->tts_isnull[receiver->columns[SESSION]])
+		session = text_of(slot->tts_values[receiver->columns[SESSION]], copied);
 	resetStringInfo(&receiver->key);
 	appendBinaryStringInfo(&receiver->key, (char *) &query.length, sizeof(query.length));
 	appendBinaryStringInfo(&receiver->key, query.bytes, query.length);
-	appendStringInfoChar(&receiver->key, slot->tts_isnull[SESSION] ? 'n' : 's');
+	appendStringInfoChar(&receiver->key, slot->tts_isnull[receiver->columns[SESSION]] ? 'n' : 's');
 	if (session.length > 0)
 		appendBinaryStringInfo(&receiver->key, session.bytes, session.length);
 	same = same && receiver->key.len == receiver->page.len &&
@@ -88,11 +101,11 @@ starts_page(Receiver *receiver, const TupleTableSlot *slot, SermClickText query,
 static void
 group_row(Receiver *receiver, const TupleTableSlot *slot, bool *copied)
 {
-	SermClickText query = text_of(slot->tts_values[QUERY], copied);
-	SermClickText doc_id = text_of(slot->tts_values[DOC_ID], copied);
-	int64 position = position_of(receiver, slot->tts_values[POSITION]);
-	bool clicked = !slot->tts_isnull[CLICKED] && DatumGetBool(slot->tts_values[CLICKED]);
-	SermError error = {0};
+	const int *columns = receiver->columns;
+	SermClickText query = text_of(slot->tts_values[columns[QUERY]], copied);
+	SermClickText doc_id = text_of(slot->tts_values[columns[DOC_ID]], copied);
+	int64 position = position_of(receiver, slot->tts_values[columns[POSITION]]);
+	bool clicked = !slot->tts_isnull[columns[CLICKED]] && DatumGetBool(slot->tts_values[columns[CLICKED]]);
 	SermStatus status;
 	bool starts;
 
@@ -100,12 +113,29 @@ group_row(Receiver *receiver, const TupleTableSlot *slot, bool *copied)
 		return;
 	starts = receiver->by_page && starts_page(receiver, slot, query, copied);
 	status = serm_click_group(receiver->grouping, query, doc_id,
-	    (uint32) Min(position, SERM_CLICK_POSITIONS_MAX), clicked, starts, &error);
+	    (uint32) Min(position, SERM_CLICK_POSITIONS_MAX), clicked, starts, &receiver->error);
 	if (status == SERM_ERR_LIMIT)
-		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s", error.message),
+		ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s", receiver->error.message),
 		    errhint("Narrow the window with since and until, or raise serm.mine_pairs_max."));
-	serm_check(status, &error);
+	serm_check(status, &receiver->error);
 	receiver->rows++;
+}
+
+/* A row whose columns are there; the current context is that of the row. */
+static void
+take_row(Receiver *receiver, const TupleTableSlot *slot)
+{
+	const int *columns = receiver->columns;
+	bool copied = false;
+
+	if (!slot->tts_isnull[columns[QUERY]] && !slot->tts_isnull[columns[DOC_ID]] &&
+	    !slot->tts_isnull[columns[POSITION]] && !slot->tts_isnull[columns[SHOWN_AT]])
+		group_row(receiver, slot, &copied);
+	if (receiver->rows % ROWS_PER_CHECK == 0)
+		CHECK_FOR_INTERRUPTS();
+	/* Only a value that had to be detoasted left anything behind. */
+	if (copied)
+		MemoryContextReset(receiver->row);
 }
 
 static bool
@@ -113,18 +143,10 @@ receive(TupleTableSlot *slot, DestReceiver *destination)
 {
 	Receiver *receiver = (Receiver *) destination;
 	MemoryContext previous = MemoryContextSwitchTo(receiver->row);
-	bool copied = false;
 
 	slot_getallattrs(slot);
-	if (!slot->tts_isnull[QUERY] && !slot->tts_isnull[DOC_ID] && !slot->tts_isnull[POSITION] &&
-	    !slot->tts_isnull[SHOWN_AT])
-		group_row(receiver, slot, &copied);
-	if (receiver->rows % ROWS_PER_CHECK == 0)
-		CHECK_FOR_INTERRUPTS();
+	take_row(receiver, slot);
 	MemoryContextSwitchTo(previous);
-	/* Only a value that had to be detoasted left anything behind. */
-	if (copied)
-		MemoryContextReset(receiver->row);
 	return true;
 }
 
@@ -133,6 +155,8 @@ start(DestReceiver *destination, int operation pg_attribute_unused(), TupleDesc 
 {
 	Receiver *receiver = (Receiver *) destination;
 
+	for (int i = 0; i < COLUMNS; i++)
+		receiver->columns[i] = i;
 	receiver->position_type = getBaseType(TupleDescAttr(description, POSITION)->atttypid);
 }
 
@@ -179,6 +203,64 @@ window_params(const SermClickWindow *window)
 	return params;
 }
 
+/*
+ * A plain table that the caller may read as a whole, all of it wanted, in any order. Others are the
+ * executor's: it knows children, policies, privileges on columns, and indexes for a window.
+ */
+static bool
+is_plain(Relation log, const SermClickWindow *window, bool by_page)
+{
+	Oid id = RelationGetRelid(log);
+
+	return !by_page && !window->has_since && !window->has_until && log->rd_rel->relkind == RELKIND_RELATION &&
+	       !log->rd_rel->relhassubclass && pg_class_aclcheck(id, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+	       check_enable_rls(id, InvalidOid, true) == RLS_NONE;
+}
+
+static void
+scan_log(Receiver *receiver, Relation log)
+{
+	static const char *const names[] = {"query", "doc_id", "position", "clicked", "shown_at"};
+	TupleTableSlot *slot = table_slot_create(log, NULL);
+	bool push = !ActiveSnapshotSet();
+	MemoryContext previous;
+	TableScanDesc scan;
+	int last = 0;
+
+	for (int i = 0; i < (int) lengthof(names); i++) {
+		AttrNumber number = get_attnum(RelationGetRelid(log), names[i]);
+
+		receiver->columns[i] = number - 1;
+		last = Max(last, number);
+	}
+	receiver->position_type =
+	    getBaseType(TupleDescAttr(RelationGetDescr(log), receiver->columns[POSITION])->atttypid);
+	if (push)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	scan = table_beginscan(log, GetActiveSnapshot(), 0, NULL);
+	previous = MemoryContextSwitchTo(receiver->row);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+		slot_getsomeattrs(slot, last);
+		take_row(receiver, slot);
+	}
+	MemoryContextSwitchTo(previous);
+	table_endscan(scan);
+	if (push)
+		PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+query_log(Receiver *receiver, const SermModelRow *model, const SermClickWindow *window)
+{
+	SPIExecuteOptions options = {
+	    .params = window_params(window), .read_only = true, .dest = &receiver->destination};
+	int code = SPI_execute_extended(log_statement(model, window, receiver->by_page), &options);
+
+	if (code < 0)
+		elog(ERROR, "reading the search log failed: %s", SPI_result_code_string(code));
+}
+
 SermClickGrouping *
 serm_click_log_read(
     SermHost *host, const SermModelRow *model, const SermClickWindow *window, SermClickInput input)
@@ -186,20 +268,23 @@ serm_click_log_read(
 	Receiver receiver = {.destination = {receive, start, finish, finish, DestNone},
 	    .host = host,
 	    .by_page = input != SERM_CLICK_BY_POSITION};
-	SPIExecuteOptions options = {.read_only = true, .dest = &receiver.destination};
 	MemoryContext previous = MemoryContextSwitchTo(host->context);
-	int code;
+	Relation log;
 
+	/* It reports a log that is missing or has another shape. */
+	(void) serm_source_name(model->log, SERM_SOURCE_LOG, model->name);
 	receiver.grouping = serm_click_grouping(&host->arena, input, (uint32) serm_mine_pairs_max);
 	if (receiver.grouping == NULL)
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("no memory to group the search log"));
 	receiver.row = AllocSetContextCreate(host->context, "serm click row", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&receiver.page);
 	initStringInfo(&receiver.key);
-	options.params = window_params(window);
-	code = SPI_execute_extended(log_statement(model, window, receiver.by_page), &options);
-	if (code < 0)
-		elog(ERROR, "reading the search log failed: %s", SPI_result_code_string(code));
+	log = table_open(model->log, AccessShareLock);
+	if (is_plain(log, window, receiver.by_page))
+		scan_log(&receiver, log);
+	else
+		query_log(&receiver, model, window);
+	table_close(log, NoLock);
 	MemoryContextDelete(receiver.row);
 	MemoryContextSwitchTo(previous);
 	return receiver.grouping;

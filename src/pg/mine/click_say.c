@@ -204,7 +204,8 @@ float_values(ArrayType *array, int *count)
 
 SERM_FUNCTION(serm_isotonic);
 
-/* serm._isotonic(at float8[], level float8[], x float8); NULL for a curve without knots. */
+/* serm._isotonic(at float8[], level float8[], x float8); NULL for a curve without knots, and where x is NaN.
+ */
 Datum
 serm_isotonic(PG_FUNCTION_ARGS)
 {
@@ -215,7 +216,7 @@ serm_isotonic(PG_FUNCTION_ARGS)
 	if (count != levels)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("a curve has %d places and %d levels", count, levels));
-	if (count == 0)
+	if (count == 0 || isnan(PG_GETARG_FLOAT8(2)))
 		PG_RETURN_NULL();
 	PG_RETURN_FLOAT8(serm_isotonic_value(at, level, (uint32) count, PG_GETARG_FLOAT8(2)));
 }

@@ -201,6 +201,17 @@ add_pair(Receiver *receiver, TupleTableSlot *slot, SermText query, SermText doc_
 	tuplestore_putvalues(mining->texts, mining->texts_desc, slot->tts_values, slot->tts_isnull);
 }
 
+/* serm.judgment refuses such a query, so a round could never finish with one. */
+static bool
+is_blank(SermText text)
+{
+	size_t i = 0;
+
+	while (i < text.length && (text.bytes[i] == ' ' || (text.bytes[i] >= '\t' && text.bytes[i] <= '\r')))
+		i++;
+	return i == text.length;
+}
+
 static bool
 receive(TupleTableSlot *slot, DestReceiver *destination)
 {
@@ -214,6 +225,10 @@ receive(TupleTableSlot *slot, DestReceiver *destination)
 	slot_getallattrs(slot);
 	query = text_of(slot->tts_values[QUERY]);
 	doc_id = text_of(slot->tts_values[DOC_ID]);
+	if (is_blank(query)) {
+		MemoryContextSwitchTo(previous);
+		return true;
+	}
 	same_query = same_text(&receiver->query, query) && mining->stream_count > 0;
 	duplicate = same_text(&receiver->doc_id, doc_id) && same_query;
 	if (!same_query)

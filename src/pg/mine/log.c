@@ -21,7 +21,7 @@ column_collation(Oid relation, const char *name)
 
 /*
  * The log grouped by pair and position, then by pair: both steps are the server's own and may spill to disk.
- * Blank queries are left out: serm.judgment refuses them, so a round could never finish with one.
+ * Blank queries are in it: to trim each row costs as much as to group it, and gather.c sees each pair.
  */
 static void
 append_pairs(StringInfo sql, const char *log, bool has_dwell, bool has_segment, const SermLogQuery *query)
@@ -35,8 +35,7 @@ append_pairs(StringInfo sql, const char *log, bool has_dwell, bool has_segment, 
 	    " %s AS dwell, sum(l.\"position\"::float8) AS places, max(l.shown_at) AS latest,"
 	    " %s AS segment FROM %s AS l WHERE l.query IS NOT NULL AND l.doc_id IS NOT NULL AND l.shown_at IS "
 	    "NOT NULL"
-	    " AND l.\"position\" >= 1"
-	    " AND btrim(l.query::text, E' \\t\\r\\n\\f\\v') COLLATE \"C\" <> ''%s%s GROUP BY 1, 2, 3) AS c"
+	    " AND l.\"position\" >= 1%s%s GROUP BY 1, 2, 3) AS c"
 	    " GROUP BY c.query, c.doc_id",
 	    query->cells ? "array_agg(ARRAY[c.place, least(c.shown, 2147483647)::int4,"
 	                   " least(c.clicked, 2147483647)::int4])"

@@ -6,6 +6,9 @@
 
 #include <math.h>
 
+#include "access/xact.h"
+#include "common/int.h"
+
 /* Samples of one grade that weigh as much as the mean of all. */
 #define MARGIN_STRENGTH 10.0
 
@@ -55,25 +58,48 @@ add_segment_quota(SermMining *mining, const char *name, double share)
 }
 
 /*
- * The segments that drifted between the window before this one, of the same length, and this one; each gets
- * the same part of drift_share.
+ * The window before this one, of the same length; as far back as there is time. False where there is none:
+ * this one begins with time itself, or is empty.
+ */
+static bool
+window_before(const SermMining *mining, TimestampTz *from, TimestampTz *until)
+{
+	int64 length;
+
+	*until = mining->has_until && !TIMESTAMP_NOT_FINITE(mining->until)
+	             ? mining->until
+	             : GetCurrentTransactionStartTimestamp();
+	if (TIMESTAMP_NOT_FINITE(mining->since) || (mining->has_until && TIMESTAMP_IS_NOBEGIN(mining->until)) ||
+	    *until <= mining->since)
+		return false;
+	if (pg_sub_s64_overflow(*until, mining->since, &length) ||
+	    pg_sub_s64_overflow(mining->since, length, from) || !IS_VALID_TIMESTAMP(*from))
+		*from = DT_NOBEGIN;
+	return true;
+}
+
+/*
+ * The segments that drifted between the window before this one and this one; each gets the same part of
+ * drift_share.
  */
 static void
 add_drifted(SermMining *mining)
 {
-	SermParam params[] = {SERM_TEXT(mining->model->name),
-	    SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->since)),
-	    mining->has_until ? SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->until))
-	                      : SERM_NULL(TIMESTAMPTZOID)};
+	TimestampTz from = 0, until = 0;
+	SermParam params[4] = {SERM_TEXT(mining->model->name)};
 	StringInfoData names;
 
 	if (!mining->has_since)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"drift\" of serm.mine needs a window that begins"),
 		    errhint("Name it: serm.mine(..., since => now() - interval '7 days')."));
+	if (!window_before(mining, &from, &until))
+		return;
+	params[1] = SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(from));
+	params[2] = SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(mining->since));
+	params[3] = SERM_DATUM(TIMESTAMPTZOID, TimestampTzGetDatum(until));
 	serm_spi_execute(
-	    "SELECT d.segment FROM serm.drift($1,"
-	    " tstzrange($2 - (coalesce($3, now()) - $2), $2), tstzrange($2, coalesce($3, now()))) AS d"
+	    "SELECT d.segment FROM serm.drift($1, tstzrange($2, $3), tstzrange($3, $4)) AS d"
 	    " WHERE d.drifted AND d.segment IS NOT NULL GROUP BY d.segment ORDER BY d.segment COLLATE \"C\"",
 	    SPI_OK_SELECT, true, params, lengthof(params));
 	if (SPI_processed == 0)
