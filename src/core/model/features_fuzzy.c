@@ -297,15 +297,13 @@ serm_field_fuzzy(const SermParsedQuery *query, SermField *field, uint64_t compou
 	uint32_t compared = 0;
 
 	for (uint32_t t = 0; t < query->term_count; t++)
-		field->fuzzy[t] = (sure >> t & 1) != 0                 ? 1
-		                  : (field->kin_matched >> t & 1) != 0 ? SERM_KIN_STRENGTH
-		                                                       : 0;
+		field->fuzzy[t] = (float) (sure >> t & 1);
 	for (uint32_t i = 0; i < query->term_count && compared < SERM_FUZZY_TERMS_MAX; i++) {
 		uint32_t term = query->by_idf[i];
 
 		if ((sure >> term & 1) != 0 || query->terms[term].number)
 			continue;
-		field->fuzzy[term] = fmaxf(field->fuzzy[term], dice[term]);
+		field->fuzzy[term] = dice[term];
 		compared++;
 	}
 }

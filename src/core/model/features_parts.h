@@ -26,8 +26,6 @@
 /* Of the unmatched terms, so many of highest idf are compared by trigrams. */
 #define SERM_FUZZY_TERMS_MAX 8
 #define SERM_FUZZY_DICE_MIN 0.4f
-/* Of a term in a field that has its kin only. */
-#define SERM_KIN_STRENGTH 0.95f
 
 /* A word of a document as serm_term_find() tells it: a term, perhaps with the flag, or none. */
 #define SERM_TERM_NONE 0xff
