@@ -9,6 +9,7 @@
  * of query and document each.
  */
 #include "core/model/features.h"
+#include "core/train/kin.h"
 #include "test/bench/set.h"
 
 static void
@@ -39,6 +40,7 @@ main(int argc, char **argv)
 {
 	Set set = {0};
 	SermStatistics statistics;
+	SermTrainHost host = {.keep_going = go_on};
 	SermArena arena;
 	SermError error;
 	char path[4096];
@@ -54,6 +56,7 @@ main(int argc, char **argv)
 	load_set("any", argv[1], &set);
 	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 4 << 30);
 	require(serm_statistics_count(set.docs, set.doc_count, &arena, go_on, NULL, &statistics, &error), &error);
+	require(serm_kin_learn(set.docs, set.doc_count, &host, &arena, &statistics, &error), &error);
 	for (size_t q = 0; q < set.query_count; q++)
 		write_query(&set, q, &statistics, &arena, out, ids);
 	if (fclose(out) != 0 || fclose(ids) != 0)

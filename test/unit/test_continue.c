@@ -39,6 +39,8 @@ static Toy *
 make_toy(SermArena *arena)
 {
 	Toy *toy = serm_arena_alloc(arena, sizeof(*toy));
+	/* Behind every title, so that it tells nothing: words that have kin. */
+	static const char kin[] = "\nmeasured measuring compared comparing selected selecting reported reporting";
 	uint32_t bag[WORDS], doc[8];
 	SermRng rng;
 
@@ -54,7 +56,7 @@ make_toy(SermArena *arena)
 			for (uint32_t w = 0; w < 8; w++)
 				doc[w] = w < common ? bag[w] : bag[3 + serm_rng_below(&rng, WORDS - 3)];
 			serm_rng_shuffle(&rng, doc, 8);
-			toy->examples[at] = (SermExample){.query = q, .doc = text_of(doc, 8, "\n", arena), .weight = 1};
+			toy->examples[at] = (SermExample){.query = q, .doc = text_of(doc, 8, kin, arena), .weight = 1};
 			toy->examples[at].target[grade] = 1;
 			toy->origin[at] = q >= OLD     ? SERM_ORIGIN_NEW
 			                  : q % 2 == 0 ? SERM_ORIGIN_HISTORY
@@ -197,6 +199,8 @@ test_beginning(Toy *toy, const SermModel *parent, SermArena *arena)
 	toy->options.guard = 5;
 	child = train(toy, set_of(toy, 0, QUERIES, parent), arena);
 	after = parts_of(child, arena);
+	CHECK(before.statistics.word_kin != NULL && after.statistics.word_kin != before.statistics.word_kin,
+	    "kin is copied");
 	CHECK(farthest(parent, child, toy, arena) < 1e-4, "without a step to speak of it is the parent");
 	CHECK(
 	    serm_merge_difference(&before, &after) == NULL, "embeddings, statistics and scales are the parent's");
@@ -438,6 +442,10 @@ test_merge(Toy *toy, const SermModel *parent, SermArena *arena)
 	other = ancestor;
 	other.statistics.document_count++;
 	CHECK(strcmp(serm_merge_difference(&ancestor, &other), "statistics") == 0, "or other statistics");
+	other = ancestor;
+	other.statistics.word_kin = other.statistics.kin_df = other.statistics.word_df;
+	CHECK(strcmp(serm_merge_difference(&ancestor, &other), "statistics") == 0, "or other kin");
+	CHECK(serm_merge_difference(&other, &other) == NULL, "the same kin is none");
 	other = ancestor;
 	other.guard.dot_mean++;
 	CHECK(strcmp(serm_merge_difference(&ancestor, &other), "scales") == 0, "or scales");

@@ -155,6 +155,16 @@ test_window_of_words(void)
 	    "a single long line is a body");
 	strcat(doc, "\n");
 	CHECK(features_of("pillow", doc).value[2] == 1, "exact matching sees the 33rd");
+	for (int count = SERM_BODY_WORDS_MAX - 1; count <= SERM_BODY_WORDS_MAX; count++) {
+		char text[8 * SERM_BODY_WORDS_MAX] = "\n";
+
+		for (int i = 0; i < count; i++)
+			strcat(text, "filler ");
+		strcat(text, "pillow");
+		CHECK(features_of("pillow", text).value[BODY + 2] == (count < SERM_BODY_WORDS_MAX),
+		    "the 512th word of a body is read, the next one is not");
+	}
+	static_assert(SERM_BODY_WORDS_MAX == 512, "as doc/model.md has it");
 }
 
 static void

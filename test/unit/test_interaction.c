@@ -7,7 +7,7 @@ enum { HEADS = 3, GRADES = 4, VOCABULARY = 5, TENSORS = 15 };
 
 /* A whole stored model that each test may damage. */
 typedef struct Stored {
-	SermTensor tensors[TENSORS];
+	SermTensor tensors[TENSORS + 2]; /* those of kin are added by their test */
 	SermTensorSet set;
 } Stored;
 
@@ -260,6 +260,41 @@ test_damaged_numbers(SermArena *arena)
 	check_refused(stored, arena, "cuts", "out of order");
 }
 
+/* Kin is optional, its ring stays inside the vocabulary, and it comes with its counts. */
+static void
+test_kin(SermArena *arena)
+{
+	static const uint32_t ring[VOCABULARY] = {2, 1, 0, 4, 3}, counts[VOCABULARY] = {5, 2, 5, 100, 100};
+	Stored *stored = make_model(arena);
+	SermInteractionParts parts;
+	SermModel *model;
+	SermError error;
+	uint32_t *kin, *df;
+
+	add(stored, arena, "vocabulary.kin", SERM_DTYPE_U32, 1, SHAPE(VOCABULARY));
+	memcpy(counts_of(stored, "vocabulary.kin"), ring, sizeof(ring));
+	check_refused(stored, arena, "vocabulary.kin_df", "missing beside vocabulary.kin");
+	add(stored, arena, "vocabulary.kin_df", SERM_DTYPE_U32, 1, SHAPE(VOCABULARY));
+	kin = counts_of(stored, "vocabulary.kin");
+	df = counts_of(stored, "vocabulary.kin_df");
+	memcpy(df, counts, sizeof(counts));
+	CHECK(serm_model_open("interaction", &stored->set, arena, &model, &error) == SERM_OK &&
+	          serm_interaction_parts(model, &parts) && parts.statistics.word_kin == kin &&
+	          parts.statistics.kin_df == df,
+	    "a model with kin opens");
+	CHECK_NEAR(serm_statistics_kin_idf(&parts.statistics, 2), log(1 + 95.5 / 5.5), 1e-12,
+	    "idf of a word and its kin");
+	kin[1] = VOCABULARY;
+	check_refused(stored, arena, "vocabulary.kin", "a word that there is not");
+	kin[1] = 1;
+	df[4] = 101;
+	check_refused(stored, arena, "vocabulary.kin_df", "more documents than there are");
+	df[4] = 100;
+	tensor_of(stored, "vocabulary.kin")->shape[0]--;
+	tensor_of(stored, "vocabulary.kin")->bytes -= sizeof(uint32_t);
+	check_refused(stored, arena, "vocabulary.kin", "another extent");
+}
+
 static double
 bent(double s)
 {
@@ -469,6 +504,7 @@ main(void)
 	test_damaged_tensors(&arena);
 	test_damaged_shapes(&arena);
 	test_damaged_numbers(&arena);
+	test_kin(&arena);
 	test_scaling();
 	test_predict(&arena);
 	test_batch(&arena);

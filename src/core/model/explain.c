@@ -133,15 +133,18 @@ field_part(const Explainer *explainer, const SermExplainField *found, int place,
 	const SermParsedQuery *query = explainer->query;
 	const SermField *field = &found->field;
 	double idf = query->terms[t].idf, tf = field->tf[t], matched = tf > 0;
+	double kin_idf = query->terms[t].kin_idf, kin_tf = field->kin_tf[t];
 	const float *value = explainer->actual.value + (found - explainer->fields) * SERM_FIELD_FEATURES;
 
 	switch (place) {
 		case 0:
-		case 1:
 			return idf * tf / (tf + length_norm(field->count, field->average_length));
+		case 1:
+			return kin_idf * kin_tf / (kin_tf + length_norm(field->count, field->average_length));
 		case 2:
-		case 3:
 			return idf * matched;
+		case 3:
+			return kin_idf * (kin_tf > 0);
 		case 4:
 			return idf * (double) field->fuzzy[t];
 		case 7:
@@ -176,13 +179,19 @@ joined_part(const Explainer *explainer, int place, int f, uint32_t t)
 	const SermField *own = &explainer->fields[f].field, *other = &explainer->fields[1 - f].field;
 	double idf = query->terms[t].idf, tf = (double) own->tf[t] + other->tf[t];
 	double of_tf = tf > 0 ? own->tf[t] / tf : 0;
+	double kin_idf = query->terms[t].kin_idf, kin_tf = (double) own->kin_tf[t] + other->kin_tf[t];
 	/* The larger strength counts; equal ones share. */
 	double of_strength = own->fuzzy[t] > other->fuzzy[t] ? 1 : own->fuzzy[t] < other->fuzzy[t] ? 0 : 0.5;
 
 	switch (place) {
+		case 1:
+			return kin_idf * own->kin_tf[t] /
+			       (kin_tf + length_norm((double) own->count + other->count,
+			                     explainer->query->statistics.joined_length));
 		case 2:
-		case 3:
 			return idf * of_tf;
+		case 3:
+			return kin_tf > 0 ? kin_idf * own->kin_tf[t] / kin_tf : 0;
 		case JOINED_STRENGTH:
 			return idf * (double) own->fuzzy[t] * of_strength;
 		case 5:
@@ -192,7 +201,7 @@ joined_part(const Explainer *explainer, int place, int f, uint32_t t)
 			           ? of_strength *
 			                 above_missing(query, t, explainer->actual.value[JOINED + JOINED_LARGEST_MISSING])
 			           : 0;
-		default: /* BM25 in its four forms */
+		default: /* BM25 in its other forms */
 			return idf * own->tf[t] /
 			       (tf + length_norm(
 			                 (double) own->count + other->count, explainer->query->statistics.joined_length));

@@ -15,6 +15,7 @@
 /* Better than any similarity, the better the surer. */
 #define CLOSE_EXACT 6
 #define CLOSE_COMPOUND 5
+#define CLOSE_KIN 4.9
 /* Before a Dice coefficient, which is before any cosine: a cosine lies in [-1, 1]. */
 #define CLOSE_FUZZY 4
 #define CLOSE_COSINE 2
@@ -179,7 +180,8 @@ read_word(Reading *reading, uint32_t place, bool number)
 	match->idf = (float) serm_statistics_idf(pair->statistics, id);
 	/* A plural is met as it is written in the document. */
 	if (term != SERM_TERM_NONE)
-		offer(reading->found, term, CLOSE_EXACT, reading->word);
+		offer(reading->found, serm_term_of(term), term == serm_term_of(term) ? CLOSE_EXACT : CLOSE_KIN,
+		    reading->word);
 	serm_spell_word(query, spelling, length, number, &reading->spelling);
 	reading->length = number || length >= SERM_POWERS ? 0 : length;
 	if (place < SERM_FUZZY_WORDS_MAX && !compare(reading))

@@ -4,8 +4,8 @@
  * 59-64 kernels of the title (mu 1, .8, .6, .4, .2, 0), 65-70 of the body,
  * 71 dot of the title, 72 dot of the body.
  *
- * A word is identified by its stem (S3), so what the literature computes on
- * words and on stems is the same here; both places are kept.
+ * A word is identified by its stem (S3). What the literature computes on stems
+ * beside words is computed with kin (S18) beside words.
  */
 #include "core/model/features.h"
 
@@ -91,6 +91,17 @@ weigh_term(const SermStatistics *all, const SermWords *words, const SermWord *wo
 	return fmin(serm_statistics_idf(all, word->id), query->idf_max);
 }
 
+static void
+add_form(SermParsedQuery *query, uint32_t id, uint32_t found)
+{
+	uint32_t at = serm_term_slot(query, id), bit = id % SERM_TERM_SLOTS;
+
+	query->slot_id[at] = id;
+	query->slots[at] = (uint8_t) found;
+	query->present[bit / 64] |= UINT64_C(1) << bit % 64;
+	query->form_count++;
+}
+
 /* Number the distinct words in the order of their first occurrence. */
 static void
 collect_terms(const SermStatistics *statistics, const SermWords *words, SermParsedQuery *query)
@@ -103,12 +114,8 @@ collect_terms(const SermStatistics *statistics, const SermWords *words, SermPars
 		SermTerm *term;
 
 		if (found == SERM_TERM_NONE) {
-			uint32_t at = word->id % SERM_TERM_SLOTS;
-
-			while (query->slots[at] != SERM_TERM_NONE)
-				at = (at + 1) % SERM_TERM_SLOTS;
-			found = query->slots[at] = (uint8_t) query->term_count++;
-			query->present[at / 64] |= UINT64_C(1) << at % 64;
+			found = query->term_count++;
+			add_form(query, word->id, found);
 			term = &query->terms[found];
 			term->id = word->id;
 			term->number = word->number;
@@ -120,6 +127,32 @@ collect_terms(const SermStatistics *statistics, const SermWords *words, SermPars
 		}
 		query->tokens[i] = (uint8_t) found;
 		query->pair_count += i > 0 && query->tokens[i - 1] != found;
+	}
+}
+
+/* Find the kin of the terms (S18). A word that is a term itself is no other term's kin. */
+static void
+collect_kin(const SermStatistics *all, SermParsedQuery *query)
+{
+	for (uint32_t t = 0; t < query->term_count; t++) {
+		SermTerm *term = &query->terms[t];
+		uint32_t first = all->word_kin != NULL ? serm_statistics_find(all, term->id) : all->word_count;
+		uint32_t word = first;
+
+		term->kin_idf = term->idf;
+		if (first < all->word_count && all->word_kin[first] != first) {
+			const SermStatistics *own = (query->foreign >> t & 1) != 0 ? all : &query->statistics;
+
+			term->kin_idf = fmin(term->idf, serm_statistics_kin_idf(own, first));
+			for (int i = 0; i < SERM_KIN_MAX && query->form_count < SERM_FORMS_MAX; i++) {
+				word = all->word_kin[word];
+				if (word == first)
+					break;
+				if (serm_term_find(query, all->word_id[word]) == SERM_TERM_NONE)
+					add_form(query, all->word_id[word], t | SERM_TERM_KIN);
+			}
+		}
+		query->kin_weight += term->kin_idf;
 	}
 }
 
@@ -189,6 +222,7 @@ serm_features_parse_query(const SermStatistics *statistics, const SermEmbedding 
 	choose_statistics(statistics, &words, query);
 	query->idf_max = log(1 + (query->statistics.document_count + 0.5) / 0.5);
 	collect_terms(statistics, &words, query);
+	collect_kin(statistics, query);
 	query->support = support_of(statistics, query);
 	fill_failure(query);
 	order_by_idf(query);
@@ -227,22 +261,26 @@ static void
 joined_features(const SermParsedQuery *query, const SermField *title, const SermField *body, float *value,
     SermFeatures *features)
 {
-	uint32_t tf[SERM_QUERY_WORDS_MAX];
+	uint32_t tf[SERM_QUERY_WORDS_MAX], kin_tf[SERM_QUERY_WORDS_MAX];
 	float missing[SERM_QUERY_WORDS_MAX];
 	uint64_t matched = title->matched | body->matched;
-	double average = query->statistics.joined_length, bm25, coverage, fuzzy = 0;
+	double average = query->statistics.joined_length, length = (double) title->count + body->count;
+	double bm25, coverage, fuzzy = 0;
 
 	for (uint32_t t = 0; t < query->term_count; t++) {
 		float best = fmaxf(title->fuzzy[t], body->fuzzy[t]);
 
 		tf[t] = title->tf[t] + body->tf[t];
+		kin_tf[t] = title->kin_tf[t] + body->kin_tf[t];
 		missing[t] = 1 - best;
 		fuzzy += query->terms[t].idf * best;
 	}
-	bm25 = serm_bm25(query, tf, title->count + body->count, average);
+	bm25 = serm_bm25(query, tf, length, average);
 	coverage = serm_terms_weight(query, matched) / query->weight;
-	value[0] = value[1] = (float) (bm25 / query->weight);
-	value[2] = value[3] = (float) coverage;
+	value[0] = (float) (bm25 / query->weight);
+	value[1] = (float) (serm_kin_bm25(query, kin_tf, length, average) / query->kin_weight);
+	value[2] = (float) coverage;
+	value[3] = (float) (serm_kin_weight(query, title->kin_matched | body->kin_matched) / query->kin_weight);
 	value[4] = (float) (fuzzy / query->weight);
 	value[5] = (float) __builtin_popcountll(matched) / (float) query->term_count;
 	value[6] = strongest(query, missing);
@@ -280,6 +318,7 @@ start_field(const SermParsedQuery *query, double average_length, SermField *fiel
 {
 	memset(field, 0, offsetof(SermField, place));
 	memset(field->tf, 0, query->term_count * sizeof(field->tf[0]));
+	memset(field->kin_tf, 0, query->term_count * sizeof(field->kin_tf[0]));
 	memset(field->fuzzy, 0, query->term_count * sizeof(field->fuzzy[0]));
 	memset(field->trigram_tf, 0, query->trigrams.count * sizeof(field->trigram_tf[0]));
 	memset(field->trigrams_met, 0, query->trigram_masks * sizeof(field->trigrams_met[0]));

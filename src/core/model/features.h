@@ -52,6 +52,10 @@ typedef struct SermStatistics {
 	/* [word_count] How much of what documents with this word say was judged too, of SERM_SUPPORT_FULL (S17);
 	 * NULL: of every word as much as there is. */
 	const uint8_t *word_support;
+	/* Kin (S18): [word_count] the index of the next word of the kin, as a ring, and how many documents have
+	 * any of them. NULL, both: no word has kin but itself. */
+	const uint32_t *word_kin;
+	const uint32_t *kin_df;
 	/* [SERM_SCRIPTS] NULL: fewer than two of them have SERM_SCRIPT_DOCUMENTS_MIN documents. */
 	const SermScriptStatistics *scripts;
 } SermStatistics;
@@ -75,6 +79,9 @@ extern uint32_t serm_statistics_df(const SermStatistics *statistics, uint32_t wo
 
 /* idf = ln(1 + (N - df + .5) / (df + .5)) of a word id. */
 extern double serm_statistics_idf(const SermStatistics *statistics, uint32_t word_id);
+
+/* The same of the word at `index` and its kin, which it has. */
+extern double serm_statistics_kin_idf(const SermStatistics *statistics, uint32_t index);
 
 /* The same of a trigram. */
 extern double serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram);

@@ -9,16 +9,33 @@
 
 #define NEAR_WORDS 8
 
+static double
+length_norm(double length, double average_length)
+{
+	double ratio = average_length > 0 ? length / average_length : 1;
+
+	return SERM_BM25_K1 * (1 - SERM_BM25_B + SERM_BM25_B * ratio);
+}
+
 double
 serm_bm25(const SermParsedQuery *query, const uint32_t *tf, double length, double average_length)
 {
-	double ratio = average_length > 0 ? length / average_length : 1;
-	double norm = SERM_BM25_K1 * (1 - SERM_BM25_B + SERM_BM25_B * ratio);
-	double sum = 0;
+	double norm = length_norm(length, average_length), sum = 0;
 
 	for (uint32_t t = 0; t < query->term_count; t++)
 		if (tf[t] > 0)
 			sum += query->terms[t].idf * tf[t] * (SERM_BM25_K1 + 1) / (tf[t] + norm);
+	return sum;
+}
+
+double
+serm_kin_bm25(const SermParsedQuery *query, const uint32_t *kin_tf, double length, double average_length)
+{
+	double norm = length_norm(length, average_length), sum = 0;
+
+	for (uint32_t t = 0; t < query->term_count; t++)
+		if (kin_tf[t] > 0)
+			sum += query->terms[t].kin_idf * kin_tf[t] * (SERM_BM25_K1 + 1) / (kin_tf[t] + norm);
 	return sum;
 }
 
@@ -29,6 +46,16 @@ serm_terms_weight(const SermParsedQuery *query, uint64_t terms)
 
 	for (; terms != 0; terms &= terms - 1)
 		sum += query->terms[__builtin_ctzll(terms)].idf;
+	return sum;
+}
+
+double
+serm_kin_weight(const SermParsedQuery *query, uint64_t terms)
+{
+	double sum = 0;
+
+	for (; terms != 0; terms &= terms - 1)
+		sum += query->terms[__builtin_ctzll(terms)].kin_idf;
 	return sum;
 }
 
@@ -147,8 +174,11 @@ match_features(const SermParsedQuery *query, const SermField *field, float *valu
 	}
 	if (query->term_count > 1)
 		pair_shares(query, field, &adjacent, &near);
-	value[0] = value[1] = (float) (bm25 / query->weight);
-	value[2] = value[3] = (float) coverage;
+	value[0] = (float) (bm25 / query->weight);
+	value[1] = (float) (serm_kin_bm25(query, field->kin_tf, field->count, field->average_length) /
+	                    query->kin_weight);
+	value[2] = (float) coverage;
+	value[3] = (float) (serm_kin_weight(query, field->kin_matched) / query->kin_weight);
 	value[4] = (float) (fuzzy / query->weight);
 	value[5] = (float) matched / (float) query->term_count;
 	value[6] = all;

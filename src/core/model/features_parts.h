@@ -27,8 +27,13 @@
 #define SERM_FUZZY_TERMS_MAX 8
 #define SERM_FUZZY_DICE_MIN 0.4f
 
+/* A word of a document as serm_term_find() tells it: a term, perhaps with the flag, or none. */
 #define SERM_TERM_NONE 0xff
-#define SERM_TERM_SLOTS 256
+#define SERM_TERM_KIN 0x80 /* no word of the query, but kin to this term */
+#define SERM_TERM_SLOTS 1024
+/* Of the kin of a term so many are looked for, and so many of all terms: half of the slots stay empty. */
+#define SERM_KIN_MAX 16
+#define SERM_FORMS_MAX (SERM_TERM_SLOTS / 2)
 
 /* Longer words are no parts of compounds. */
 #define SERM_POWERS 65
@@ -53,7 +58,8 @@ typedef struct SermTerm {
 	bool number;
 	uint8_t trigram_count;
 	double idf;
-	uint64_t hash; /* polynomial, for compounds */
+	double kin_idf; /* of documents with the term or its kin, at most idf */
+	uint64_t hash;  /* polynomial, for compounds */
 } SermTerm;
 
 /* Two adjacent words of the query, joined. */
@@ -75,13 +81,16 @@ struct SermParsedQuery {
 	uint8_t failure[SERM_QUERY_WORDS_MAX]; /* Knuth-Morris-Pratt over `tokens` */
 	uint32_t term_count;
 	SermTerm terms[SERM_QUERY_WORDS_MAX];
-	uint64_t present[SERM_TERM_SLOTS / 64]; /* bit id % SERM_TERM_SLOTS of each term */
-	uint8_t slots[SERM_TERM_SLOTS];         /* id to term: open addressing, SERM_TERM_NONE is empty */
+	uint32_t form_count;                    /* terms, and words that are kin to them */
+	uint64_t present[SERM_TERM_SLOTS / 64]; /* bit id % SERM_TERM_SLOTS of each form */
+	uint32_t slot_id[SERM_TERM_SLOTS];      /* of forms: open addressing */
+	uint8_t slots[SERM_TERM_SLOTS];         /* what serm_term_find() gives; SERM_TERM_NONE is empty */
 	uint8_t by_idf[SERM_QUERY_WORDS_MAX];   /* terms, highest idf first */
 	uint64_t numbers;                       /* the terms that are numbers */
 	uint32_t pair_count;                    /* adjacent tokens that differ */
 	uint32_t unseen_count;                  /* terms that no document has */
 	double weight;                          /* sum of idf over the terms */
+	double kin_weight;                      /* sum of kin_idf */
 	double idf_max;                         /* largest idf that the corpus allows */
 	uint32_t compound_count;
 	SermCompound compounds[SERM_QUERY_WORDS_MAX];
@@ -112,8 +121,8 @@ struct SermParsedQuery {
  */
 typedef struct SermWordMatch {
 	float idf;
-	float dot; /* with the mean of the query's units */
-	uint8_t term;
+	float dot;      /* with the mean of the query's units */
+	uint8_t term;   /* by serm_term_find() */
 	uint8_t length; /* code points; 0 for a number, which is no part of a compound */
 	bool similar;   /* to terms other than itself, or equal to a compound: serm_spell_word() says how */
 	bool close;     /* to a word of the query, so that the narrow kernel is more than 0 */
@@ -135,13 +144,15 @@ typedef struct SermField {
 	double idf_all;                      /* sum over the words */
 	double idf_matched;                  /* over those that are terms */
 	uint64_t matched;                    /* terms that occur */
+	uint64_t kin_matched;                /* or whose kin does */
 	uint32_t match_count;                /* words that are terms, in order: */
 	uint16_t place[SERM_BODY_WORDS_MAX]; /* index among all words */
 	uint8_t term[SERM_BODY_WORDS_MAX];
-	uint32_t tf[SERM_QUERY_WORDS_MAX]; /* per term */
-	float fuzzy[SERM_QUERY_WORDS_MAX]; /* strength per term */
-	uint32_t trigrams_common;          /* distinct trigrams that the query has too */
-	uint32_t trigrams_count;           /* distinct trigrams */
+	uint32_t tf[SERM_QUERY_WORDS_MAX];     /* per term */
+	uint32_t kin_tf[SERM_QUERY_WORDS_MAX]; /* and its kin */
+	float fuzzy[SERM_QUERY_WORDS_MAX];     /* strength per term */
+	uint32_t trigrams_common;              /* distinct trigrams that the query has too */
+	uint32_t trigrams_count;               /* distinct trigrams */
 	/* Words that have each trigram of the query; a word that is not spelled counts when it is a term. */
 	uint16_t trigram_tf[SERM_QUERY_WORDS_MAX * SERM_TRIGRAMS_MAX];
 	uint64_t trigrams_met[SERM_TRIGRAM_MASKS_MAX]; /* those that any word has */
@@ -156,6 +167,18 @@ typedef struct SermPair {
 	const SermParsedQuery *query;
 } SermPair;
 
+/* The slot of a form, or the empty one where it would be. */
+static inline uint32_t
+serm_term_slot(const SermParsedQuery *query, uint32_t id)
+{
+	uint32_t at = id % SERM_TERM_SLOTS;
+
+	while (query->slots[at] != SERM_TERM_NONE && query->slot_id[at] != id)
+		at = (at + 1) % SERM_TERM_SLOTS;
+	return at;
+}
+
+/* The term that a word is, or with SERM_TERM_KIN the term that it is kin to, or SERM_TERM_NONE. */
 static inline uint32_t
 serm_term_find(const SermParsedQuery *query, uint32_t id)
 {
@@ -163,14 +186,26 @@ serm_term_find(const SermParsedQuery *query, uint32_t id)
 
 	if ((query->present[at / 64] >> at % 64 & 1) == 0)
 		return SERM_TERM_NONE;
-	while (query->slots[at] != SERM_TERM_NONE && query->terms[query->slots[at]].id != id)
-		at = (at + 1) % SERM_TERM_SLOTS;
-	return query->slots[at];
+	return query->slots[serm_term_slot(query, id)];
 }
 
-static inline void
-serm_field_add_match(SermField *field, uint32_t place, uint32_t term, float idf)
+/* The term itself of what is not SERM_TERM_NONE. */
+static inline uint32_t
+serm_term_of(uint32_t found)
 {
+	return found & ~(uint32_t) SERM_TERM_KIN;
+}
+
+/* A word that serm_term_find() found. */
+static inline void
+serm_field_add_match(SermField *field, uint32_t place, uint32_t found, float idf)
+{
+	uint32_t term = serm_term_of(found);
+
+	field->kin_tf[term]++;
+	field->kin_matched |= UINT64_C(1) << term;
+	if (found != term)
+		return;
 	field->place[field->match_count] = (uint16_t) place;
 	field->term[field->match_count++] = (uint8_t) term;
 	field->tf[term]++;
@@ -224,7 +259,11 @@ extern double serm_trigrams_bm25(
 /* features_lexical.c */
 extern double serm_bm25(
     const SermParsedQuery *query, const uint32_t *tf, double length, double average_length);
+/* The same of terms and their kin. */
+extern double serm_kin_bm25(
+    const SermParsedQuery *query, const uint32_t *kin_tf, double length, double average_length);
 extern double serm_terms_weight(const SermParsedQuery *query, uint64_t terms);
+extern double serm_kin_weight(const SermParsedQuery *query, uint64_t terms);
 /* The features of one field that is not empty, [SERM_FIELD_FEATURES]. */
 extern void serm_field_features(const SermParsedQuery *query, const SermField *field, float *value);
 

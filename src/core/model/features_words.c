@@ -303,8 +303,8 @@ fill_match(const Reading *reading, Word *word, SermWordMatch *match)
 	match->term = (uint8_t) serm_term_find(query, id);
 	match->length = word->number || count >= SERM_POWERS ? 0 : (uint8_t) count;
 	match->hash = spelling.hash;
-	/* A term that occurs is matched however similar it is. */
-	others = match->term == SERM_TERM_NONE ? UINT64_MAX : ~(UINT64_C(1) << match->term);
+	/* A term that occurs is matched however similar it is; kin is as similar as it is spelled. */
+	others = match->term < SERM_TERM_KIN ? ~(UINT64_C(1) << match->term) : UINT64_MAX;
 	match->similar = spelling.compounds != 0 || (spelling.similar & others) != 0;
 	memcpy(serm_match_trigrams(match), spelling.trigrams, query->trigram_masks * sizeof(uint64_t));
 	if (query->lane_groups > 0)
@@ -550,7 +550,8 @@ read_ids(const SermPair *pair, const SermDocumentField *words, SermField *field)
 		idf += word;
 		if (term != SERM_TERM_NONE) {
 			serm_field_add_match(field, i, term, word);
-			if (query->trigram_idf != NULL)
+			/* The trigrams of kin are not known here. */
+			if (query->trigram_idf != NULL && term == serm_term_of(term))
 				count_trigrams(query, query->trigrams.masks + (size_t) term * query->trigram_masks, field);
 		}
 	}

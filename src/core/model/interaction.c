@@ -202,6 +202,32 @@ open_support(const SermTensorSet *tensors, uint64_t words, const uint8_t **suppo
 	return status;
 }
 
+/* Versions without it were trained before kin was known, or no word has any. */
+static SermStatus
+open_kin(const SermTensorSet *tensors, uint64_t words, SermStatistics *statistics, SermError *error)
+{
+	const SermTensor *kin, *df;
+	const uint32_t *next, *counts;
+	SermStatus status;
+
+	if (serm_tensor_find(tensors, SERM_TENSOR_KIN) == NULL)
+		return SERM_OK;
+	status = serm_tensor_require(tensors, SERM_TENSOR_KIN, SERM_DTYPE_U32, 1, &words, &kin, error);
+	if (status == SERM_OK)
+		status = serm_tensor_require(tensors, SERM_TENSOR_KIN_DF, SERM_DTYPE_U32, 1, &words, &df, error);
+	if (status != SERM_OK)
+		return status;
+	next = kin->data;
+	counts = df->data;
+	for (uint64_t i = 0; i < words; i++)
+		if (next[i] >= words || counts[i] > statistics->document_count)
+			return serm_fail(error, SERM_ERR_CORRUPT, "value %llu of tensor \"%s\" is out of range",
+			    (unsigned long long) i, next[i] >= words ? kin->name : df->name);
+	statistics->word_kin = next;
+	statistics->kin_df = counts;
+	return SERM_OK;
+}
+
 static SermStatus
 open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermError *error)
 {
@@ -215,6 +241,8 @@ open_vocabulary(const SermTensorSet *tensors, SermStatistics *statistics, SermEr
 	if (status != SERM_OK)
 		return status;
 	status = open_support(tensors, words.count, &statistics->word_support, error);
+	if (status == SERM_OK)
+		status = open_kin(tensors, words.count, statistics, error);
 	if (status != SERM_OK)
 		return status;
 	statistics->word_count = words.count;

@@ -19,9 +19,11 @@
 #define SERM_TENSOR_VOCABULARY_ID "vocabulary.id"     /* u32 [V], ascending, unique; V may be 0 */
 #define SERM_TENSOR_VOCABULARY_DF "vocabulary.df"     /* u32 [V] */
 #define SERM_TENSOR_VOCABULARY_SUPPORT                                                                       \
-	"vocabulary.support"                    /* u8 [V], optional: SermStatistics.word_support */
-#define SERM_TENSOR_TRIGRAM_ID "trigram.id" /* u32 [T], as the words; optional, with the next one */
-#define SERM_TENSOR_TRIGRAM_DF "trigram.df" /* u32 [T] */
+	"vocabulary.support"                 /* u8 [V], optional: SermStatistics.word_support */
+#define SERM_TENSOR_KIN "vocabulary.kin" /* u32 [V], optional, with the next one: SermStatistics.word_kin */
+#define SERM_TENSOR_KIN_DF "vocabulary.kin_df" /* u32 [V] */
+#define SERM_TENSOR_TRIGRAM_ID "trigram.id"    /* u32 [T], as the words; optional, with the next one */
+#define SERM_TENSOR_TRIGRAM_DF "trigram.df"    /* u32 [T] */
 #define SERM_TENSOR_STATISTICS                                                                               \
 	"statistics" /* f64 [5]: documents, title, body, joined length, spelled share; or 4 */
 #define SERM_TENSOR_SCRIPTS                                                                                  \

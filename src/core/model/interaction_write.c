@@ -5,7 +5,7 @@
 
 #include "core/model/interaction.h"
 
-#define TENSORS_MAX 21
+#define TENSORS_MAX 23
 
 /* Heads and cut points are stored as they are computed: the double build tests them so. */
 #ifdef SERM_REAL_DOUBLE
@@ -73,6 +73,10 @@ serm_interaction_write(
 	if (statistics->word_support != NULL)
 		add_tensor(
 		    &list, SERM_TENSOR_VOCABULARY_SUPPORT, SERM_DTYPE_U8, statistics->word_support, 1, words, 0, 0);
+	if (statistics->word_kin != NULL) {
+		add_tensor(&list, SERM_TENSOR_KIN, SERM_DTYPE_U32, statistics->word_kin, 1, words, 0, 0);
+		add_tensor(&list, SERM_TENSOR_KIN_DF, SERM_DTYPE_U32, statistics->kin_df, 1, words, 0, 0);
+	}
 	add_tensor(&list, SERM_TENSOR_TRIGRAM_ID, SERM_DTYPE_U32, statistics->trigram_id, 1, trigrams, 0, 0);
 	add_tensor(&list, SERM_TENSOR_TRIGRAM_DF, SERM_DTYPE_U32, statistics->trigram_df, 1, trigrams, 0, 0);
 	add_tensor(&list, SERM_TENSOR_STATISTICS, SERM_DTYPE_F64, counts, 1,

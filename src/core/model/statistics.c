@@ -73,6 +73,12 @@ serm_statistics_idf(const SermStatistics *statistics, uint32_t word_id)
 }
 
 double
+serm_statistics_kin_idf(const SermStatistics *statistics, uint32_t index)
+{
+	return idf_of(statistics->document_count, statistics->kin_df[index]);
+}
+
+double
 serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram)
 {
 	uint32_t at = find_id(statistics->trigram_id, statistics->trigram_count, trigram);

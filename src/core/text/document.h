@@ -7,7 +7,7 @@
  *
  *   0  uint8   format, SERM_DOCUMENT_FORMAT
  *   1  uint8   words of the title, T <= 64
- *   2  uint16  words of the body, B <= 256
+ *   2  uint16  words of the body, B <= 512
  *   4  uint16  distinct trigrams of the title's first words
  *   6  uint16  of the body's
  *   8  uint16  bytes of the title's spelled words

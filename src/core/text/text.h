@@ -10,7 +10,7 @@
 
 #define SERM_QUERY_WORDS_MAX 64
 #define SERM_TITLE_WORDS_MAX 64
-#define SERM_BODY_WORDS_MAX 256
+#define SERM_BODY_WORDS_MAX 512
 
 typedef struct SermWord {
 	uint32_t id;     /* serm_text_word_id() of the word: its identity everywhere */

@@ -4,6 +4,7 @@
 
 #include "core/base/hash.h"
 #include "core/train/failure.h"
+#include "core/train/kin.h"
 #include "core/train/order.h"
 #include "core/train/pretrain.h"
 
@@ -72,6 +73,8 @@ serm_foundation_lay(const SermText *docs, size_t count, uint64_t seed, uint32_t 
 	if (status == SERM_OK)
 		status = serm_statistics_count(base->corpus, base->corpus_count, arena, host->keep_going,
 		    host->context, &base->statistics, error);
+	if (status == SERM_OK)
+		status = serm_kin_learn(base->corpus, base->corpus_count, host, arena, &base->statistics, error);
 	if (status != SERM_OK)
 		return status;
 	if (host->progress != NULL)

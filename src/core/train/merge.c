@@ -36,6 +36,16 @@ same_scripts(const SermScriptStatistics *a, const SermScriptStatistics *b)
 	       (a != NULL && b != NULL && memcmp(a, b, SERM_SCRIPTS * sizeof(SermScriptStatistics)) == 0);
 }
 
+static bool
+same_kin(const SermStatistics *a, const SermStatistics *b)
+{
+	size_t words = a->word_count * sizeof(uint32_t);
+
+	if (a->word_kin == NULL || b->word_kin == NULL)
+		return a->word_kin == b->word_kin;
+	return same_bytes(a->word_kin, b->word_kin, words) && same_bytes(a->kin_df, b->kin_df, words);
+}
+
 /* What judgments support may differ: each version has its own. */
 static bool
 same_statistics(const SermStatistics *a, const SermStatistics *b)
@@ -43,8 +53,8 @@ same_statistics(const SermStatistics *a, const SermStatistics *b)
 	size_t words = a->word_count * sizeof(uint32_t), trigrams = a->trigram_count * sizeof(uint32_t);
 
 	return a->word_count == b->word_count && same_bytes(a->word_id, b->word_id, words) &&
-	       same_bytes(a->word_df, b->word_df, words) && a->trigram_count == b->trigram_count &&
-	       same_bytes(a->trigram_id, b->trigram_id, trigrams) &&
+	       same_bytes(a->word_df, b->word_df, words) && same_kin(a, b) &&
+	       a->trigram_count == b->trigram_count && same_bytes(a->trigram_id, b->trigram_id, trigrams) &&
 	       same_bytes(a->trigram_df, b->trigram_df, trigrams) && a->document_count == b->document_count &&
 	       a->title_length == b->title_length && a->body_length == b->body_length &&
 	       a->joined_length == b->joined_length && a->spelled_share == b->spelled_share &&

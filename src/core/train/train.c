@@ -388,12 +388,18 @@ take_over(Trainer *trainer, SermError *error)
 	*own = *known;
 	own->word_id = copy_numbers(known->word_id, known->word_count, arena);
 	own->word_df = copy_numbers(known->word_df, known->word_count, arena);
+	if (known->word_kin != NULL) {
+		own->word_kin = copy_numbers(known->word_kin, known->word_count, arena);
+		own->kin_df = copy_numbers(known->kin_df, known->word_count, arena);
+	}
 	own->trigram_id = copy_numbers(known->trigram_id, known->trigram_count, arena);
 	own->trigram_df = copy_numbers(known->trigram_df, known->trigram_count, arena);
 	own->scripts = copy_scripts(known->scripts, arena);
 	trainer->origin = serm_arena_array(arena, trainer->order.example_count, 1);
 	if (own->word_id == NULL || own->word_df == NULL || own->trigram_id == NULL || own->trigram_df == NULL ||
-	    (known->scripts != NULL && own->scripts == NULL) || trainer->origin == NULL)
+	    (known->scripts != NULL && own->scripts == NULL) ||
+	    (known->word_kin != NULL && (own->word_kin == NULL || own->kin_df == NULL)) ||
+	    trainer->origin == NULL)
 		return serm_train_out_of_memory(error);
 	memcpy(base->embedding_rows, parent->embedding.rows, (size_t) SERM_EMBEDDING_ROWS * SERM_EMBEDDING_WIDTH);
 	memcpy(base->embedding_scale, parent->embedding.scale, SERM_EMBEDDING_ROWS * sizeof(float));
