@@ -3,32 +3,16 @@ use strict;
 use warnings;
 
 use File::Temp qw(tempdir);
-use FindBin;
 use IO::Socket::INET;
-use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
 my $directory = tempdir(CLEANUP => 1);
-my $port_file = "$directory/port";
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', $port_file ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 200) { last if -s $port_file; usleep(50_000); }
-my $port = slurp_file($port_file);
-chomp $port;
-END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
-
-# What the mock counted for one habit, or anything else it tells.
-sub ask
-{
-	my ($path, $key) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no mock: $!";
-	print $socket "GET $path HTTP/1.0\r\n\r\n";
-	my $answer = join '', <$socket>;
-	return $answer =~ /"\Q$key\E": (\d+|true|false)/ ? $1 : 0;
-}
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 
 # A resolver that does not answer for names of .slow, as when a name server is gone.
 my $shim = "$directory/slow_resolver";
@@ -106,14 +90,14 @@ add_samples('good', 40);
 sql(q{CALL serm.annotate('good')});
 is(sql(q{SELECT done, disputed, failed, tasks, votes, errors FROM serm.annotation_progress WHERE model = 'good'}),
 	'40|0|0|0|200|0', 'good agents: every sample is graded');
-is(ask('/stats', 'v1') + ask('/stats', 'fence'), 200, 'with one request for each vote');
+is($mock->count('v1') + $mock->count('fence'), 200, 'with one request for each vote');
 is(sql(q{SELECT string_agg(grade || ':' || n, ' ' ORDER BY grade) FROM
 	(SELECT grade, count(*) AS n FROM serm.judgment WHERE model = 'good' AND source = 'agents' GROUP BY grade) g}),
 	'0:10 1:10 2:10 3:10', 'the grades are those of the judge');
 is(sql(q{SELECT count(*) FROM serm.vote WHERE rationale IS NULL OR tokens IS NULL OR latency_ms IS NULL}), '0',
 	'votes carry rationale, tokens and latency');
 sql(q{CALL serm.annotate('good')});
-is(ask('/stats', 'v1') + ask('/stats', 'fence'), 200, 'annotating again asks nobody');
+is($mock->count('v1') + $mock->count('fence'), 200, 'annotating again asks nobody');
 
 # --- the evil ones, each one agent of one sample: grade or NULL, the error, the requests it took
 my $key = 'sk-CANARY-0123456789';
@@ -176,9 +160,9 @@ for my $habit (@habits)
 	my $vote = sql(qq{SELECT coalesce(grade::text, error) FROM serm.vote WHERE agent = 'h_$name'});
 
 	like($vote, $graded ? qr/^[0-3]$/ : $error, "$name: " . ($graded ? 'a grade' : 'an error, no grade'));
-	is(ask('/stats', $name), $requests, "$name: $requests requests");
+	is($mock->count($name), $requests, "$name: $requests requests");
 }
-is(ask('/stats', 'secret'), 0, 'no redirect was followed');
+is($mock->count('secret'), 0, 'no redirect was followed');
 like(sql(q{SELECT error FROM serm.vote WHERE agent = 'h_dead'}), qr/connect.*attempt 3/i, 'a dead endpoint is tried again');
 for my $name (qw(private metadata mapped))
 {
@@ -193,7 +177,7 @@ is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'h_garbage' AND encode(rep
 	'what could not be read is kept');
 
 # --- keys
-is(ask('/seen/sk-CANARY', 'seen'), 'true', 'the key reached the endpoint');
+is($mock->saw('sk-CANARY'), 1, 'the key reached the endpoint');
 is(sql(qq{SELECT count(*) FROM serm.vote v WHERE v::text LIKE '%CANARY%' OR encode(v.reply, 'escape') LIKE '%CANARY%'}), '0',
 	'an endpoint that repeats the key does not get it into a table');
 like(sql(qq{SELECT rationale FROM serm.vote WHERE agent = 'h_$_'}), qr/^key Bearer \*+$/, "$_: it is starred out")
@@ -221,7 +205,7 @@ my ($code, $out, $err) = $node->psql('postgres', qq{CREATE USER MAPPING FOR PUBL
 unlike($err, qr/CANARY/, 'an error about a key does not show it');
 add_samples('keys', 1);
 sql(q{CALL serm.annotate('keys')});
-is(ask("/seen/$key-file", 'seen'), 'true', 'a key from a file reaches the endpoint');
+is($mock->saw("$key-file"), 1, 'a key from a file reaches the endpoint');
 like(sql(q{SELECT error FROM serm.vote WHERE agent = 'by_env'}), qr/not in the environment/, 'a missing variable is an error');
 like(sql(q{SELECT error FROM serm.vote WHERE agent = 'by_loose_file'}), qr/0600/, 'a key that others may read is refused');
 $node->append_conf('postgresql.conf', "log_statement = 'none'\nlog_min_messages = warning\n");
@@ -246,8 +230,8 @@ add_agent('evident', 'evident_judge', 'v1', q{paths '1'});
 sql(q{SELECT serm.add_agent('not_evident', 'evident_judge')});
 add_samples($_, 1) for qw(evident not_evident);
 sql(qq{CALL serm.annotate('$_')}) for qw(evident not_evident);
-is(ask('/seen/EVIDENCE-ON-PILLOW', 'seen'), 'true', 'the agent sees the evidence');
-is(ask('/seen/NEW-WORDS', 'seen') . ask('/seen/OLD-WORDS', 'seen'), 'truefalse', 'and the newest instructions');
+is($mock->saw('EVIDENCE-ON-PILLOW'), 1, 'the agent sees the evidence');
+is($mock->saw('NEW-WORDS') . $mock->saw('OLD-WORDS'), '10', 'and the newest instructions');
 is(sql(q{SELECT prompt FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'evident'}), '2',
 	'the vote records their version');
 like(sql(q{SELECT error FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'not_evident'}),
@@ -348,7 +332,7 @@ my $expected = 40 * 2;
 for my $crash (qw(kill9 terminate postmaster))
 {
 	my $model = "crash_$crash";
-	my $before = ask('/stats', 'slow');
+	my $before = $mock->count('slow');
 
 	sql(qq{SELECT serm.create_model('$model', options => '{"rule": "unanimous", "gold_rate": 0}')});
 	add_agent($model, "slow_$crash", 'slow', q{paths '2'});
@@ -378,12 +362,12 @@ for my $crash (qw(kill9 terminate postmaster))
 		"$crash: the launcher has the rest answered");
 	is(sql(qq{SELECT votes || ' ' || errors || ' ' || done FROM serm.annotation_progress WHERE model = '$model'}),
 		"$expected 0 40", "$crash: no vote is lost, none counts twice");
-	my $requests = ask('/stats', 'slow') - $before;
+	my $requests = $mock->count('slow') - $before;
 	cmp_ok($requests, '>=', $expected, "$crash: every vote was asked for");
 	cmp_ok($requests, '<=', $expected + 32, "$crash: and little of it twice ($requests requests)");
 }
-cmp_ok(ask('/stats', 'in_flight_max'), '>=', 8, 'the worker asks several at a time');
-cmp_ok(ask('/stats', 'in_flight_max'), '<=', 16 + 3 * 16, 'and no more than allowed, those of killed workers aside');
+cmp_ok($mock->count('in_flight_max'), '>=', 8, 'the worker asks several at a time');
+cmp_ok($mock->count('in_flight_max'), '<=', 16 + 3 * 16, 'and no more than allowed, those of killed workers aside');
 is(sql(q{SELECT count(*) - count(DISTINCT (model, query, doc_id)) FROM serm.judgment WHERE model LIKE 'crash%'}), '0',
 	'no sample has two judgments');
 

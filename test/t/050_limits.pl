@@ -2,32 +2,15 @@
 use strict;
 use warnings;
 
-use File::Temp qw(tempdir);
-use FindBin;
 use IO::Socket::INET;
-use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-my $directory = tempdir(CLEANUP => 1);
-my $port_file = "$directory/port";
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', $port_file ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 200) { last if -s $port_file; usleep(50_000); }
-my $port = slurp_file($port_file);
-chomp $port;
-END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
-
-sub ask
-{
-	my ($key) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no mock: $!";
-	print $socket "GET /stats HTTP/1.0\r\n\r\n";
-	my $answer = join '', <$socket>;
-	return $answer =~ /"\Q$key\E": (\d+)/ ? $1 : 0;
-}
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 
 my $node = PostgreSQL::Test::Cluster->new('limits');
 $node->init;
@@ -69,16 +52,16 @@ $node->poll_query_until('postgres', q{SELECT count(DISTINCT usename) = 2 FROM pg
 sql(qq{CALL serm.annotate('$_')}) for qw(paced paced_too);
 my $seconds = time - $started;
 is(sql(q{SELECT count(v.grade) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model LIKE 'paced%'}), '50', 'a paced server answers all');
-cmp_ok(ask('asked_ms'), '>', 10_500, 'over the time that its rate takes');
+cmp_ok($mock->count('asked_ms'), '>', 10_500, 'over the time that its rate takes');
 cmp_ok($seconds, '<', 30, 'and not much more');
-cmp_ok(ask('within_10s'), '<=', 46, 'never faster than its rate');
+cmp_ok($mock->count('within_10s'), '<=', 46, 'never faster than its rate');
 
 # --- 429 and 503: they cost patience, not attempts
 make_model('patient', 'patience', q{max_attempts '1'}, 20);
 sql(q{CALL serm.annotate('patient')});
 is(sql(q{SELECT count(v.grade), count(error) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'patient'}), '20|0',
 	'a server that refuses loses nothing, even with a single attempt');
-is(ask('patience'), 30, 'each refusal is asked for once more');
+is($mock->count('patience'), 30, 'each refusal is asked for once more');
 is(sql(q{SELECT count(*) FROM serm.stat_server WHERE server = 'patient'}), '0', 'a server that is well again has nothing to show');
 
 # --- the breaker: sixteen at once would be lost without it
@@ -87,7 +70,7 @@ make_model('broken', 'sick', q{max_attempts '20', outage_s '60'}, 40);
 sql(q{CALL serm.annotate('broken')});
 is(sql(q{SELECT count(v.grade), count(error) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'broken'}), '40|0',
 	'a server that comes back is asked for everything');
-is(ask('sick'), 47, 'and while it was gone one probe at a time asked it');
+is($mock->count('sick'), 47, 'and while it was gone one probe at a time asked it');
 
 my $closed = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1');
 my $closed_port = $closed->sockport;
@@ -109,10 +92,10 @@ make_model('poor', 'billed', $prices, 60, '{"budget": 20}');
 is(sql(q{SELECT agent, samples, requests, tokens > 60 * 400, cost > 10, cost_most > cost, seconds IS NULL FROM serm.estimate_annotation('poor')}),
 	'poor|60|60|t|t|t|t', 'what it would cost is known before');
 sql(q{CALL serm.annotate('poor')});
-my $billed = (ask('billed_prompt') * 1000 + ask('billed_completion') * 4000) / 1e6;
+my $billed = ($mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000) / 1e6;
 cmp_ok($billed, '<=', 20, 'a budget holds');
 cmp_ok($billed, '>', 15, 'and is used');
-is(sql(qq{SELECT sum(spent) = $billed, sum(requests) FROM serm.spending WHERE model = 'poor'}), 't|' . ask('billed'),
+is(sql(qq{SELECT sum(spent) = $billed, sum(requests) FROM serm.spending WHERE model = 'poor'}), 't|' . $mock->count('billed'),
 	'what was spent is what was charged');
 is(sql(qq{SELECT sum(cost) = $billed FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'poor'}), 't', 'vote by vote');
 is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'poor' AND (grade IS NULL) = (error IS NULL)}), '0', 'who got no answer is told');
@@ -123,7 +106,7 @@ sql(q{CALL serm.annotate('poor', options => '{"retry_failed": true}')});
 is(sql(q{SELECT done FROM serm.annotation_progress WHERE model = 'poor'}), '60', 'more money finishes the rest');
 
 # --- crashes: nothing is lost, nothing is asked for beyond the budget
-my $before = (ask('billed_prompt') * 1000 + ask('billed_completion') * 4000) / 1e6;
+my $before = ($mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000) / 1e6;
 make_model('crashed', 'billed', $prices, 150, '{"budget_round": 60}');
 sql(q{CALL serm.annotate('crashed', false)});
 for my $i (1 .. 8)
@@ -135,7 +118,7 @@ for my $i (1 .. 8)
 	for (1 .. 100) { my ($rc) = eval { $node->psql('postgres', 'SELECT 1') }; last if defined $rc && $rc == 0; usleep(50_000); }
 }
 sql(q{CALL serm.annotate('crashed')});
-$billed = (ask('billed_prompt') * 1000 + ask('billed_completion') * 4000) / 1e6 - $before;
+$billed = ($mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000) / 1e6 - $before;
 cmp_ok($billed, '<=', 60, 'workers that die do not overspend');
 is(sql(qq{SELECT sum(spent) >= $billed AND sum(spent) <= 60 FROM serm.spending WHERE model = 'crashed'}), 't', 'and what they may have spent counts');
 is(sql(q{SELECT count(*), count(DISTINCT sample) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'crashed'}), '150|150',
@@ -143,12 +126,12 @@ is(sql(q{SELECT count(*), count(DISTINCT sample) FROM serm.vote v JOIN serm.samp
 
 # --- known answers
 make_model('asked', 'v1', q{temperature '0.3'}, 25);
-my $requests = ask('v1');
+my $requests = $mock->count('v1');
 sql(q{CALL serm.annotate('asked')});
-is(ask('v1') - $requests, 25, 'new questions are asked');
+is($mock->count('v1') - $requests, 25, 'new questions are asked');
 sql(q{INSERT INTO serm.sample (model, round, query, doc_id, doc) SELECT model, 1, query, 'again ' || doc_id, doc FROM serm.sample WHERE model = 'asked'});
 sql(q{CALL serm.annotate('asked')});
-is(ask('v1') - $requests, 25, 'the same ones are answered from the votes');
+is($mock->count('v1') - $requests, 25, 'the same ones are answered from the votes');
 is(sql(q{SELECT count(*), sum(tokens), sum(cost), count(rationale) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample
 	WHERE s.model = 'asked' AND s.round = 1 AND cached}), '25|0|0|25', 'at no cost');
 is(sql(q{SELECT count(*) FROM serm.vote a JOIN serm.sample s ON s.id = a.sample JOIN serm.sample t ON t.model = s.model AND t.query = s.query
@@ -156,7 +139,7 @@ is(sql(q{SELECT count(*) FROM serm.vote a JOIN serm.sample s ON s.id = a.sample 
 sql(q{INSERT INTO serm.prompt (model, version, instructions) VALUES ('asked', 1, 'Be strict.');
 	INSERT INTO serm.sample (model, round, query, doc_id, doc) SELECT model, 2, query, doc_id, doc FROM serm.sample WHERE model = 'asked' AND round = 0});
 sql(q{CALL serm.annotate('asked')});
-is(ask('v1') - $requests, 50, 'another prompt is another question');
+is($mock->count('v1') - $requests, 50, 'another prompt is another question');
 
 $node->stop;
 done_testing();

@@ -2,8 +2,8 @@
 use strict;
 use warnings;
 
+use BertFiles qw(write_bert);
 use File::Path qw(remove_tree);
-use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,51 +14,11 @@ $node->append_conf('postgresql.conf', "fsync = off\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION serm');
 
-# --- the files of a model of one layer
-sub write_file
-{
-	my ($path, $bytes) = @_;
-	open(my $file, '>:raw', $path) or die "$path: $!";
-	print $file $bytes;
-	close($file) or die "$path: $!";
-}
-
 sub write_model
 {
 	my ($directory, $hidden) = @_;
-	my $json = JSON::PP->new->canonical;
-	my ($header, $body, $at) = ({}, '', 0);
-	my $wide = 2 * $hidden;
-	my @shapes = (
-		['bert.embeddings.word_embeddings.weight', 600, $hidden], ['bert.embeddings.position_embeddings.weight', 64, $hidden],
-		['bert.embeddings.token_type_embeddings.weight', 2, $hidden]);
-	my $layer = 'bert.encoder.layer.0';
-	push @shapes, ["$_.weight", $hidden], ["$_.bias", $hidden]
-	  for 'bert.embeddings.LayerNorm', "$layer.attention.output.LayerNorm", "$layer.output.LayerNorm";
-	push @shapes, ["$_.weight", $hidden, $hidden], ["$_.bias", $hidden]
-	  for "$layer.attention.self.query", "$layer.attention.self.key", "$layer.attention.self.value",
-		"$layer.attention.output.dense", 'bert.pooler.dense';
-	push @shapes, ["$layer.intermediate.dense.weight", $wide, $hidden], ["$layer.intermediate.dense.bias", $wide],
-	  ["$layer.output.dense.weight", $hidden, $wide], ["$layer.output.dense.bias", $hidden],
-	  ['classifier.weight', 1, $hidden], ['classifier.bias', 1];
-	for my $shape (@shapes)
-	{
-		my ($name, @extents) = @$shape;
-		my $count = 1;
-		$count *= $_ for @extents;
-		my $data = pack('f<*', (0.5) x $count);
-		$header->{$name} = { dtype => 'F32', shape => \@extents, data_offsets => [ $at, $at + length($data) ] };
-		$at += length($data);
-		$body .= $data;
-	}
-	my $head = $json->encode($header);
-	mkdir $directory;
-	write_file("$directory/model.safetensors", pack('Q<', length($head)) . $head . $body);
-	write_file("$directory/vocab.txt", join("\n", '[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', map { "word$_" } 1 .. 595) . "\n");
-	write_file("$directory/config.json", $json->encode({
-		model_type => 'bert', architectures => ['BertForSequenceClassification'], num_hidden_layers => 1, hidden_size => $hidden,
-		num_attention_heads => 4, intermediate_size => $wide, vocab_size => 600, max_position_embeddings => 64,
-		id2label => { 0 => 'LABEL_0' } }));
+	return write_bert($directory, layers => 1, hidden => $hidden, wide => 2 * $hidden, heads => 4, positions => 64, labels => 1,
+		words => [ map { "word$_" } 1 .. 595 ]);
 }
 
 my $root = $node->basedir . '/models';

@@ -2,22 +2,15 @@
 use strict;
 use warnings;
 
-use File::Temp qw(tempdir);
-use FindBin;
 use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $directory = tempdir(CLEANUP => 1);
-my $port_file = "$directory/port";
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', $port_file ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 200) { last if -s $port_file; usleep(50_000); }
-my $port = slurp_file($port_file);
-chomp $port;
-END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 
 my $node = PostgreSQL::Test::Cluster->new('judges');
 $node->init;

@@ -5,8 +5,8 @@ use warnings;
 
 use File::Temp qw(tempdir);
 use FindBin;
-use IO::Socket::INET;
 use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -21,16 +21,8 @@ my ($port_text, $none) = ('', '');
 my $storm = start([ "$directory/storm", 5 ], \$none, \$port_text);
 for (1 .. 200) { last if $port_text =~ /\n/; $storm->pump_nb; usleep(20_000); }
 my ($port) = $port_text =~ /^(\d+)$/m or die 'no storm';
+my $mock = MockEndpoint->at($port);
 END { my $status = $?; $storm->kill_kill if defined $storm; $? = $status; }
-
-sub ask
-{
-	my ($key) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no storm: $!";
-	print $socket "GET /stats HTTP/1.0\r\n\r\n";
-	my $answer = join '', <$socket>;
-	return $answer =~ /"\Q$key\E": (\d+)/ ? $1 : 0;
-}
 
 my $node = PostgreSQL::Test::Cluster->new('storm');
 $node->init;
@@ -136,11 +128,11 @@ is(sql(q{SELECT count(*) FROM serm.vote WHERE grade IS NULL AND error !~ '307|la
 	or diag(sql(q{SELECT DISTINCT error FROM serm.vote WHERE grade IS NULL AND error !~ '307|larger than|option budget|not JSON|not one JSON' LIMIT 5}));
 is(sql(qq{SELECT count(*) > $samples{rich} FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'rich' AND v.grade IS NOT NULL}), 't',
 	'most of the rich model\'s have one');
-is(ask('secrets'), 0, 'no redirect was followed, no request was cut');
+is($mock->count('secrets'), 0, 'no redirect was followed, no request was cut');
 # --- nothing overspent
 for my $model (qw(rich poor))
 {
-	my $billed = (ask("prompt_$account{$model}") * 1000 + ask("completion_$account{$model}") * 4000) / 1e6;
+	my $billed = ($mock->count("prompt_$account{$model}") * 1000 + $mock->count("completion_$account{$model}") * 4000) / 1e6;
 	my $spent = sql(qq{SELECT sum(spent) FROM serm.spending WHERE model = '$model'});
 
 	cmp_ok($billed, '<=', $budget{$model}, "$model: the bill ($billed) is within the budget ($budget{$model})");
@@ -150,10 +142,10 @@ for my $model (qw(rich poor))
 is(sql(q{SELECT count(*) FROM serm.task WHERE reserved IS NOT NULL}), '0', 'nothing stays reserved');
 cmp_ok(sql(q{SELECT count(*) FROM serm.vote WHERE error LIKE '%option budget%'}), '>', 0, 'the poor one has run out of money');
 # --- it was a storm
-my $asked = ask('asked');
-my $faults = $asked - ask('fair');
+my $asked = $mock->count('asked');
+my $faults = $asked - $mock->count('fair');
 cmp_ok($faults / $asked, '>', 0.27, "three in ten went wrong ($faults of $asked)");
-is(join(' ', grep { ask($_) == 0 } qw(limited_ms limited_seconds busy broken gateway dropped reset short drip garbage big redirect)), '',
+is(join(' ', grep { $mock->count($_) == 0 } qw(limited_ms limited_seconds busy broken gateway dropped reset short drip garbage big redirect)), '',
 	'in all the ways there are');
 is(slurp_file($node->logfile) =~ /PANIC/ ? 1 : 0, 0, 'nothing panicked');
 

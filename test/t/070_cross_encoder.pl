@@ -2,59 +2,16 @@
 use strict;
 use warnings;
 
+use BertFiles qw(write_bert);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-# --- the files of a model in the shape of MiniLM-L6, with a repeating pattern for weights
-
-my ($hidden, $wide, $layers, $vocab) = (384, 1536, 6, 30522);
-my $pattern = pack('f<*', map { 0.05 * sin($_ * $_) } 1 .. 9973);
-my (@tensors, $offset);
-
-sub add
-{
-	my ($name, @shape) = @_;
-	my $bytes = 4;
-	$bytes *= $_ foreach @shape;
-	push @tensors, [ $name, [@shape], $offset // 0, $bytes ];
-	$offset += $bytes;
-}
-
-sub linear { my ($name, $out, $in) = @_; add("$name.weight", $out, $in); add("$name.bias", $out); }
-sub norm { my ($name) = @_; add("$name.weight", $hidden); add("$name.bias", $hidden); }
-
-add('bert.embeddings.word_embeddings.weight', $vocab, $hidden);
-add('bert.embeddings.position_embeddings.weight', 512, $hidden);
-add('bert.embeddings.token_type_embeddings.weight', 2, $hidden);
-norm('bert.embeddings.LayerNorm');
-foreach my $layer (0 .. $layers - 1) {
-	my $base = "bert.encoder.layer.$layer";
-	linear("$base.attention.self.$_", $hidden, $hidden) foreach qw(query key value);
-	linear("$base.attention.output.dense", $hidden, $hidden);
-	norm("$base.attention.output.LayerNorm");
-	linear("$base.intermediate.dense", $wide, $hidden);
-	linear("$base.output.dense", $hidden, $wide);
-	norm("$base.output.LayerNorm");
-}
-linear('bert.pooler.dense', $hidden, $hidden);
-linear('classifier', 1, $hidden);
-
 my $directory = PostgreSQL::Test::Utils::tempdir();
 chmod 0755, $directory;
-my $header = '{' . join(',', map {
-	sprintf '"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}', $_->[0], join(',', @{ $_->[1] }), $_->[2], $_->[2] + $_->[3]
-} @tensors) . '}';
-$header .= ' ' x (-length($header) % 8);
-open my $file, '>:raw', "$directory/model.safetensors" or die $!;
-print $file pack('Q<', length $header), $header;
-print $file substr($pattern x (1 + $_->[3] / length $pattern), 0, $_->[3]) foreach @tensors;
-close $file;
-append_to_file("$directory/config.json", qq({"model_type": "bert", "architectures": ["BertForSequenceClassification"],
-	"num_hidden_layers": $layers, "hidden_size": $hidden, "num_attention_heads": 12, "intermediate_size": $wide,
-	"vocab_size": $vocab, "max_position_embeddings": 512, "num_labels": 1}));
-append_to_file("$directory/vocab.txt", join("\n", qw([PAD] [UNK] [CLS] [SEP] [MASK] blue pillow soft)) . "\n");
+write_bert($directory, layers => 6, hidden => 384, wide => 1536, heads => 12, positions => 512, vocab => 30522, labels => 1,
+	words => [qw(blue pillow soft)]);
 
 my $node = PostgreSQL::Test::Cluster->new('primary');
 $node->init;

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 no warnings 'portable';    # 64-bit constants
 
+use BertFiles qw(write_file);
 use File::Path qw(remove_tree);
 use FindBin;
 use JSON::PP;
@@ -86,14 +87,6 @@ sub tensors
 my $json = JSON::PP->new->canonical;
 my $root = PostgreSQL::Test::Utils::tempdir();
 chmod 0755, $root;
-
-sub write_file
-{
-	my ($path, $bytes) = @_;
-	open my $file, '>:raw', $path or die "$path: $!";
-	print $file $bytes;
-	close $file or die "$path: $!";
-}
 
 sub write_model
 {

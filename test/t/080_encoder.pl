@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use BertFiles qw(write_bert);
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -40,55 +41,12 @@ sub wait_until
 	die "waited in vain for $what: " . ($session ? $session->{err} : '');
 }
 
-# --- a model of two layers with a pattern for weights, and pairs to grade
-
-my ($hidden, $wide, $vocab) = (96, 384, 17);
-my $pattern = pack('f<*', map { 0.1 * sin($_ * $_) } 1 .. 997);
-my (@tensors, $offset);
-
-sub add
-{
-	my ($name, $one, @shape) = @_;
-	my $count = 1;
-	$count *= $_ foreach @shape;
-	push @tensors, [ $name, [@shape], $offset // 0, 4 * $count, $one ];
-	$offset += 4 * $count;
-}
-sub linear { my ($name, $out, $in) = @_; add("$name.weight", 0, $out, $in); add("$name.bias", 0, $out); }
-sub norm { my ($name) = @_; add("$name.weight", 1, $hidden); add("$name.bias", 0, $hidden); }
-
-add('bert.embeddings.word_embeddings.weight', 0, $vocab, $hidden);
-add('bert.embeddings.position_embeddings.weight', 0, 64, $hidden);
-add('bert.embeddings.token_type_embeddings.weight', 0, 2, $hidden);
-norm('bert.embeddings.LayerNorm');
-foreach my $layer (0 .. 1) {
-	my $base = "bert.encoder.layer.$layer";
-	linear("$base.attention.self.$_", $hidden, $hidden) foreach qw(query key value);
-	linear("$base.attention.output.dense", $hidden, $hidden);
-	norm("$base.attention.output.LayerNorm");
-	linear("$base.intermediate.dense", $wide, $hidden);
-	linear("$base.output.dense", $hidden, $wide);
-	norm("$base.output.LayerNorm");
-}
-linear('bert.pooler.dense', $hidden, $hidden);
-linear('classifier', 4, $hidden);
+# --- a model of two layers and pairs to grade
 
 my $directory = PostgreSQL::Test::Utils::tempdir();
 chmod 0755, $directory;
-my $header = '{' . join(',', map {
-	sprintf '"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}', $_->[0], join(',', @{ $_->[1] }), $_->[2], $_->[2] + $_->[3]
-} @tensors) . '}';
-$header .= ' ' x (-length($header) % 8);
-open my $file, '>:raw', "$directory/model.safetensors" or die $!;
-print $file pack('Q<', length $header), $header;
-print $file $_->[4] ? pack('f<*', (1) x ($_->[3] / 4)) : substr($pattern x (1 + $_->[3] / length $pattern), 0, $_->[3]) foreach @tensors;
-close $file;
-append_to_file("$directory/config.json", qq({"model_type": "bert", "architectures": ["BertForSequenceClassification"],
-	"num_hidden_layers": 2, "hidden_size": $hidden, "num_attention_heads": 4, "intermediate_size": $wide,
-	"vocab_size": $vocab, "max_position_embeddings": 64, "num_labels": 4, "hidden_dropout_prob": 0.1}));
-my @things = qw(shoe lamp chair table pillow carpet);
-my @colours = qw(red blue green black white yellow);
-append_to_file("$directory/vocab.txt", join("\n", qw([PAD] [UNK] [CLS] [SEP] [MASK]), @colours, @things) . "\n");
+write_bert($directory, layers => 2, hidden => 96, wide => 384, heads => 4, positions => 64, labels => 4, spread => 0.1,
+	words => [qw(red blue green black white yellow shoe lamp chair table pillow carpet)], config => { hidden_dropout_prob => 0.1 });
 
 sql('CREATE EXTENSION serm');
 sql(q{CREATE TABLE pair AS SELECT qc || ' ' || qt AS query, dc || ' ' || dt || E'\n' || repeat(dc || ' ' || dt || ' ', 4) AS doc,

@@ -6,6 +6,7 @@ use warnings;
 use File::Temp qw(tempdir);
 use FindBin;
 use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -13,23 +14,13 @@ use Time::HiRes qw(usleep);
 
 my $directory = tempdir(CLEANUP => 1);
 chmod 0755, $directory;
-my ($mock, $trap);
-END { my $status = $?; for ($mock, $trap) { $_->kill_kill if defined $_ } $? = $status; }
-
-sub port_of
-{
-	my ($file) = @_;
-	for (1 .. 200) { last if -s $file; usleep(50_000); }
-	my $port = slurp_file($file);
-	chomp $port;
-	return $port;
-}
-
-$mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', "$directory/mock" ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-$trap = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/trap.py", "$directory/trap", "$directory/trapped" ],
+my $port = MockEndpoint->start->port;
+my $trap = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/trap.py", "$directory/trap", "$directory/trapped" ],
 	'>', '/dev/null', '2>', "$directory/trap.err");
-my ($port, $closed) = (port_of("$directory/mock"), port_of("$directory/trap"));
+END { my $status = $?; $trap->kill_kill if defined $trap; $? = $status; }
+for (1 .. 200) { last if -s "$directory/trap"; usleep(50_000); }
+my $closed = slurp_file("$directory/trap");
+chomp $closed;
 
 system_or_bail($ENV{CC} || 'cc', '-shared', '-fPIC', '-o', "$directory/trap.so", "$FindBin::RealBin/../mock/trap.c", '-ldl');
 $ENV{LD_PRELOAD} = "$directory/trap.so";

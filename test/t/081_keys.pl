@@ -2,31 +2,17 @@
 use strict;
 use warnings;
 
-use File::Temp qw(tempdir);
 use FindBin;
-use IO::Socket::INET;
 use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
-my $directory = tempdir(CLEANUP => 1);
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', "$directory/port" ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 200) { last if -s "$directory/port"; usleep(50_000); }
-my $port = slurp_file("$directory/port");
-chomp $port;
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 my $watch;
-END { my $status = $?; for ($mock, $watch) { $_->kill_kill if defined $_ } $? = $status; }
-
-sub seen
-{
-	my ($text) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no mock: $!";
-	print $socket "GET /seen/$text HTTP/1.0\r\n\r\n";
-	return join('', <$socket>) =~ /"seen": true/;
-}
+END { my $status = $?; $watch->kill_kill if defined $watch; $? = $status; }
 
 # In halves, so that this text alone finds nothing.
 my $canary = 'CANARY' . '-7f3a';
@@ -94,7 +80,7 @@ $watch = start([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr
 run(q{CALL serm.annotate('keys')});
 $watch->kill_kill;
 undef $watch;
-ok(seen($key{$_}), "the key by $_ reaches the endpoint") for sort keys %key;
+ok($mock->saw($key{$_}), "the key by $_ reaches the endpoint") for sort keys %key;
 is(sql(q{SELECT count(*) FROM serm.task}), '0', 'all is answered');
 is(sql(q{SELECT count(*) FROM serm.vote WHERE agent LIKE '%echo%' AND (rationale LIKE '%***%' OR encode(reply, 'escape') LIKE '%***%')}), 3 * 3 * 3 * 2,
 	'those who said it are starred out');
@@ -146,7 +132,7 @@ sql(qq{SELECT serm.create_model('resting', options => '{"gold_rate": 0, "rule": 
 	SELECT serm.add_agent('resting', 'resting'), serm.add_agent('resting', 'later');
 	INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'resting', 'blue pillow ' || i, i::text, 'a blue pillow' FROM generate_series(1, 20) i;
 	CALL serm.annotate('resting', false)});
-$node->poll_query_until('postgres', q{SELECT count(*) = 20 AND bool_and(agent = 'later' AND lease_until IS NULL AND attempt = 0) FROM serm.task WHERE last_error LIKE '%429%'}) or die 'it does not rest';
+$node->poll_query_until('postgres', q{SELECT count(*) = 20 AND bool_and(agent = 'later' AND lease_until IS NULL AND attempt = 0) AND bool_or(last_error LIKE '%429%') FROM serm.task}) or die 'it does not rest';
 my %pids = split(/[|\n]/, sql(q{SELECT backend_type, max(pid) FROM pg_stat_activity WHERE backend_type LIKE 'serm%' GROUP BY 1}));
 $pids{postmaster} = (split(/\n/, slurp_file($node->data_dir . '/postmaster.pid')))[0];
 ok(defined $pids{'serm annotator'}, 'a worker rests');

@@ -4,29 +4,15 @@ use warnings;
 
 use File::Temp qw(tempdir);
 use FindBin;
-use IO::Socket::INET;
-use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $directory = tempdir(CLEANUP => 1);
 chmod 0755, $directory;
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', "$directory/port" ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 200) { last if -s "$directory/port"; usleep(50_000); }
-my $port = slurp_file("$directory/port");
-chomp $port;
-END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
-
-sub stat_of
-{
-	my ($key) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no mock: $!";
-	print $socket "GET /stats HTTP/1.0\r\n\r\n";
-	return join('', <$socket>) =~ /"\Q$key\E": (\d+)/ ? $1 : 0;
-}
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 
 my ($documents) = run_command([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/inject.py", '504' ]);
 append_to_file("$directory/documents", "$documents\n");
@@ -87,8 +73,8 @@ for my $rule (sort keys %rules)
 	cmp_ok(sql("SELECT count(*) FROM serm.sample WHERE model = '$rule' AND doc_id ~ '^honest' AND state = 'agreed' AND grade = 3"), '>=', 20,
 		"$rule: honest ones have it");
 }
-cmp_ok(stat_of('gullible'), '<=', 704 + 106, 'the same question is asked once');
-cmp_ok(stat_of('obeyed'), '>=', 500, 'which the endpoint confirms');
+cmp_ok($mock->count('gullible'), '<=', 704 + 106, 'the same question is asked once');
+cmp_ok($mock->count('obeyed'), '>=', 500, 'which the endpoint confirms');
 
 # --- with canaries the gullible one is found out: two of three are gullible, and obey notes as they obey documents
 add_server("warned_$_", 'gullible', 0.05) for (1, 2);

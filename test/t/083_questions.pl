@@ -2,30 +2,15 @@
 use strict;
 use warnings;
 
-use File::Temp qw(tempdir);
-use FindBin;
-use IO::Socket::INET;
 use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $directory = tempdir(CLEANUP => 1);
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', "$directory/port" ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 200) { last if -s "$directory/port"; usleep(50_000); }
-my $port = slurp_file("$directory/port");
-chomp $port;
-END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
-
-sub stat_of
-{
-	my ($key) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no mock: $!";
-	print $socket "GET /stats HTTP/1.0\r\n\r\n";
-	return join('', <$socket>) =~ /"\Q$key\E": (\d+)/ ? $1 : 0;
-}
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 
 my $node = PostgreSQL::Test::Cluster->new('questions');
 $node->init;
@@ -53,9 +38,9 @@ my ($obeyed) = split(/\|/, sql(q{SELECT count(*), count(error), count(grade) FRO
 is(sql(q{SELECT count(*) = count(error) AND count(grade) = 0 AND bool_and(error LIKE '%obeyed an instruction%') FROM serm.vote WHERE agent = 'obedient' AND canary}), 't',
 	"an obedient one has $obeyed votes without a grade");
 cmp_ok($obeyed, '>', 10, 'about half of them');
-is($obeyed, stat_of('canaries'), 'each where a canary was');
+is($obeyed, $mock->count('canaries'), 'each where a canary was');
 is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'obedient' AND canary IS NULL AND error IS NOT NULL}), '0', 'it is not asked again for that, and else it is heard');
-is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'obedient'}), stat_of('obedient'), 'one request for each vote');
+is(sql(q{SELECT count(*) FROM serm.vote WHERE agent = 'obedient'}), $mock->count('obedient'), 'one request for each vote');
 like(sql(q{SELECT active || ' ' || reason FROM serm.agent WHERE name = 'obedient'}), qr/^false it obeyed \d+ of \d+ canaries/, 'it is suspended, and told why');
 is(sql(q{SELECT count(*) FILTER (WHERE state = 'agreed' AND grade <> 3), count(*) FILTER (WHERE state NOT IN ('agreed', 'disputed')) FROM serm.sample WHERE model = 'canary'}),
 	'0|0', 'no sample is settled by a vote that obeyed');
@@ -82,14 +67,14 @@ sql(q{INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'shown', e ->> 
 	FROM serm.prompt p, jsonb_array_elements(p.examples) e WHERE p.version = 3 ORDER BY (e ->> 'spare')::boolean, e ->> 'judgment' LIMIT 6});
 sql(q{CALL serm.annotate('shown')});
 is(sql(q{SELECT count(*), min(prompt), max(prompt) FROM serm.vote WHERE agent IN ('student', 'hurried') AND grade IS NOT NULL}), '12|3|3', 'the newest version is used');
-is(stat_of('examples_8') . ' ' . stat_of('examples_3') . ' ' . stat_of('shown_itself'), '6 6 0', 'eight examples, or three, and never the pair itself');
+is($mock->count('examples_8') . ' ' . $mock->count('examples_3') . ' ' . $mock->count('shown_itself'), '6 6 0', 'eight examples, or three, and never the pair itself');
 sql(q{SELECT serm.add_prompt('shown', options => '{"examples": 8, "seed": 5}');
 	INSERT INTO serm.sample (model, round, query, doc_id, doc) SELECT model, 1, query, doc_id, doc FROM serm.sample WHERE model = 'shown'});
 sql(q{CALL serm.annotate('shown')});
-is(stat_of('examples'), 24, 'with other examples it is another question');
+is($mock->count('examples'), 24, 'with other examples it is another question');
 sql(q{INSERT INTO serm.sample (model, round, query, doc_id, doc) SELECT model, 2, query, doc_id, doc FROM serm.sample WHERE model = 'shown' AND round = 0});
 sql(q{CALL serm.annotate('shown')});
-is(stat_of('examples'), 24, 'with the same ones it is known');
+is($mock->count('examples'), 24, 'with the same ones it is known');
 
 # --- comparing: fourteen queries of eight documents, four of which people have graded documents of their own
 sub compared
@@ -123,10 +108,10 @@ for my $case ([ 'pairs', '{"form": "pair"}', 6, 6 * 112 ], [ 'lists', '{"form": 
 	is(sql("SELECT count(DISTINCT v.grade) FROM $votes GROUP BY v.sample HAVING count(DISTINCT v.grade) <> 1"), '', "$model: one grade for each sample");
 	is(sql("SELECT count(*) FILTER (WHERE state = 'agreed'), count(*) FROM serm.sample WHERE model = '$model'"), '112|112', "$model: all are settled");
 	cmp_ok(quality($model), '>', 0.85, "$model: the grades are those of the documents: " . quality($model));
-	my $asked = stat_of('compares');
+	my $asked = $mock->count('compares');
 	sql("INSERT INTO serm.sample (model, round, query, doc_id, doc) SELECT model, 1, query, doc_id, doc FROM serm.sample WHERE model = '$model' ORDER BY id; CALL serm.annotate('$model')");
 	cmp_ok(sql("SELECT count(*) FROM $votes AND s.round = 1 AND v.grade IS NOT NULL"), '==', $requests, "$model: the same documents in another round");
-	is(stat_of('compares') - $asked + sql("SELECT count(*) FROM $votes AND s.round = 1 AND v.cached"), $requests, "$model: one request or one known answer for each vote");
+	is($mock->count('compares') - $asked + sql("SELECT count(*) FROM $votes AND s.round = 1 AND v.cached"), $requests, "$model: one request or one known answer for each vote");
 }
 is(sql(q{SELECT count(*) FROM serm.vote a JOIN serm.vote b ON b.sample = a.sample AND b.agent = a.agent AND b.path = a.path + 1
 	WHERE a.agent = 'pairs' AND a.path % 2 = 1 AND (a.compared[1], a.compared[2]) IS DISTINCT FROM (b.compared[2], b.compared[1])}), '0', 'two paths show the same two documents in both orders');

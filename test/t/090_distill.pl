@@ -2,33 +2,14 @@
 use strict;
 use warnings;
 
-use File::Temp qw(tempdir);
-use FindBin;
-use IO::Socket::INET;
-use IPC::Run qw(start);
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-my $directory = tempdir(CLEANUP => 1);
-my $port_file = "$directory/port";
-my $mock = start([ '/usr/bin/env', 'python3', "$FindBin::RealBin/../mock/endpoint.py", '--port-file', $port_file ],
-	'>', '/dev/null', '2>', "$directory/mock.err");
-for (1 .. 400) { last if -s $port_file; usleep(50_000); }
-my $port = slurp_file($port_file);
-chomp $port;
-END { my $status = $?; $mock->kill_kill if defined $mock; $? = $status; }
-
-# What the mock counted for one habit, or anything else it tells.
-sub ask
-{
-	my ($path, $key) = @_;
-	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "no mock: $!";
-	print $socket "GET $path HTTP/1.0\r\n\r\n";
-	my $answer = join '', <$socket>;
-	return $answer =~ /"\Q$key\E": (\d+|true|false)/ ? $1 : 0;
-}
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
 
 my $node = PostgreSQL::Test::Cluster->new('distill');
 $node->init;
@@ -64,16 +45,16 @@ sub distill { return sql(qq{SET client_min_messages = warning; CALL serm.distill
 
 remote('gpt', 'lp');
 distill('gpt', '"unlabelled": 60');
-is(ask('/stats', 'lp'), 60, 'each pair is asked for once');
+is($mock->count('lp'), 60, 'each pair is asked for once');
 is(sql(q{SELECT config @> '{"teacher": "gpt", "teacher_version": null, "teacher_kind": "remote", "teacher_server": "s_gpt", "teacher_grades": 4}'
 	AND counts @> '{"taught": 60, "taught_failed": 0}' FROM serm.version}), 't', 'the version names its teacher');
 is(sql('SELECT count(*), bool_and(abs((SELECT sum(p) FROM unnest(probability) p) - 1) < 1e-5) FROM serm._answer'), '60|t', 'the answers are kept');
 distill('gpt', '"unlabelled": 60, "alpha": 1, "loss": "kl"');
-is(ask('/stats', 'lp'), 60, 'what was answered is not asked again');
+is($mock->count('lp'), 60, 'what was answered is not asked again');
 sql(q{UPDATE serm.model SET options = options || '{"prompt": "Grade as a librarian would."}' WHERE name = 'gpt'});
 distill('gpt', '"unlabelled": 10');
-is(ask('/stats', 'lp'), 70, 'another prompt is another question');
-is(ask('/seen/librarian', 'seen'), 'true', 'with its own instructions');
+is($mock->count('lp'), 70, 'another prompt is another question');
+is($mock->saw('librarian'), 1, 'with its own instructions');
 distill('gpt', '"unlabelled": 400, "epochs": 30');
 cmp_ok(sql(q{SELECT corr(serm.score_version(l.query, p.doc, 'student', 4), length(l.query) - length(replace(p.doc_id, '-', ' ')))
 	IS NOT NULL AND avg(serm.score_version(l.query, p.doc, 'student', 4)) FILTER (WHERE replace(l.doc_id, '-', ' ') = l.query) >
@@ -108,7 +89,7 @@ for my $habit (qw(lpnone lpnan lphuge lptype lptwice lptalk garbage empty huge d
 	like($error, qr/ERROR:  38000: .*gave no answer to \d of 6 pairs/, "$habit: a clear error");
 	is(sql(qq{SELECT count(*) FROM serm._answer WHERE model = 'r_$habit'}), 0, "$habit: nothing is kept");
 }
-is(ask('/stats', 'secret'), 0, 'no redirect is followed');
+is($mock->count('secret'), 0, 'no redirect is followed');
 is(sql('SELECT 1'), 1, 'the server is alive');
 my $versions = sql('SELECT count(*) FROM serm.version');
 remote('flaky', 'lpflaky', "outage_s '30'");
@@ -131,8 +112,8 @@ my $key = 'sk-distill-0123456789abcdef';
 remote('keyed', 'lp');
 sql("CREATE USER MAPPING FOR CURRENT_USER SERVER s_keyed OPTIONS (api_key '$key')");
 distill('keyed', '"unlabelled": 5');
-is(ask("/seen/Bearer", 'seen'), 'true', 'a key is sent');
-is(ask("/seen/$key", 'seen'), 'true', 'and it is that of the caller');
+is($mock->saw("Bearer"), 1, 'a key is sent');
+is($mock->saw("$key"), 1, 'and it is that of the caller');
 remote('echo', '401');
 sql("CREATE USER MAPPING FOR CURRENT_USER SERVER s_echo OPTIONS (api_key '$key')");
 unlike(fails(qq{CALL serm.distill('student', 'echo', '{$short, "unlabelled": 3}')}), qr/\Q$key\E/, 'no error tells it');
@@ -145,9 +126,9 @@ like(fails(qq{CALL serm.distill('student', 'dear', '{$short, "unlabelled": 60}')
 my ($spent, $known) = split /\|/, sql(q{SELECT (SELECT sum(spent) FROM serm.spending WHERE model = 'dear'), (SELECT count(*) FROM serm._answer WHERE model = 'dear')});
 ok($spent > 0 && $spent <= 8 && $known > 0, "to the last: $spent spent on $known answers");
 sql(q{SELECT serm.alter_model('dear', '{"budget": 1000}')});
-my $before = ask('/stats', 'lp');
+my $before = $mock->count('lp');
 distill('dear', '"unlabelled": 60');
-is(ask('/stats', 'lp') - $before, 60 - $known, 'what was paid for is not paid again');
+is($mock->count('lp') - $before, 60 - $known, 'what was paid for is not paid again');
 remote('rated', 'lp', "requests_per_minute '600'");
 my $started = time;
 distill('rated', '"unlabelled": 30');
@@ -161,7 +142,7 @@ remote('sleeper', 'lpsleep');
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 my $pid = $session->query_safe('SELECT pg_backend_pid()');
 $session->query_until(qr/go/, qq{\\echo go\nCALL serm.distill('student', 'sleeper', '{$short, "unlabelled": 40}');\n});
-for (1 .. 200) { last if ask('/stats', 'lpsleep') > 0; usleep(50_000); }
+for (1 .. 200) { last if $mock->count('lpsleep') > 0; usleep(50_000); }
 is(sql("SELECT phase, step, steps FROM serm.progress WHERE pid = $pid"), 'teaching|0|40', 'its progress is seen');
 is(sql("SELECT backend_xid IS NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid"), 't', 'no snapshot or transaction id is held meanwhile');
 is(sql("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype NOT IN ('virtualxid')"), 0, 'and no lock');
@@ -179,9 +160,9 @@ for (1 .. 100) { last if $node->psql('postgres', 'SELECT 1') == 0; usleep(100_00
 $node->poll_query_until('postgres', 'SELECT true');
 $known = sql(q{SELECT count(*) FROM serm._answer WHERE model = 'slow'});
 cmp_ok($known, '>', 20, 'a crash keeps what was answered');
-$before = ask('/stats', 'lpslow');
+$before = $mock->count('lpslow');
 distill('slow', '"unlabelled": 100');
-is(ask('/stats', 'lpslow') - $before, 100 - $known, 'and it is not asked again');
+is($mock->count('lpslow') - $before, 100 - $known, 'and it is not asked again');
 is(sql('SELECT count(*) FROM serm._progress'), 0, 'nothing is left behind');
 
 done_testing();

@@ -67,6 +67,9 @@ typedef struct SermFeatures {
 
 typedef struct SermParsedQuery SermParsedQuery;
 
+/* Index of a word id in word_id, or word_count when it was never seen. */
+extern uint32_t serm_statistics_find(const SermStatistics *statistics, uint32_t word_id);
+
 /* In how many documents a word occurs; 0 when it was never seen. */
 extern uint32_t serm_statistics_df(const SermStatistics *statistics, uint32_t word_id);
 

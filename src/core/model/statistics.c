@@ -53,9 +53,15 @@ idf_of(double documents, double df)
 }
 
 uint32_t
+serm_statistics_find(const SermStatistics *statistics, uint32_t word_id)
+{
+	return find_id(statistics->word_id, statistics->word_count, word_id);
+}
+
+uint32_t
 serm_statistics_df(const SermStatistics *statistics, uint32_t word_id)
 {
-	uint32_t at = find_id(statistics->word_id, statistics->word_count, word_id);
+	uint32_t at = serm_statistics_find(statistics, word_id);
 
 	return at < statistics->word_count ? statistics->word_df[at] : 0;
 }
@@ -78,7 +84,7 @@ serm_statistics_trigram_idf(const SermStatistics *statistics, uint32_t trigram)
 double
 serm_statistics_support(const SermStatistics *statistics, uint32_t word_id)
 {
-	uint32_t at = find_id(statistics->word_id, statistics->word_count, word_id);
+	uint32_t at = serm_statistics_find(statistics, word_id);
 
 	return at < statistics->word_count ? (double) statistics->word_support[at] / SERM_SUPPORT_FULL : -1;
 }

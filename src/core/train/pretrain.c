@@ -94,23 +94,6 @@ pool_take(Pool *pool, size_t count, SermArena *arena)
 	return taken;
 }
 
-/* Index of a word id in the statistics, or NO_SLOT. */
-static uint32_t
-find_word(const SermStatistics *statistics, uint32_t id)
-{
-	uint32_t low = 0, high = statistics->word_count;
-
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (statistics->word_id[middle] < id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < statistics->word_count && statistics->word_id[low] == id ? low : NO_SLOT;
-}
-
 /* Append the vocabulary indices of `text` to `indices`; `scratch` is rewound. */
 static SermStatus
 read_words(Pretrainer *trainer, SermText text, uint32_t words_max, Pool *rows, SermArena *arena,
@@ -122,9 +105,9 @@ read_words(Pretrainer *trainer, SermText text, uint32_t words_max, Pool *rows, S
 
 	for (uint32_t i = 0; status == SERM_OK && i < words.count; i++) {
 		const SermWord *word = &words.words[i];
-		uint32_t index = find_word(trainer->statistics, word->id);
+		uint32_t index = serm_statistics_find(trainer->statistics, word->id);
 
-		if (index == NO_SLOT)
+		if (index == trainer->statistics->word_count)
 			continue;
 		if (trainer->words[index].rows == NULL) {
 			uint32_t buffer[SERM_WORD_ROWS_MAX];

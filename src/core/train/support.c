@@ -16,7 +16,6 @@
 
 #define WORDS_MAX (SERM_TITLE_WORDS_MAX + SERM_BODY_WORDS_MAX)
 #define DOCUMENTS_PER_CHECK 64
-#define NONE UINT32_MAX
 
 typedef struct Support {
 	const SermStatistics *statistics;
@@ -29,23 +28,6 @@ typedef struct Support {
 	uint32_t *having;  /* [word_count] those documents */
 } Support;
 
-/* Index of a word id in the statistics, or NONE. */
-static uint32_t
-find_word(const SermStatistics *statistics, uint32_t id)
-{
-	uint32_t low = 0, high = statistics->word_count;
-
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (statistics->word_id[middle] < id)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < statistics->word_count && statistics->word_id[low] == id ? low : NONE;
-}
-
 static SermStatus
 add_words(
     Support *support, SermText text, uint32_t words_max, uint32_t *found, uint32_t *count, SermError *error)
@@ -54,9 +36,9 @@ add_words(
 	SermStatus status = serm_text_words(text, words_max, support->arena, &words, error);
 
 	for (uint32_t i = 0; status == SERM_OK && i < words.count; i++) {
-		uint32_t index = find_word(support->statistics, words.words[i].id);
+		uint32_t index = serm_statistics_find(support->statistics, words.words[i].id);
 
-		if (index == NONE || support->last[index] == support->document)
+		if (index == support->statistics->word_count || support->last[index] == support->document)
 			continue;
 		support->last[index] = support->document;
 		found[(*count)++] = index;

@@ -24,89 +24,79 @@
 #define MASK .15
 #define ENCODER_CORPUS 100000
 
+#define OPTION(name, type, field, least, most, words)                                                        \
+	{                                                                                                        \
+		name, type, offsetof(SermTrainSettings, field), least, most, words                                   \
+	}
+#define INT(name, field, least, most) OPTION(name, SERM_OPTION_INT, field, least, most, NULL)
+#define REAL(name, field, least, most) OPTION(name, SERM_OPTION_REAL, field, least, most, NULL)
+#define BOOL(name, field) OPTION(name, SERM_OPTION_BOOL, field, 0, 1, NULL)
+#define TEXT(name, field) OPTION(name, SERM_OPTION_TEXT, field, 0, 0, NULL)
+#define CHOICE(name, field, words) OPTION(name, SERM_OPTION_TEXT, field, 0, 0, words)
+
+/* Of every kind that learns from judgments. */
+#define JUDGMENT_OPTIONS                                                                                     \
+	INT("seed", seed, 0, PG_INT32_MAX), INT("epochs", epochs, 0, EPOCHS_MAX), TEXT("loss", loss),            \
+	    TEXT("source_weights", source_weights), BOOL("class_weights", class_weights),                        \
+	    BOOL("rank_weights", rank_weights), BOOL("propensity", propensity),                                  \
+	    REAL("propensity_clip", propensity_clip, .001, 1), BOOL("calibrate", calibrate),                     \
+	    CHOICE("continue", continued, "auto, always, never"),                                                \
+	    INT("continue_above", continue_above, 1, PG_INT32_MAX), INT("parent", parent, 0, PG_INT32_MAX),      \
+	    INT("replay_max", replay_max, 1, PG_INT32_MAX), INT("reference", reference, 0, PG_INT32_MAX)
+/* Of every training of an encoder. */
+#define ENCODER_OPTIONS                                                                                      \
+	INT("batch", batch, 1, BATCH_MAX), REAL("learning_rate", learning_rate, 0, 1),                           \
+	    REAL("weight_decay", weight_decay, 0, 1), REAL("warmup", warmup, 0, 1), REAL("clip", clip, 0, 1e6),  \
+	    REAL("dropout", dropout, -1, .9), INT("checkpoint", checkpoint, -1, PG_INT32_MAX)
+
+/* In all tables of a kind the last row says what to do with the version, and is no part of it. */
 static const SermOption setting_table[] = {
-    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"heads", SERM_OPTION_INT, offsetof(SermTrainSettings, heads), 1, SERM_HEADS_MAX, NULL},
-    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), -1, EPOCHS_MAX, NULL},
-    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 0, BATCH_MAX, NULL},
-    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 1e-8, 1, NULL},
-    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
-    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), 0, .9, NULL},
-    {"pairwise", SERM_OPTION_REAL, offsetof(SermTrainSettings, pairwise), -1, 100, NULL},
-    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
-    {"loss", SERM_OPTION_TEXT, offsetof(SermTrainSettings, loss), 0, 0, NULL},
-    {"source_weights", SERM_OPTION_TEXT, offsetof(SermTrainSettings, source_weights), 0, 0, NULL},
-    {"class_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, class_weights), 0, 1, NULL},
-    {"rank_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, rank_weights), 0, 1, NULL},
-    {"curriculum", SERM_OPTION_INT, offsetof(SermTrainSettings, curriculum), 0, EPOCHS_MAX, NULL},
-    {"margin_cap", SERM_OPTION_REAL, offsetof(SermTrainSettings, margin_cap), 0, 2, NULL},
-    {"propensity", SERM_OPTION_BOOL, offsetof(SermTrainSettings, propensity), 0, 1, NULL},
-    {"propensity_clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, propensity_clip), .001, 1, NULL},
-    {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
-    {"continue", SERM_OPTION_TEXT, offsetof(SermTrainSettings, continued), 0, 0, "auto, always, never"},
-    {"continue_above", SERM_OPTION_INT, offsetof(SermTrainSettings, continue_above), 1, PG_INT32_MAX, NULL},
-    {"parent", SERM_OPTION_INT, offsetof(SermTrainSettings, parent), 0, PG_INT32_MAX, NULL},
-    {"new_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_NEW]), 0, 1000, NULL},
-    {"history_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_HISTORY]), 0, 1000,
-        NULL},
-    {"original_share", SERM_OPTION_REAL, offsetof(SermTrainSettings, share[SERM_ORIGIN_ORIGINAL]), 0, 1000,
-        NULL},
-    {"anchor", SERM_OPTION_REAL, offsetof(SermTrainSettings, anchor), 0, 1000, NULL},
-    {"replay_max", SERM_OPTION_INT, offsetof(SermTrainSettings, replay_max), 1, PG_INT32_MAX, NULL},
-    {"reference", SERM_OPTION_INT, offsetof(SermTrainSettings, reference), 0, PG_INT32_MAX, NULL},
-    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
-    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+    JUDGMENT_OPTIONS,
+    INT("heads", heads, 1, SERM_HEADS_MAX),
+    INT("pretrain_epochs", pretrain_epochs, -1, EPOCHS_MAX),
+    INT("batch", batch, 0, BATCH_MAX),
+    REAL("learning_rate", learning_rate, 1e-8, 1),
+    REAL("weight_decay", weight_decay, 0, 1),
+    REAL("dropout", dropout, 0, .9),
+    REAL("pairwise", pairwise, -1, 100),
+    REAL("guard", guard, -1, 100),
+    INT("curriculum", curriculum, 0, EPOCHS_MAX),
+    REAL("margin_cap", margin_cap, 0, 2),
+    REAL("new_share", share[SERM_ORIGIN_NEW], 0, 1000),
+    REAL("history_share", share[SERM_ORIGIN_HISTORY], 0, 1000),
+    REAL("original_share", share[SERM_ORIGIN_ORIGINAL], 0, 1000),
+    REAL("anchor", anchor, 0, 1000),
+    INT("corpus", corpus, 1, PG_INT32_MAX),
+    BOOL("promote", promote),
 };
 
 /* What an encoder can be told. */
 static const SermOption encoder_table[] = {
-    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, epochs), 0, EPOCHS_MAX, NULL},
-    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 1, BATCH_MAX, NULL},
-    {"list", SERM_OPTION_INT, offsetof(SermTrainSettings, list), 1, SERM_LOSS_LIST_MAX, NULL},
-    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 0, 1, NULL},
-    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
-    {"warmup", SERM_OPTION_REAL, offsetof(SermTrainSettings, warmup), 0, 1, NULL},
-    {"clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, clip), 0, 1e6, NULL},
-    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), -1, .9, NULL},
-    {"layers_frozen", SERM_OPTION_INT, offsetof(SermTrainSettings, layers_frozen), 0, SERM_ENCODER_LAYERS_MAX,
-        NULL},
-    {"max_length", SERM_OPTION_INT, offsetof(SermTrainSettings, max_length), 0, SERM_TOKENS_MAX, NULL},
-    {"loss", SERM_OPTION_TEXT, offsetof(SermTrainSettings, loss), 0, 0, NULL},
-    {"source_weights", SERM_OPTION_TEXT, offsetof(SermTrainSettings, source_weights), 0, 0, NULL},
-    {"class_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, class_weights), 0, 1, NULL},
-    {"rank_weights", SERM_OPTION_BOOL, offsetof(SermTrainSettings, rank_weights), 0, 1, NULL},
-    {"propensity", SERM_OPTION_BOOL, offsetof(SermTrainSettings, propensity), 0, 1, NULL},
-    {"propensity_clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, propensity_clip), .001, 1, NULL},
-    {"calibrate", SERM_OPTION_BOOL, offsetof(SermTrainSettings, calibrate), 0, 1, NULL},
-    {"continue", SERM_OPTION_TEXT, offsetof(SermTrainSettings, continued), 0, 0, "auto, always, never"},
-    {"continue_above", SERM_OPTION_INT, offsetof(SermTrainSettings, continue_above), 1, PG_INT32_MAX, NULL},
-    {"parent", SERM_OPTION_INT, offsetof(SermTrainSettings, parent), 0, PG_INT32_MAX, NULL},
-    {"replay_max", SERM_OPTION_INT, offsetof(SermTrainSettings, replay_max), 1, PG_INT32_MAX, NULL},
-    {"reference", SERM_OPTION_INT, offsetof(SermTrainSettings, reference), 0, PG_INT32_MAX, NULL},
-    {"checkpoint", SERM_OPTION_INT, offsetof(SermTrainSettings, checkpoint), -1, PG_INT32_MAX, NULL},
-    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+    JUDGMENT_OPTIONS,
+    ENCODER_OPTIONS,
+    INT("list", list, 1, SERM_LOSS_LIST_MAX),
+    INT("layers_frozen", layers_frozen, 0, SERM_ENCODER_LAYERS_MAX),
+    INT("max_length", max_length, 0, SERM_TOKENS_MAX),
+    BOOL("promote", promote),
 };
 
-/* The options of serm.train for a kind of model; the last one is never stored. */
+/* The options of serm.train for a kind of model. */
 static const SermOption *
 table_of(const SermTrainSettings *settings, int *count)
 {
 	*count = settings->encoder ? (int) lengthof(encoder_table) : (int) lengthof(setting_table);
 	return settings->encoder ? encoder_table : setting_table;
 }
-#define DISTILL(field) offsetof(SermTrainSettings, distill.field)
 
 static const SermOption distill_table[] = {
-    {"teacher_version", SERM_OPTION_INT, DISTILL(teacher_version), 0, PG_INT32_MAX, NULL},
-    {"alpha", SERM_OPTION_REAL, DISTILL(alpha), .001, 1, NULL},
-    {"temperature", SERM_OPTION_REAL, DISTILL(temperature), .1, 100, NULL},
-    {"judged", SERM_OPTION_INT, DISTILL(judged), 0, PG_INT32_MAX, NULL},
-    {"unlabelled", SERM_OPTION_INT, DISTILL(unlabelled), 0, PG_INT32_MAX, NULL},
-    {"per_query", SERM_OPTION_INT, DISTILL(per_query), 1, PG_INT32_MAX, NULL},
-    {"unlabelled_weight", SERM_OPTION_REAL, DISTILL(unlabelled_weight), .001, 1000, NULL},
-    {"failed_share", SERM_OPTION_REAL, DISTILL(failed_share), 0, 1, NULL},
+    INT("teacher_version", distill.teacher_version, 0, PG_INT32_MAX),
+    REAL("alpha", distill.alpha, .001, 1),
+    REAL("temperature", distill.temperature, .1, 100),
+    INT("judged", distill.judged, 0, PG_INT32_MAX),
+    INT("unlabelled", distill.unlabelled, 0, PG_INT32_MAX),
+    INT("per_query", distill.per_query, 1, PG_INT32_MAX),
+    REAL("unlabelled_weight", distill.unlabelled_weight, .001, 1000),
+    REAL("failed_share", distill.failed_share, 0, 1),
 };
 
 /* What says how a version is continued, or which other version it is compared with. */
@@ -115,12 +105,12 @@ static const char *const not_distilled[] = {"continue", "continue_above", "paren
 
 /* Of those, what a model without judgments can be told; `shown` is its own. */
 static const SermOption pretrain_table[] = {
-    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"pretrain_epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), -1, EPOCHS_MAX, NULL},
-    {"guard", SERM_OPTION_REAL, offsetof(SermTrainSettings, guard), -1, 100, NULL},
-    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
-    {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
-    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+    INT("seed", seed, 0, PG_INT32_MAX),
+    INT("pretrain_epochs", pretrain_epochs, -1, EPOCHS_MAX),
+    REAL("guard", guard, -1, 100),
+    INT("corpus", corpus, 1, PG_INT32_MAX),
+    INT("shown", shown, 0, PG_INT32_MAX),
+    BOOL("promote", promote),
 };
 
 static void
@@ -148,19 +138,13 @@ encoder_defaults(SermTrainSettings *settings)
 
 /* The same of an encoder that is made here. */
 static const SermOption encoder_pretrain_table[] = {
-    {"seed", SERM_OPTION_INT, offsetof(SermTrainSettings, seed), 0, PG_INT32_MAX, NULL},
-    {"epochs", SERM_OPTION_INT, offsetof(SermTrainSettings, pretrain_epochs), 0, EPOCHS_MAX, NULL},
-    {"batch", SERM_OPTION_INT, offsetof(SermTrainSettings, batch), 1, BATCH_MAX, NULL},
-    {"learning_rate", SERM_OPTION_REAL, offsetof(SermTrainSettings, learning_rate), 0, 1, NULL},
-    {"weight_decay", SERM_OPTION_REAL, offsetof(SermTrainSettings, weight_decay), 0, 1, NULL},
-    {"warmup", SERM_OPTION_REAL, offsetof(SermTrainSettings, warmup), 0, 1, NULL},
-    {"clip", SERM_OPTION_REAL, offsetof(SermTrainSettings, clip), 0, 1e6, NULL},
-    {"dropout", SERM_OPTION_REAL, offsetof(SermTrainSettings, dropout), -1, .9, NULL},
-    {"mask", SERM_OPTION_REAL, offsetof(SermTrainSettings, mask), 0, 1, NULL},
-    {"corpus", SERM_OPTION_INT, offsetof(SermTrainSettings, corpus), 1, PG_INT32_MAX, NULL},
-    {"shown", SERM_OPTION_INT, offsetof(SermTrainSettings, shown), 0, PG_INT32_MAX, NULL},
-    {"checkpoint", SERM_OPTION_INT, offsetof(SermTrainSettings, checkpoint), -1, PG_INT32_MAX, NULL},
-    {"promote", SERM_OPTION_BOOL, offsetof(SermTrainSettings, promote), 0, 1, NULL},
+    ENCODER_OPTIONS,
+    INT("seed", seed, 0, PG_INT32_MAX),
+    INT("epochs", pretrain_epochs, 0, EPOCHS_MAX),
+    REAL("mask", mask, 0, 1),
+    INT("corpus", corpus, 1, PG_INT32_MAX),
+    INT("shown", shown, 0, PG_INT32_MAX),
+    BOOL("promote", promote),
 };
 
 static const SermOption *
