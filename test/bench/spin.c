@@ -1,6 +1,6 @@
 /*
- * spin SECONDS: GFLOP per second of multiply-adds in registers, by the clock on the wall. Two of it at once against one alone
- * tell what two processors give together to programs that share nothing.
+ * spin SECONDS: GFLOP per second of multiply-adds in registers, by the clock on the wall. Two of it at once
+ * against one alone tell what two processors give together to programs that share nothing.
  */
 #include "spin.h"
 

@@ -78,6 +78,21 @@ typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
 	} while (0)
 #define GO_ON(q) b += (q) *SERM_PANEL, a += (q) *a_step, a3 += (q) *a_step
 #endif
+/* With every access checked the same in a loop, or compilers take minutes. */
+#ifdef __SANITIZE_ADDRESS__
+#define FOUR_STEPS                                                                                           \
+	for (int q = 0; q < 4; q++) {                                                                            \
+		STEPS(0);                                                                                            \
+		GO_ON(1);                                                                                            \
+	}
+#else
+#define FOUR_STEPS                                                                                           \
+	STEPS(0);                                                                                                \
+	STEPS(1);                                                                                                \
+	STEPS(2);                                                                                                \
+	STEPS(3);                                                                                                \
+	GO_ON(4)
+#endif
 #define STOP(row)                                                                                            \
 	if (rows > (row))                                                                                        \
 	*(VECTOR *) (c + (row) *c_row) = x[row], *(VECTOR *) (c + (row) *c_row + LANES) = y[row]
@@ -116,11 +131,7 @@ NAMED(tile_of)(const size_t rows, const bool gathered, const bool by_four, size_
 #endif
 	for (const SIDE *end = b + depth * SERM_PANEL; by_four && b != end; soon += soon_step) {
 		__builtin_prefetch(soon, 0, 2);
-		STEPS(0);
-		STEPS(1);
-		STEPS(2);
-		STEPS(3);
-		GO_ON(4);
+		FOUR_STEPS;
 	}
 	for (size_t p = 0; !by_four && p < depth; p++) {
 		STEPS(0);
@@ -310,6 +321,7 @@ NAMED(multiply)(const SermProduct *product)
 #undef STEP_OF_6
 #undef STEPS
 #undef GO_ON
+#undef FOUR_STEPS
 #undef STOP
 #undef TILE
 #undef TILE_AS

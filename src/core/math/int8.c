@@ -221,7 +221,7 @@ quantise_vnni(size_t in, const SermReal *x, uint8_t *q)
 	what(10);                                                                                                \
 	what(11)
 #define ROWS ((size_t) 12)
-#define BLOCK (10 * ROWS)
+#define BLOCK (14 * ROWS)
 
 /* sums [rows][PANEL]; `rows` is a constant at each place that calls. `soon` is asked for, a part in each
  * step. */
@@ -281,10 +281,12 @@ multiply_vnni(const SermInt8Product *product)
 {
 	Packed packed = open_packed(product->out, product->in, product->packed);
 	size_t bytes = serm_int8_row_bytes(product->in), rows;
+	size_t blocks = (product->rows + BLOCK - 1) / BLOCK;
+	size_t equal = blocks == 0 ? 1 : ((product->rows + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
 	int32_t sums[ROWS * PANEL] __attribute__((aligned(64)));
 
-	for (size_t b0 = 0; b0 < product->rows; b0 += BLOCK) {
-		size_t block = product->rows - b0 < BLOCK ? product->rows - b0 : BLOCK;
+	for (size_t b0 = 0; b0 < product->rows; b0 += equal) {
+		size_t block = product->rows - b0 < equal ? product->rows - b0 : equal;
 		size_t part = PANEL * FOUR / ((block + ROWS - 1) / ROWS);
 
 		for (size_t j0 = 0; j0 < product->out; j0 += PANEL) {
