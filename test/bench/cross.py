@@ -97,11 +97,11 @@ def forward_table(serm, torch, ort, quantised):
 
 def shares(serm):
     """
-    What part of the processor's multiply-adds the forward pass and its products use. Each millisecond of work is followed by some
-    microseconds of multiply-adds in registers: on a shared machine the most that there is changes from one moment to the next.
+    What part of the processor's multiply-adds the forward pass and its products use. Every two milliseconds of work are followed by a tenth of
+    one of multiply-adds in registers: on a shared machine the most that there is changes from one moment to the next.
     """
     rate, most, share = median_share(serm, "share 128 8")
-    print(f"\nshare of the peak of multiply-adds, both measured in turns of 1 ms: whole forward pass of 8 x 128 tokens"
+    print(f"\nshare of the peak of multiply-adds, both measured in turns of 2 ms: whole forward pass of 8 x 128 tokens"
           f" {rate:.0f} of {most:.0f} GFLOP/s: {share:.3f}, at least {SHARE_LEAST}: {verdict(share, SHARE_LEAST)}")
     parts = [f"{name} {median_share(serm, f'product {shape}')[2]:.2f}" for name, shape in (
         ("query and out (384 from 384)", "672 384 384"), ("keys and values (768 from 384)", "336 768 384"),

@@ -152,8 +152,8 @@ typedef struct Turns {
 	double last, spent, flops;
 } Turns;
 
-#define TURN_SECONDS 1e-3
-#define TURN_STEPS 20000
+#define TURN_SECONDS 2e-3
+#define TURN_STEPS 60000
 
 static bool
 take_turn(void *context)
