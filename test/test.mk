@@ -130,7 +130,7 @@ bench-quality-here: install-here build/bench_features
 
 bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
-bench-speed-here: install-here build/bench_heads build/bench_stages
+bench-speed-here: install-here build/bench_heads build/bench_stages build/bench_spin
 	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
 # What labels of real judges are worth, and what is learned from them; whether students agree with their teachers.
 .PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here bench-distill bench-distill-here bench-scratch \
@@ -143,7 +143,7 @@ bench-judges-here bench-evolve-here bench-distill-here: bench-%-here: install-he
 bench-scratch-here: install-here
 	BENCH=scratch $(CLUSTER) test/bench/distill.sh $(or $(DATA),../shared/data)
 
-build/bench_%: test/bench/%.c build/core.a
+build/bench_%: test/bench/%.c test/bench/spin.h build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
 
 # The encoder beside PyTorch and ONNX Runtime on one thread; a peer that is absent is skipped.

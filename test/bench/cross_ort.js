@@ -1,4 +1,4 @@
-// The ONNX file that cross_torch.py wrote, in ONNX Runtime on one thread: the same commands as encoder.c.
+// An ONNX file that cross_torch.py wrote, in ONNX Runtime on one thread: `forward` as in encoder.c, and the logits of some pairs.
 const ort = require(process.argv[2]);
 const lines = require('readline').createInterface({input: process.stdin});
 
@@ -18,12 +18,22 @@ async function forward(session, tokens, batch) {
 	return batch / best;
 }
 
+// Of 64 pairs of 48 tokens, drawn by a fixed rule.
+async function logits(session) {
+	const ids = new BigInt64Array(64 * 48);
+	for (let i = 0, seed = 1; i < ids.length; i++) {
+		seed = (seed * 48271) % 2147483647;
+		ids[i] = BigInt(1000 + seed % 29000);
+	}
+	return Array.from((await session.run({ids: new ort.Tensor('int64', ids, [64, 48])})).logits.data).join(' ');
+}
+
 (async () => {
 	const session = await ort.InferenceSession.create(process.argv[3],
 		{intraOpNumThreads: 1, interOpNumThreads: 1, executionMode: 'sequential', graphOptimizationLevel: 'all'});
 	console.log('ready onnxruntime-node');
 	for await (const line of lines) {
 		const words = line.split(' ');
-		console.log(await forward(session, Number(words[2]), Number(words[3])));
+		console.log(words[0] === 'logits' ? await logits(session) : await forward(session, Number(words[2]), Number(words[3])));
 	}
 })();

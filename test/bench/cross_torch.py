@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """MiniLM-L6's shape in PyTorch on one thread, for cross.py: the same commands and answers as encoder.c.
 
-With a path as argument it also writes the model there as ONNX.
+With a path as argument it also writes the model there as ONNX, and to the path with .int8 behind it with the products of its linear
+layers quantised as ONNX Runtime's own quantize_dynamic does it: signed weights, inputs by DynamicQuantizeLinear, MatMulInteger.
 """
-import math, sys, time, warnings
+import copy, math, sys, time, warnings
 
 import torch
 import torch.nn as nn
@@ -46,6 +47,62 @@ class Encoder(nn.Module):
         return self.classifier(torch.tanh(self.pool(x[:, 0])))
 
 
+class Quantise(torch.autograd.Function):
+    """Unsigned bytes, their scale and their zero, for a whole tensor."""
+
+    @staticmethod
+    def symbolic(g, x):
+        return g.op("DynamicQuantizeLinear", x, outputs=3)
+
+    @staticmethod
+    def forward(ctx, x):
+        low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+        scale = (high - low) / 255
+        zero = torch.round(-low / scale)
+        return torch.clamp(torch.round(x / scale) + zero, 0, 255).to(torch.uint8), scale, zero.to(torch.uint8)
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def symbolic(g, q, scale, zero, weight, weight_scale, weight_zero, bias):
+        whole = g.op("Cast", g.op("MatMulInteger", q, weight, zero, weight_zero), to_i=1)
+        return g.op("Add", g.op("Mul", whole, g.op("Mul", scale, weight_scale)), bias)
+
+    @staticmethod
+    def forward(ctx, q, scale, zero, weight, weight_scale, weight_zero, bias):
+        return (q.float() - zero.float()) @ (weight.float() - weight_zero.float()) * (scale * weight_scale) + bias
+
+
+class QuantisedLinear(nn.Module):
+    def __init__(self, linear):
+        super().__init__()
+        scale = linear.weight.detach().abs().max() / 127
+        self.register_buffer("weight", torch.round(linear.weight.detach() / scale).to(torch.int8).t().contiguous())
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros((), dtype=torch.int8))
+        self.register_buffer("bias", linear.bias.detach())
+
+    def forward(self, x):
+        return Product.apply(*Quantise.apply(x), self.weight, self.scale, self.zero, self.bias)
+
+
+def quantised(model):
+    """A copy; what reads only the first tokens stays as it is."""
+    model = copy.deepcopy(model)
+    for layer in model.layers:
+        for name, part in list(layer.named_children()):
+            if isinstance(part, nn.Linear):
+                setattr(layer, name, QuantisedLinear(part))
+    return model
+
+
+def write_onnx(model, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model.eval(), (torch.randint(1000, 30000, (2, 16)),), path, input_names=["ids"],
+                          output_names=["logits"], dynamic_axes={"ids": {0: "batch", 1: "tokens"}}, opset_version=14)
+
+
 def best_of(function, seconds, least):
     function()
     best, end, count = math.inf, time.process_time() + seconds, 0
@@ -79,10 +136,8 @@ def train(tokens, batch):
 
 model = Encoder()
 if len(sys.argv) > 1:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model.eval(), (torch.randint(1000, 30000, (2, 16)),), sys.argv[1], input_names=["ids"],
-                          output_names=["logits"], dynamic_axes={"ids": {0: "batch", 1: "tokens"}}, opset_version=14)
+    write_onnx(model, sys.argv[1])
+    write_onnx(quantised(model), sys.argv[1] + ".int8")
 print("ready", torch.__version__, flush=True)
 for line in sys.stdin:
     words = line.split()

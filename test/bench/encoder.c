@@ -2,16 +2,23 @@
  * Times the encoder in MiniLM-L6's shape with random weights. Reads commands from its standard input and
  * answers each with one line, so that cross.py can take turns between it and its peers:
  *
- *   forward PRECISION TOKENS BATCH     pairs per second of the best repetition within a second of CPU time
- *   mixed N LENGTH... | padded N LENGTH...   the same for pairs of these lengths, as they are or in batches
- * of 32 as long as their longest train TOKENS BATCH                 pairs per second of the best of a few
- * updates peak                               GFLOP per second of multiply-adds in registers flops TOKENS
- * GFLOP of one pair as computed, and as computed for every token difference PRECISION               of the
- * logits of 256 pairs from f32: root mean square as a share of their own spread, and Kendall's tau of the two
- * orders
+ *   forward PRECISION TOKENS BATCH
+ *       pairs per second of the best repetition within a second of CPU time
+ *   mixed N LENGTH... | padded N LENGTH...
+ *       the same for pairs of these lengths, as they are or in batches of 32 as long as their longest
+ *   train TOKENS BATCH
+ *       pairs per second of the best of a few updates
+ *   share TOKENS BATCH | product ROWS OUT IN
+ *       GFLOP per second of whole forward passes (of one product), of multiply-adds in registers meanwhile,
+ *       and the share that the first are of the second
+ *   flops TOKENS
+ *       GFLOP of one pair as computed, and as computed for every token
+ *   difference PRECISION
+ *       of the logits of 256 pairs from f32: root mean square as a share of their own spread, and Kendall's tau
+ *       of the two orders
+ *   hold TOKENS BATCH, then many times: during SECONDS forward|spin
+ *       pairs (or GFLOP) per second by the clock on the wall, for processes that run at once
  */
-#include <time.h>
-
 #include "core/base/rng.h"
 #include "core/model/encoder.h"
 #include "core/train/encoder_fit.h"
@@ -20,19 +27,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include "spin.h"
 
 #define SECONDS 1.0
 
 static double
 cpu_seconds(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
+	return spin_clock(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 static SermEncoderConfig
@@ -133,62 +136,139 @@ bench_forward(SermPrecision precision, uint32_t tokens, uint32_t batch, SermAren
 	printf("%.3f\n", time_scores(encoder, inputs, batch, arena));
 }
 
-/* Products of one pair in floating-point operations; `whole`: with the last layer's rows that nobody reads.
- */
+/* GFLOP of the products of one pair; `whole`: with the last layer's rows that nobody reads. */
 static double
 forward_flops(const SermEncoderConfig *config, double tokens, bool whole)
 {
 	double h = config->hidden, i = config->intermediate, rest = config->layers - 1;
 	double layer = tokens * (4 * h * h + 2 * h * i + 2 * tokens * h);
 
-	return 2 * (rest * layer + h * h +
-	               (whole ? layer : tokens * 2 * h * h + 2 * h * h + 2 * h * i + 2 * tokens * h));
+	return 2e-9 * (rest * layer + h * h +
+	                  (whole ? layer : tokens * 2 * h * h + 2 * h * h + 2 * h * i + 2 * tokens * h));
 }
 
-#if defined(__x86_64__)
-#define STEP(v)                                                                                              \
-	v = v * y + x;                                                                                           \
-	__asm__ volatile("" : "+v"(v))
-#define PEAK(name, bytes, features)                                                                          \
-	typedef float name##Vector __attribute__((vector_size(bytes)));                                          \
-	__attribute__((target(features))) static double name(void)                                               \
-	{                                                                                                        \
-		name##Vector x = {0}, y = {0}, a = x, b = x, c = x, d = x, e = x, f = x, g = x, h = x, i = x, j = x; \
-		double best = 0;                                                                                     \
-                                                                                                             \
-		for (int round = 0; round < 20; round++) {                                                           \
-			double start = cpu_seconds();                                                                    \
-                                                                                                             \
-			for (int n = 0; n < 1000000; n++) {                                                              \
-				STEP(a);                                                                                     \
-				STEP(b);                                                                                     \
-				STEP(c);                                                                                     \
-				STEP(d);                                                                                     \
-				STEP(e);                                                                                     \
-				STEP(f);                                                                                     \
-				STEP(g);                                                                                     \
-				STEP(h);                                                                                     \
-				STEP(i);                                                                                     \
-				STEP(j);                                                                                     \
-			}                                                                                                \
-			best = fmax(best, 1e-3 * 10 * 2 * (bytes / 4.) / (cpu_seconds() - start));                       \
-		}                                                                                                    \
-		return best;                                                                                         \
+/* Work, and multiply-adds in registers between its parts: what the processor gives at that very time. */
+typedef struct Turns {
+	double last, spent, flops;
+} Turns;
+
+#define TURN_SECONDS 2e-3
+#define TURN_STEPS 60000
+
+static bool
+take_turn(void *context)
+{
+	Turns *turns = context;
+	double start = cpu_seconds();
+
+	if (start - turns->last >= TURN_SECONDS) {
+		turns->flops += spin(TURN_STEPS);
+		turns->last = cpu_seconds();
+		turns->spent += turns->last - start;
 	}
-PEAK(peak_64, 64, "avx512f")
-PEAK(peak_32, 32, "avx2,fma")
-#endif
+	return true;
+}
+
+static void
+print_share(const Turns *turns, double flops, double seconds)
+{
+	double own = flops / (seconds - turns->spent), most = turns->spent > 0 ? turns->flops / turns->spent : 0;
+
+	printf("%.2f %.2f %.4f\n", own * 1e-9, most * 1e-9, most > 0 ? own / most : 0);
+}
+
+static void
+bench_share(uint32_t tokens, uint32_t batch, SermArena *arena)
+{
+	SermEncoderConfig config = minilm();
+	SermEncoder *encoder = open_encoder(&config, SERM_PRECISION_F32, random_flat(&config, arena), arena);
+	SermEncoderInput *inputs = random_inputs(batch, NULL, tokens, arena);
+	SermReal *logits = serm_arena_array(arena, batch, sizeof(*logits));
+	Turns turns = {0, 0, 0};
+	SermEncoderHost host = {take_turn, &turns};
+	double start, flops = 0;
+	SermError error;
+
+	serm_encoder_score(encoder, inputs, batch, &host, arena, logits, &error);
+	turns = (Turns){0, 0, 0};
+	for (start = cpu_seconds(); cpu_seconds() < start + SECONDS;) {
+		if (serm_encoder_score(encoder, inputs, batch, &host, arena, logits, &error) != SERM_OK)
+			abort();
+		flops += batch * 1e9 * forward_flops(&config, tokens, false);
+	}
+	print_share(&turns, flops, cpu_seconds() - start);
+}
+
+/* One product with weights that come from behind the second cache, as they do in a forward pass. */
+static void
+bench_product(uint32_t rows, uint32_t out, uint32_t in, SermArena *arena)
+{
+	SermLinear linear = {in, out, SERM_PRECISION_F32, &serm_gemm_packed, NULL, NULL};
+	size_t bytes = serm_linear_bytes(&linear), copies = ((size_t) 32 << 20) / bytes + 1;
+	char *packed = serm_arena_alloc(arena, copies * bytes);
+	SermReal *weights = serm_arena_array(arena, (size_t) in * out, sizeof(*weights));
+	SermReal *x = serm_arena_array(arena, (size_t) rows * in, sizeof(*x));
+	SermReal *y = serm_arena_array(arena, (size_t) rows * out, sizeof(*y));
+	Turns turns = {0, 0, 0};
+	double start, flops = 0;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 3);
+	for (size_t i = 0; i < (size_t) in * out; i++)
+		weights[i] = (SermReal) serm_rng_normal(&rng);
+	for (size_t i = 0; i < (size_t) rows * in; i++)
+		x[i] = (SermReal) serm_rng_normal(&rng);
+	for (size_t i = 0; i < copies; i++)
+		serm_linear_pack(&linear, weights, packed + i * bytes);
+	start = cpu_seconds();
+	for (size_t i = 0; cpu_seconds() < start + SECONDS; i++) {
+		linear.packed = packed + i % copies * bytes;
+		serm_linear_run(&linear, rows, x, y, NULL);
+		flops += 2.0 * rows * out * in;
+		take_turn(&turns);
+	}
+	print_share(&turns, flops, cpu_seconds() - start);
+}
+
+/* What `hold` made, for all that follows. */
+typedef struct Held {
+	SermArena arena;
+	SermEncoder *encoder;
+	SermEncoderInput *inputs;
+	SermReal *logits;
+	uint32_t count;
+} Held;
+
+static void
+hold(uint32_t tokens, uint32_t batch, Held *held)
+{
+	SermEncoderConfig config = minilm();
+
+	serm_arena_init(&held->arena, serm_heap_allocator(), (size_t) 1 << 30);
+	held->encoder =
+	    open_encoder(&config, SERM_PRECISION_F32, random_flat(&config, &held->arena), &held->arena);
+	held->inputs = random_inputs(batch, NULL, tokens, &held->arena);
+	held->logits = serm_arena_array(&held->arena, batch, sizeof(*held->logits));
+	held->count = batch;
+}
 
 static double
-peak(void)
+during(double seconds, bool forward, Held *held)
 {
-#if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512f"))
-		return fmax(peak_64(), peak_32());
-	if (__builtin_cpu_supports("fma"))
-		return peak_32();
-#endif
-	return 0;
+	double start = spin_clock(CLOCK_MONOTONIC), done = 0, now;
+	SermError error;
+
+	do {
+		if (!forward)
+			done += 1e-9 * spin(1000000);
+		else if (serm_encoder_score(held->encoder, held->inputs, held->count, NULL, &held->arena, held->logits,
+		             &error) == SERM_OK)
+			done += held->count;
+		else
+			abort();
+		now = spin_clock(CLOCK_MONOTONIC);
+	} while (now < start + seconds);
+	return done / (now - start);
 }
 
 static bool
@@ -305,11 +385,13 @@ main(void)
 {
 	static char line[65536];
 	SermEncoderConfig config = minilm();
+	Held held = {.encoder = NULL};
 
 	while (fgets(line, sizeof(line), stdin) != NULL) {
 		SermArena arena;
 		char name[16];
-		unsigned tokens, batch;
+		unsigned tokens, batch, out, in;
+		double seconds;
 
 		serm_arena_init(&arena, serm_heap_allocator(), (size_t) 8 << 30);
 		if (sscanf(line, "forward %15s %u %u", name, &tokens, &batch) == 3)
@@ -317,14 +399,20 @@ main(void)
 		else if (sscanf(line, "train %u %u", &tokens, &batch) == 2)
 			printf("%.3f\n", bench_train(tokens, batch, &arena));
 		else if (sscanf(line, "flops %u", &tokens) == 1)
-			printf("%.4f %.4f\n", forward_flops(&config, tokens, false) / 1e9,
-			    forward_flops(&config, tokens, true) / 1e9);
+			printf("%.4f %.4f\n", forward_flops(&config, tokens, false),
+			    forward_flops(&config, tokens, true));
 		else if (sscanf(line, "difference %15s", name) == 1)
 			bench_difference(precision_of(name), &arena);
 		else if (strncmp(line, "mixed ", 6) == 0 || strncmp(line, "padded ", 7) == 0)
 			printf("%.3f\n", bench_lengths(line[0] == 'p', strchr(line, ' '), &arena));
-		else if (strncmp(line, "peak", 4) == 0)
-			printf("%.2f\n", peak());
+		else if (sscanf(line, "share %u %u", &tokens, &batch) == 2)
+			bench_share(tokens, batch, &arena);
+		else if (sscanf(line, "product %u %u %u", &tokens, &out, &in) == 3)
+			bench_product(tokens, out, in, &arena);
+		else if (sscanf(line, "hold %u %u", &tokens, &batch) == 2)
+			hold(tokens, batch, &held), printf("0\n");
+		else if (sscanf(line, "during %lf %15s", &seconds, name) == 2 && held.encoder != NULL)
+			printf("%.3f\n", during(seconds, strcmp(name, "spin") != 0, &held));
 		else
 			printf("unknown\n");
 		fflush(stdout);

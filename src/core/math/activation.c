@@ -37,10 +37,28 @@
 #define ROOT_BY_LANE(vector)                                                                                 \
 	for (size_t lane = 0; lane < LANES; lane++)                                                              \
 	(vector)[lane] = REAL_SQRT((vector)[lane])
+#define CLAMP_BY_LANE(vector, low, high)                                                                     \
+	((vector) = SELECT((vector) < (low), (low), (vector)),                                                   \
+	    (vector) = SELECT((vector) > (high), (high), (vector)))
+#define MOST_BY_LANE(vector, other) ((vector) = SELECT((other) > (vector), (other), (vector)))
+/* The upper half onto the lower one until one is left: every way below sums in this order. */
+#define TOTAL_BY_LANE(vector, total)                                                                         \
+	for (size_t half = LANES / 2; half > 0; half /= 2)                                                       \
+		for (size_t i = 0; i < half; i++)                                                                    \
+			(vector)[i] += (vector)[i + half];                                                               \
+	(total) = (vector)[0]
+#define TOP_BY_LANE(vector, top)                                                                             \
+	(top) = (vector)[0];                                                                                     \
+	for (size_t i = 1; i < LANES; i++)                                                                       \
+	(top) = (vector)[i] > (top) ? (vector)[i] : (top)
 
 #define VECTOR_BYTES 16
 #define TARGET
 #define ROOT ROOT_BY_LANE
+#define CLAMP CLAMP_BY_LANE
+#define MOST MOST_BY_LANE
+#define TOTAL TOTAL_BY_LANE
+#define TOP TOP_BY_LANE
 #define NAMED(name) name##_16
 #include "core/math/activation_template.h"
 
@@ -48,19 +66,70 @@
 #ifdef SERM_REAL_DOUBLE
 #define ROOT_32 ROOT_BY_LANE
 #define ROOT_64 ROOT_BY_LANE
+#define CLAMP_32 CLAMP_BY_LANE
+#define MOST_32 MOST_BY_LANE
+#define CLAMP_64 CLAMP_BY_LANE
+#define MOST_64 MOST_BY_LANE
+#define TOTAL_32 TOTAL_BY_LANE
+#define TOTAL_64 TOTAL_BY_LANE
+#define TOP_32 TOP_BY_LANE
+#define TOP_64 TOP_BY_LANE
 #else
 #define ROOT_32(vector) ((vector) = (Reals_32) _mm256_sqrt_ps((__m256) (vector)))
 #define ROOT_64(vector) ((vector) = (Reals_64) _mm512_sqrt_ps((__m512) (vector)))
+/* In this order of arguments what is not a number stays so. */
+#define CLAMP_32(vector, low, high)                                                                          \
+	((vector) = (Reals_32) _mm256_min_ps((__m256) (high), _mm256_max_ps((__m256) (low), (__m256) (vector))))
+#define CLAMP_64(vector, low, high)                                                                          \
+	((vector) = (Reals_64) _mm512_min_ps((__m512) (high), _mm512_max_ps((__m512) (low), (__m512) (vector))))
+#define MOST_32(vector, other) ((vector) = (Reals_32) _mm256_max_ps((__m256) (other), (__m256) (vector)))
+#define MOST_64(vector, other) ((vector) = (Reals_64) _mm512_max_ps((__m512) (other), (__m512) (vector)))
+
+/* The four of a quarter vector, folded twice. */
+#define FOLD(four, combine)                                                                                  \
+	combine##_ss(combine##_ps(four, _mm_movehl_ps(four, four)),                                              \
+	    _mm_movehdup_ps(combine##_ps(four, _mm_movehl_ps(four, four))))
+
+static inline __attribute__((always_inline)) SERM_TARGET_32 float
+total_of_32(__m256 v)
+{
+	__m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+
+	return _mm_cvtss_f32(FOLD(four, _mm_add));
+}
+
+static inline __attribute__((always_inline)) SERM_TARGET_32 float
+top_of_32(__m256 v)
+{
+	__m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+
+	return _mm_cvtss_f32(FOLD(four, _mm_max));
+}
+
+#define HALF_64(v, high)                                                                                     \
+	((high) ? _mm512_extractf32x8_ps((__m512) (v), 1) : _mm512_castps512_ps256((__m512) (v)))
+#define TOTAL_32(vector, total) ((total) = total_of_32((__m256) (vector)))
+#define TOP_32(vector, top) ((top) = top_of_32((__m256) (vector)))
+#define TOTAL_64(vector, total) ((total) = total_of_32(_mm256_add_ps(HALF_64(vector, 0), HALF_64(vector, 1))))
+#define TOP_64(vector, top) ((top) = top_of_32(_mm256_max_ps(HALF_64(vector, 0), HALF_64(vector, 1))))
 #endif
 #define VECTOR_BYTES 32
 #define TARGET SERM_TARGET_32
 #define ROOT ROOT_32
+#define CLAMP CLAMP_32
+#define MOST MOST_32
+#define TOTAL TOTAL_32
+#define TOP TOP_32
 #define NAMED(name) name##_32
 #include "core/math/activation_template.h"
 
 #define VECTOR_BYTES 64
 #define TARGET SERM_TARGET_64
 #define ROOT ROOT_64
+#define CLAMP CLAMP_64
+#define MOST MOST_64
+#define TOTAL TOTAL_64
+#define TOP TOP_64
 #define NAMED(name) name##_64
 #include "core/math/activation_template.h"
 

@@ -1,7 +1,8 @@
 /*
  * The functions of activation.h, written once over vectors of VECTOR_BYTES and
  * included by activation.c for each instruction set; not a header in the usual
- * sense. The includer defines VECTOR_BYTES, TARGET and NAMED(name).
+ * sense. The includer defines VECTOR_BYTES, TARGET, NAMED(name), and for vectors of that width ROOT, CLAMP,
+ * MOST (the larger lanes of two), TOTAL (of the lanes) and TOP (the largest lane).
  *
  * The end of an array that fills no vector is computed in a copy of a whole
  * one, so a number has the same bits wherever it lies.
@@ -11,6 +12,7 @@
 #define BITS NAMED(Integers)
 #define LOAD(pointer) (*(const VECTOR *) (pointer))
 #define STORE(pointer) (*(VECTOR *) (pointer))
+#define NONE ((VECTOR){0})
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 typedef SermReal VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(SermReal)), may_alias));
@@ -42,10 +44,9 @@ NAMED(phi)(const VECTOR *x, VECTOR *y)
 INLINE void
 NAMED(exp)(VECTOR *x)
 {
-	VECTOR low = *x - *x + EXP_LOW, high = *x - *x + EXP_HIGH, t, r, p;
+	VECTOR low = NONE + EXP_LOW, high = NONE + EXP_HIGH, t, r, p;
 
-	*x = SELECT(*x < low, low, *x);
-	*x = SELECT(*x > high, high, *x);
+	CLAMP(*x, low, high);
 	/* Adding 1.5 x 2^23 leaves the rounded number in the low bits. */
 	t = *x * LOG2_E + ROUNDER;
 	r = t - ROUNDER;
@@ -67,10 +68,9 @@ NAMED(exp)(VECTOR *x)
 INLINE void
 NAMED(phi)(const VECTOR *value, VECTOR *y)
 {
-	VECTOR x = *value, zero = x - x, limit = zero + PHI_LIMIT, t, p, q;
+	VECTOR x = *value, low = NONE - PHI_LIMIT, high = NONE + PHI_LIMIT, t, p, q;
 
-	x = SELECT(x > limit, limit, x);
-	x = SELECT(x < -limit, -limit, x);
+	CLAMP(x, low, high);
 	t = x * x;
 	p = t * 2.22161633e-08f + 6.53034376e-06f;
 	p = p * t + 1.8283521e-04f;
@@ -129,9 +129,9 @@ NAMED(slope_at)(SermCurve curve, const VECTOR *value, VECTOR *y)
 		NAMED(phi)(&x, &s);
 		*y = s + x * density * DENSITY_AT_0;
 	} else if (curve == SERM_CURVE_RELU) {
-		*y = SELECT(x > 0, x - x + 1, x - x);
+		*y = SELECT(x > 0, NONE + 1, x - x);
 	} else {
-		VECTOR u = x, slope = x - x + 1;
+		VECTOR u = x, slope = NONE + 1;
 
 		if (curve != SERM_CURVE_SILU) {
 			u *= TANH_SLOPE + TANH_CUBE * x * x;
@@ -193,13 +193,11 @@ NAMED(curve_back)(SermCurve curve, const SermReal *x, SermReal *d, size_t n)
 INLINE SermReal
 NAMED(sum_of)(const VECTOR *value)
 {
-	SermReal lane[LANES];
+	VECTOR v = *value;
+	SermReal total;
 
-	*(VECTOR *) lane = *value;
-	for (size_t half = LANES / 2; half > 0; half /= 2)
-		for (size_t i = 0; i < half; i++)
-			lane[i] += lane[i + half];
-	return lane[0];
+	TOTAL(v, total);
+	return total;
 }
 
 static TARGET SermReal
@@ -208,30 +206,26 @@ NAMED(softmax)(SermReal *x, size_t n, SermReal scale)
 	size_t whole = (n + LANES - 1) / LANES * LANES,
 	       room = (n + SERM_ROW_ROOM - 1) / SERM_ROW_ROOM * SERM_ROW_ROOM;
 	VECTOR most, sum = {0};
-	SermReal lane[LANES], top;
+	SermReal top;
 
 	for (size_t i = n; i < room; i++)
 		x[i] = x[0];
 	most = LOAD(x);
-	for (size_t i = LANES; i < whole; i += LANES) {
-		VECTOR v = LOAD(x + i);
-
-		most = SELECT(v > most, v, most);
-	}
-	*(VECTOR *) lane = most;
-	top = lane[0];
-	for (size_t i = 1; i < LANES; i++)
-		top = lane[i] > top ? lane[i] : top;
+	for (size_t i = LANES; i < whole; i += LANES)
+		MOST(most, LOAD(x + i));
+	TOP(most, top);
 	for (size_t i = 0; i < whole; i += LANES) {
 		VECTOR v = (LOAD(x + i) - top) * scale;
 
 		NAMED(exp)(&v);
 		STORE(x + i) = v;
+		if (i + LANES <= n)
+			sum += v;
 	}
 	for (size_t i = n; i < room; i++)
 		x[i] = 0;
-	for (size_t i = 0; i < whole; i += LANES)
-		sum += LOAD(x + i);
+	if (n % LANES != 0)
+		sum += LOAD(x + whole - LANES);
 	return NAMED(sum_of)(&sum);
 }
 
@@ -436,9 +430,14 @@ NAMED(adam_update)(const SermAdamStep *step, size_t n, const SermReal *gradient,
 #undef BITS
 #undef LOAD
 #undef STORE
+#undef NONE
 #undef INLINE
 #undef SELECT
 #undef ROOT
+#undef CLAMP
+#undef MOST
+#undef TOTAL
+#undef TOP
 #undef VECTOR_BYTES
 #undef TARGET
 #undef NAMED

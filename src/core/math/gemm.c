@@ -77,6 +77,17 @@ turn_panel(size_t columns, size_t k, const SermReal *b, size_t b_row, SermReal *
 	}
 }
 
+/* Written out where the panel is whole: it is copied for every head of every sequence. */
+static inline void
+copy_row(size_t columns, const SermReal *b, SermReal *packed)
+{
+	if (columns < SERM_PANEL)
+		memcpy(packed, b, columns * sizeof(SermReal));
+	else
+		for (size_t j = 0; j < SERM_PANEL; j += 4)
+			*(Four *) (packed + j) = *(const Four *) (b + j);
+}
+
 void
 serm_panels_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b_row, SermReal *packed)
 {
@@ -88,7 +99,7 @@ serm_panels_pack(bool transpose, size_t n, size_t k, const SermReal *b, size_t b
 		if (transpose)
 			turn_panel(columns, k, b + j0 * b_row, b_row, packed);
 		for (size_t p = 0; !transpose && p < k; p++)
-			memcpy(packed + p * SERM_PANEL, b + p * b_row + j0, columns * sizeof(SermReal));
+			copy_row(columns, b + p * b_row + j0, packed + p * SERM_PANEL);
 	}
 }
 

@@ -7,19 +7,19 @@
 #include "core/base/real.h"
 #include "core/base/status.h"
 
-/* Reals of the packed side that are used again and again before the next are read: a part of the second
- * cache. */
-#define GROUP_REALS ((size_t) 160 * 1024)
+/* Rows at most that a stretch of a panel is used for before the next one is read. */
+#define BLOCK_ROWS ((size_t) 168)
 
-/* Of k that a turned left side is brought together for. */
-#define GATHER_DEPTH ((size_t) 512)
+/* Of k at most: 32 columns of so many floats are half of the first cache. */
+#define STRETCH ((size_t) 192)
 
-/* A stretch of k, and where its left side lies. */
+/* A stretch of k for a block of rows. */
 typedef struct Part {
 	size_t p0, depth;
-	bool add; /* to what c holds */
-	const SermReal *a;
-	size_t a_row, a_step;
+	bool add;         /* to what c holds */
+	bool gathered;    /* the left side was brought together */
+	size_t a_row;     /* where it was not */
+	size_t soon_step; /* bytes of the next stretch that are asked for in four steps of this one */
 } Part;
 
 #endif

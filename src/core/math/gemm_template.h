@@ -6,13 +6,17 @@
  * NAMED(name), SIDE (the packed type) and SIDE_IS_BF16 (0 or 1).
  *
  * A tile is TILE_ROWS rows by two vectors of columns, kept in registers over
- * the whole of k. A group of panels that fits into the second cache is walked
- * for each tile of rows, whose part of `a` stays in the first.
+ * a stretch of k. The stretch of a panel stays in the first cache while a
+ * block of rows, which the second cache holds, passes by tile after tile.
+ * Weights come from behind both caches, so the stretch that is next is asked
+ * for meanwhile, a little at a time. Steps of k are written out in fours: a
+ * processor that is shared with another thread has few instructions to spare.
  */
 #define LANES (VECTOR_BYTES / sizeof(SermReal))
 #define VECTOR NAMED(GemmVector)
 #define LOAD(pointer) (*(const VECTOR *) (pointer))
 #define TILE_COLUMNS (2 * LANES)
+#define BLOCK (BLOCK_ROWS / TILE_ROWS * TILE_ROWS)
 
 typedef SermReal VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(SermReal)), may_alias));
 
@@ -29,26 +33,85 @@ typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
 #endif
 
 #define START(row)                                                                                           \
-	VECTOR x##row = {0}, y##row = {0};                                                                       \
-	if (rows > (row) && from != NULL)                                                                        \
-	x##row = LOAD(from + (row) *from_row), y##row = LOAD(from + (row) *from_row + LANES)
+	if (rows > (row)) {                                                                                      \
+		if (from != NULL)                                                                                    \
+			x[row] = LOAD(from + (row) *from_row), y[row] = LOAD(from + (row) *from_row + LANES);            \
+		else                                                                                                 \
+			x[row] = y[row] = (VECTOR){0};                                                                   \
+	}
 /* Row 3 i + r is found from base i: few enough pointers to stay in registers. */
-#define STEP(row, base, offset)                                                                              \
-	if (rows > (row))                                                                                        \
-	x##row += base[(offset) *a_row] * b0, y##row += base[(offset) *a_row] * b1
+#define LEFT(row, base, offset, q) (gathered ? a[(q) *TILE_ROWS + (row)] : base[(offset) *a_row + (q)])
+#define STEP(row, base, offset, q)                                                                           \
+	if (rows > (row)) {                                                                                      \
+		SermReal left = LEFT(row, base, offset, q);                                                          \
+		x[row] += left * b0, y[row] += left * b1;                                                            \
+	}
+#define STEP_OF_6(q)                                                                                         \
+	STEP(0, a, 0, q);                                                                                        \
+	STEP(1, a, 1, q);                                                                                        \
+	STEP(2, a, 2, q);                                                                                        \
+	STEP(3, a3, 0, q);                                                                                       \
+	STEP(4, a3, 1, q);                                                                                       \
+	STEP(5, a3, 2, q)
+#if TILE_ROWS > 6
+#define STEPS(q)                                                                                             \
+	do {                                                                                                     \
+		VECTOR b0 = WIDEN(b + (q) *SERM_PANEL), b1 = WIDEN(b + (q) *SERM_PANEL + LANES);                     \
+		STEP_OF_6(q);                                                                                        \
+		STEP(6, a6, 0, q);                                                                                   \
+		STEP(7, a6, 1, q);                                                                                   \
+		STEP(8, a6, 2, q);                                                                                   \
+		STEP(9, a9, 0, q);                                                                                   \
+		STEP(10, a9, 1, q);                                                                                  \
+		STEP(11, a9, 2, q);                                                                                  \
+		STEP(12, a12, 0, q);                                                                                 \
+		STEP(13, a12, 1, q);                                                                                 \
+	} while (0)
+#define GO_ON(q)                                                                                             \
+	b += (q) *SERM_PANEL, a += (q) *a_step, a3 += (q) *a_step, a6 += (q) *a_step, a9 += (q) *a_step,         \
+	    a12 += (q) *a_step
+#else
+#define STEPS(q)                                                                                             \
+	do {                                                                                                     \
+		VECTOR b0 = WIDEN(b + (q) *SERM_PANEL), b1 = WIDEN(b + (q) *SERM_PANEL + LANES);                     \
+		STEP_OF_6(q);                                                                                        \
+	} while (0)
+#define GO_ON(q) b += (q) *SERM_PANEL, a += (q) *a_step, a3 += (q) *a_step
+#endif
+/* With every access checked the same in a loop, or compilers take minutes. */
+#ifdef __SANITIZE_ADDRESS__
+#define FOUR_STEPS                                                                                           \
+	for (int q = 0; q < 4; q++) {                                                                            \
+		STEPS(0);                                                                                            \
+		GO_ON(1);                                                                                            \
+	}
+#else
+#define FOUR_STEPS                                                                                           \
+	STEPS(0);                                                                                                \
+	STEPS(1);                                                                                                \
+	STEPS(2);                                                                                                \
+	STEPS(3);                                                                                                \
+	GO_ON(4)
+#endif
 #define STOP(row)                                                                                            \
 	if (rows > (row))                                                                                        \
-	*(VECTOR *) (c + (row) *c_row) = x##row, *(VECTOR *) (c + (row) *c_row + LANES) = y##row
+	*(VECTOR *) (c + (row) *c_row) = x[row], *(VECTOR *) (c + (row) *c_row + LANES) = y[row]
 
-/* c[rows][TILE_COLUMNS] = from + a b; `rows` is a constant at each place that calls. */
+/*
+ * c[rows][TILE_COLUMNS] = from + a b over `depth` of k; `rows`, `gathered` and `by_four` are constants at
+ * each place that calls. A gathered left side is [k][TILE_ROWS]. What lies at `soon` is needed next.
+ */
 static inline __attribute__((always_inline)) TARGET void
-NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_step, const SIDE *b,
-    const SermReal *from, size_t from_row, SermReal *c, size_t c_row)
+NAMED(tile_of)(const size_t rows, const bool gathered, const bool by_four, size_t depth, size_t a_row,
+    const SermReal *a, const SIDE *b, const char *soon, size_t soon_step, const SermReal *from,
+    size_t from_row, SermReal *c, size_t c_row)
 {
+	const size_t a_step = gathered ? TILE_ROWS : 1;
 	const SermReal *a3 = a + 3 * a_row;
 #if TILE_ROWS > 6
 	const SermReal *a6 = a + 6 * a_row, *a9 = a + 9 * a_row, *a12 = a + 12 * a_row;
 #endif
+	VECTOR x[TILE_ROWS], y[TILE_ROWS];
 
 	START(0);
 	START(1);
@@ -66,27 +129,13 @@ NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, siz
 	START(12);
 	START(13);
 #endif
-	for (size_t p = 0; p < k; p++, b += SERM_PANEL) {
-		VECTOR b0 = WIDEN(b), b1 = WIDEN(b + LANES);
-
-		STEP(0, a, 0);
-		STEP(1, a, 1);
-		STEP(2, a, 2);
-		STEP(3, a3, 0);
-		STEP(4, a3, 1);
-		STEP(5, a3, 2);
-		a += a_step, a3 += a_step;
-#if TILE_ROWS > 6
-		STEP(6, a6, 0);
-		STEP(7, a6, 1);
-		STEP(8, a6, 2);
-		STEP(9, a9, 0);
-		STEP(10, a9, 1);
-		STEP(11, a9, 2);
-		STEP(12, a12, 0);
-		STEP(13, a12, 1);
-		a6 += a_step, a9 += a_step, a12 += a_step;
-#endif
+	for (const SIDE *end = b + depth * SERM_PANEL; by_four && b != end; soon += soon_step) {
+		__builtin_prefetch(soon, 0, 2);
+		FOUR_STEPS;
+	}
+	for (size_t p = 0; !by_four && p < depth; p++) {
+		STEPS(0);
+		GO_ON(1);
 	}
 	STOP(0);
 	STOP(1);
@@ -108,13 +157,15 @@ NAMED(tile_of)(const size_t rows, size_t k, const SermReal *a, size_t a_row, siz
 
 #define TILE(count)                                                                                          \
 	case (count):                                                                                            \
-		NAMED(tile_of)(count, k, a, a_row, a_step, b, from, from_row, c, c_row);                             \
+		NAMED(tile_of)                                                                                       \
+		(count, gathered, by_four, depth, a_row, a, b, soon, soon_step, from, from_row, c, c_row);           \
 		break
 
 /* Rows beyond a tile's are computed with fewer registers: a row costs what it costs. */
-static TARGET __attribute__((noinline)) void
-NAMED(tile)(size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_step, const SIDE *b,
-    const SermReal *from, size_t from_row, SermReal *c, size_t c_row)
+static inline __attribute__((always_inline)) TARGET void
+NAMED(tile_as)(size_t rows, const bool gathered, const bool by_four, size_t depth, size_t a_row,
+    const SermReal *a, const SIDE *b, const char *soon, size_t soon_step, const SermReal *from,
+    size_t from_row, SermReal *c, size_t c_row)
 {
 	switch (rows) {
 		TILE(1);
@@ -136,10 +187,40 @@ NAMED(tile)(size_t rows, size_t k, const SermReal *a, size_t a_row, size_t a_ste
 	}
 }
 
-/* One tile at (i, j) over `depth` of k; what reaches beyond the last column goes through a copy of its own.
- */
+#define TILE_AS(name, gathered, by_four)                                                                     \
+	static TARGET __attribute__((noinline)) void NAMED(name)(size_t rows, size_t depth, size_t a_row,        \
+	    const SermReal *a, const SIDE *b, const char *soon, size_t soon_step, const SermReal *from,          \
+	    size_t from_row, SermReal *c, size_t c_row)                                                          \
+	{                                                                                                        \
+		NAMED(tile_as)                                                                                       \
+		(rows, gathered, by_four, depth, a_row, a, b, soon, soon_step, from, from_row, c, c_row);            \
+	}
+TILE_AS(straight_fours, false, true)
+TILE_AS(straight_rest, false, false)
+TILE_AS(gathered_fours, true, true)
+TILE_AS(gathered_rest, true, false)
+
 static TARGET void
-NAMED(place)(const SermProduct *product, const Part *part, size_t i, size_t rows, size_t j)
+NAMED(tile)(size_t rows, const Part *part, const SermReal *a, const SIDE *b, const char *soon,
+    const SermReal *from, size_t from_row, SermReal *c, size_t c_row)
+{
+	size_t fours = part->depth / 4 * 4, rest = part->depth - fours;
+
+	if (fours > 0 || rest == 0) {
+		(part->gathered ? NAMED(gathered_fours) : NAMED(straight_fours))(
+		    rows, fours, part->a_row, a, b, soon, part->soon_step, from, from_row, c, c_row);
+		from = c, from_row = c_row;
+	}
+	if (rest > 0)
+		(part->gathered ? NAMED(gathered_rest) : NAMED(straight_rest))(rows, rest, part->a_row,
+		    a + fours * (part->gathered ? TILE_ROWS : 1), b + fours * SERM_PANEL, soon, 0, from, from_row, c,
+		    c_row);
+}
+
+/* One tile at (i, j); what reaches beyond the last column goes through a copy of its own. */
+static TARGET void
+NAMED(place)(const SermProduct *product, const Part *part, const SermReal *a, size_t i, size_t rows, size_t j,
+    const char *soon)
 {
 	const SIDE *b =
 	    (const SIDE *) product->b + (j / SERM_PANEL * product->k + part->p0) * SERM_PANEL + j % SERM_PANEL;
@@ -149,71 +230,106 @@ NAMED(place)(const SermProduct *product, const Part *part, size_t i, size_t rows
 	size_t from_row = part->add ? product->c_row : 0, columns = product->n - j;
 
 	if (columns >= TILE_COLUMNS) {
-		NAMED(tile)
-		(rows, part->depth, part->a, part->a_row, part->a_step, b, from, from_row, c, product->c_row);
+		NAMED(tile)(rows, part, a, b, soon, from, from_row, c, product->c_row);
 		return;
 	}
 	memset(edge, 0, sizeof(edge));
 	for (size_t r = 0; r < rows && from != NULL; r++)
 		memcpy(edge + r * TILE_COLUMNS, from + r * from_row, columns * sizeof(SermReal));
-	NAMED(tile)
-	(rows, part->depth, part->a, part->a_row, part->a_step, b, edge, TILE_COLUMNS, edge, TILE_COLUMNS);
+	NAMED(tile)(rows, part, a, b, soon, edge, TILE_COLUMNS, edge, TILE_COLUMNS);
 	for (size_t r = 0; r < rows; r++)
 		memcpy(c + r * product->c_row, edge + r * TILE_COLUMNS, columns * sizeof(SermReal));
 }
 
-/* A turned `a` is read down its columns: a tile of it is brought together before it is used. */
+/* A stretch of a panel, and the block of rows [i0, i1). */
 static TARGET void
-NAMED(gather)(const SermProduct *product, const Part *part, size_t i, size_t rows, SermReal *tile)
+NAMED(column)(
+    const SermProduct *product, const Part *part, const SermReal *tiles, size_t i0, size_t i1, size_t j)
 {
-	const SermReal *a = product->a + i + part->p0 * product->a_step;
+	/* Stretches of a panel lie one behind the other, and so do panels. */
+	const char *soon = (const char *) ((const SIDE *) product->b +
+	                                   (j / SERM_PANEL * product->k + part->p0 + part->depth) * SERM_PANEL);
 
-	for (size_t p = 0; p < part->depth; p++)
-		memcpy(tile + p * TILE_ROWS, a + p * product->a_step, rows * sizeof(SermReal));
+	for (size_t i = i0; i < i1; i += TILE_ROWS, soon += part->depth / 4 * part->soon_step) {
+		const SermReal *a =
+		    part->gathered ? tiles + (i - i0) * part->depth : product->a + i * product->a_row + part->p0;
+
+		NAMED(place)(product, part, a, i, i1 - i < TILE_ROWS ? i1 - i : TILE_ROWS, j, soon);
+	}
+}
+
+/* A turned `a` is read down its columns: the tiles of a block are brought together before they are used. */
+static TARGET void
+NAMED(gather)(const SermProduct *product, const Part *part, size_t i0, size_t i1, SermReal *tiles)
+{
+	for (size_t p = 0; p < part->depth; p++) {
+		const SermReal *a = product->a + (part->p0 + p) * product->a_step;
+
+		for (size_t i = i0; i < i1; i += TILE_ROWS)
+			memcpy(tiles + (i - i0) * part->depth + p * TILE_ROWS, a + i,
+			    (i1 - i < TILE_ROWS ? i1 - i : TILE_ROWS) * sizeof(SermReal));
+	}
+}
+
+/* Stretch by stretch for all columns, so that each is brought together once. */
+static TARGET __attribute__((noinline)) void
+NAMED(turned)(const SermProduct *product, Part *part, size_t depth, size_t i0, size_t i1)
+{
+	SermReal tiles[BLOCK * STRETCH] __attribute__((aligned(64)));
+
+	part->gathered = true;
+	for (part->p0 = 0; part->p0 < product->k; part->p0 += depth) {
+		part->depth = product->k - part->p0 < depth ? product->k - part->p0 : depth;
+		part->add = product->add || part->p0 > 0;
+		NAMED(gather)(product, part, i0, i1, tiles);
+		for (size_t j = 0; j < product->n; j += TILE_COLUMNS)
+			NAMED(column)(product, part, tiles, i0, i1, j);
+	}
 }
 
 static TARGET void
 NAMED(multiply)(const SermProduct *product)
 {
-	SermReal tile[TILE_ROWS * GATHER_DEPTH] __attribute__((aligned(64)));
-	size_t k = product->k, n = product->n;
-	bool turned = product->a_row == 1 && product->a_step != 1;
-	size_t depth = turned ? GATHER_DEPTH : k > 0 ? k : 1;
-	size_t group = GROUP_REALS / (depth < k ? depth : k + 1) / SERM_PANEL * SERM_PANEL;
+	size_t k = product->k, blocks = (product->m + BLOCK - 1) / BLOCK, stretches = (k + STRETCH - 1) / STRETCH;
+	/* Equal parts, or nearly: a small one would wait for weights. */
+	size_t block =
+	    blocks == 0 ? 1 : ((product->m + blocks - 1) / blocks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+	size_t depth = stretches == 0 ? 1 : ((k + stretches - 1) / stretches + 3) / 4 * 4;
 
-	if (group == 0)
-		group = SERM_PANEL;
-	for (size_t p0 = 0; p0 == 0 || p0 < k; p0 += depth) {
-		Part part = {p0, k - p0 < depth ? k - p0 : depth, product->add || p0 > 0, NULL, product->a_row,
-		    product->a_step};
+	for (size_t i0 = 0; i0 < product->m; i0 += block) {
+		size_t i1 = product->m - i0 < block ? product->m : i0 + block;
+		Part part = {.a_row = product->a_row};
 
-		for (size_t j0 = 0; j0 < n; j0 += group) {
-			size_t j1 = n - j0 < group ? n : j0 + group;
-
-			for (size_t i = 0; i < product->m; i += TILE_ROWS) {
-				size_t rows = product->m - i < TILE_ROWS ? product->m - i : TILE_ROWS;
-
-				part.a = product->a + i * product->a_row + p0 * product->a_step;
-				if (turned) {
-					NAMED(gather)(product, &part, i, rows, tile);
-					part.a = tile, part.a_row = 1, part.a_step = TILE_ROWS;
-				}
-				for (size_t j = j0; j < j1; j += TILE_COLUMNS)
-					NAMED(place)(product, &part, i, rows, j);
-			}
+		part.soon_step = 4 * TILE_COLUMNS * sizeof(SIDE) / ((i1 - i0 + TILE_ROWS - 1) / TILE_ROWS);
+		if (k > 0 && product->a_row == 1 && product->a_step != 1) {
+			NAMED(turned)(product, &part, depth, i0, i1);
+			continue;
 		}
+		for (size_t j = 0; j < product->n; j += TILE_COLUMNS)
+			for (part.p0 = 0; part.p0 == 0 || part.p0 < k; part.p0 += depth) {
+				part.depth = k - part.p0 < depth ? k - part.p0 : depth;
+				part.add = product->add || part.p0 > 0;
+				NAMED(column)(product, &part, NULL, i0, i1, j);
+			}
 	}
 }
 
 #undef WIDEN
 #undef START
+#undef LEFT
 #undef STEP
+#undef STEP_OF_6
+#undef STEPS
+#undef GO_ON
+#undef FOUR_STEPS
 #undef STOP
 #undef TILE
+#undef TILE_AS
 #undef LANES
 #undef VECTOR
 #undef LOAD
 #undef TILE_COLUMNS
+#undef BLOCK
 #undef TILE_ROWS
 #undef VECTOR_BYTES
 #undef TARGET

@@ -221,33 +221,38 @@ quantise_vnni(size_t in, const SermReal *x, uint8_t *q)
 	what(10);                                                                                                \
 	what(11)
 #define ROWS ((size_t) 12)
+#define BLOCK (14 * ROWS)
 
-/* sums [rows][PANEL]; `rows` is a constant at each place that calls. */
+/* sums [rows][PANEL]; `rows` is a constant at each place that calls. `soon` is asked for, a part in each
+ * step. */
 TARGET_VNNI static inline __attribute__((always_inline)) void
-tile_of(const size_t rows, size_t bytes, const uint8_t *q, const int8_t *w, int32_t *sums)
+tile_of(const size_t rows, size_t bytes, const uint8_t *q, const int8_t *w, const int8_t *soon, size_t part,
+    int32_t *sums)
 {
 	EACH(START);
-	for (size_t i = 0; i < bytes; i += FOUR, q += FOUR, w += PANEL * FOUR) {
+	for (size_t i = 0; i < bytes; i += FOUR, q += FOUR, w += PANEL * FOUR, soon += part) {
 		__m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
 
+		_mm_prefetch((const char *) soon, _MM_HINT_T1);
 		EACH(STEP);
 	}
 	EACH(STOP);
 }
 
 TARGET_VNNI static void
-tile(size_t rows, size_t bytes, const uint8_t *q, const int8_t *w, int32_t *sums)
+tile(size_t rows, size_t bytes, const uint8_t *q, const int8_t *w, const int8_t *soon, size_t part,
+    int32_t *sums)
 {
 	if (rows == 12)
-		tile_of(12, bytes, q, w, sums);
+		tile_of(12, bytes, q, w, soon, part, sums);
 	else if (rows >= 8)
-		tile_of(8, bytes, q, w, sums);
+		tile_of(8, bytes, q, w, soon, part, sums);
 	else if (rows >= 4)
-		tile_of(4, bytes, q, w, sums);
+		tile_of(4, bytes, q, w, soon, part, sums);
 	else if (rows >= 2)
-		tile_of(2, bytes, q, w, sums);
+		tile_of(2, bytes, q, w, soon, part, sums);
 	else
-		tile_of(1, bytes, q, w, sums);
+		tile_of(1, bytes, q, w, soon, part, sums);
 }
 
 TARGET_VNNI static void
@@ -270,21 +275,31 @@ finish_vnni(const SermInt8Product *product, const Packed *packed, size_t r, size
 	}
 }
 
+/* Every panel of weights meets a block of rows, and the next one is on its way from memory meanwhile. */
 TARGET_VNNI static void
 multiply_vnni(const SermInt8Product *product)
 {
 	Packed packed = open_packed(product->out, product->in, product->packed);
 	size_t bytes = serm_int8_row_bytes(product->in), rows;
+	size_t blocks = (product->rows + BLOCK - 1) / BLOCK;
+	size_t equal = blocks == 0 ? 1 : ((product->rows + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
 	int32_t sums[ROWS * PANEL] __attribute__((aligned(64)));
 
-	for (size_t r0 = 0; r0 < product->rows; r0 += rows) {
-		size_t left = product->rows - r0;
+	for (size_t b0 = 0; b0 < product->rows; b0 += equal) {
+		size_t block = product->rows - b0 < equal ? product->rows - b0 : equal;
+		size_t part = PANEL * FOUR / ((block + ROWS - 1) / ROWS);
 
-		rows = left >= 12 ? 12 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 		for (size_t j0 = 0; j0 < product->out; j0 += PANEL) {
-			tile(rows, bytes, product->q + r0 * bytes, packed.weights + j0 * bytes, sums);
-			for (size_t r = 0; r < rows; r++)
-				finish_vnni(product, &packed, r0 + r, j0, sums + r * PANEL);
+			const int8_t *weights = packed.weights + j0 * bytes, *soon = weights + PANEL * bytes;
+
+			for (size_t r0 = b0; r0 < b0 + block; r0 += rows, soon += part * (bytes / FOUR)) {
+				size_t left = b0 + block - r0;
+
+				rows = left >= 12 ? 12 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+				tile(rows, bytes, product->q + r0 * bytes, weights, soon, part, sums);
+				for (size_t r = 0; r < rows; r++)
+					finish_vnni(product, &packed, r0 + r, j0, sums + r * PANEL);
+			}
 		}
 	}
 }

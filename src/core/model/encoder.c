@@ -7,6 +7,7 @@
 #include "core/model/encoder_modern.h"
 
 #define BLOCK_ROWS SERM_ENCODER_BLOCK
+#define TILE_ROWS ((size_t) 14)
 /* Multiplications between two questions to the host: milliseconds even for plain C. */
 #define QUIET_PRODUCTS 1e8
 
@@ -201,9 +202,9 @@ bool
 serm_encoder_linear(
     const SermEncoderRun *run, const SermLinear *linear, size_t rows, const SermReal *x, SermReal *y)
 {
-	size_t stretch = (size_t) (QUIET_PRODUCTS / ((double) linear->in * linear->out)) / 14 * 14;
+	size_t stretch = (size_t) (QUIET_PRODUCTS / ((double) linear->in * linear->out)) / TILE_ROWS * TILE_ROWS;
 
-	stretch = stretch < 14 ? 14 : stretch;
+	stretch = stretch < TILE_ROWS ? TILE_ROWS : stretch;
 	for (size_t i = 0; i < rows; i += stretch) {
 		size_t part = rows - i < stretch ? rows - i : stretch;
 
@@ -375,16 +376,24 @@ norm_rows(const SermEncoderRun *run, const SermNorm *norm, size_t rows, SermReal
 	}
 }
 
+size_t
+serm_encoder_block(size_t rows)
+{
+	size_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+
+	return blocks <= 1 ? BLOCK_ROWS : ((rows + blocks - 1) / blocks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+}
+
 static bool
 feed_forward(SermEncoderRun *run, uint32_t layer, size_t rows)
 {
 	const SermEncoderConfig *config = &run->encoder->config;
 	const SermLinear *linears = run->encoder->linears + layer * SERM_LINEARS;
 	SermLayerState *state = &run->layers[layer];
-	size_t hidden = config->hidden, wide = config->intermediate;
+	size_t hidden = config->hidden, wide = config->intermediate, block = serm_encoder_block(rows);
 
-	for (size_t i = 0; i < rows; i += BLOCK_ROWS) {
-		size_t part = rows - i < BLOCK_ROWS ? rows - i : BLOCK_ROWS;
+	for (size_t i = 0; i < rows; i += block) {
+		size_t part = rows - i < block ? rows - i : block;
 		SermReal *up = run->keep ? state->up + i * wide : state->up;
 		SermReal *curve = run->keep ? run->curve : up;
 

@@ -61,8 +61,11 @@ typedef SermWatch SermEncoderHost;
 extern bool serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision,
     const SermGemmProvider *gemm, const SermReal *flat, void *packed, const SermEncoderHost *host);
 
-/* Rows that pass the feed-forward layers together: what lies between them stays in the second cache. */
-#define SERM_ENCODER_BLOCK 112
+/* Rows at most that pass the feed-forward layers together: what lies between them stays in the second cache.
+ */
+#define SERM_ENCODER_BLOCK 168
+/* Equal blocks of whole tiles, so that no small one waits for weights. */
+extern size_t serm_encoder_block(size_t rows);
 /* Tokens computed together, at least one sequence: what stays in the second and third cache. */
 #define SERM_ENCODER_GROUP 1024
 

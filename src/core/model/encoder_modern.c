@@ -243,10 +243,10 @@ feed_forward(SermEncoderRun *run, uint32_t layer, size_t rows)
 	const SermEncoderConfig *config = &run->encoder->config;
 	const SermLinear *linears = run->encoder->linears + layer * SERM_LINEARS;
 	SermLayerState *state = &run->layers[layer];
-	size_t hidden = config->hidden, width = serm_encoder_up_width(config);
+	size_t hidden = config->hidden, width = serm_encoder_up_width(config), block = serm_encoder_block(rows);
 
-	for (size_t i = 0; i < rows; i += SERM_ENCODER_BLOCK) {
-		size_t part = rows - i < SERM_ENCODER_BLOCK ? rows - i : SERM_ENCODER_BLOCK;
+	for (size_t i = 0; i < rows; i += block) {
+		size_t part = rows - i < block ? rows - i : block;
 		SermReal *up = run->keep ? state->up + i * width : state->up;
 
 		if (!serm_encoder_linear(run, &linears[SERM_LINEAR_UP], part, state->normed2 + i * hidden, up))
