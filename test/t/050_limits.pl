@@ -56,8 +56,10 @@ cmp_ok($mock->count('asked_ms'), '>', 10_500, 'over the time that its rate takes
 cmp_ok($seconds, '<', 30, 'and not much more');
 cmp_ok($mock->count('within_10s'), '<=', 46, 'never faster than its rate');
 
-# --- a rate that is no hindrance costs no time: slots are filled as they come free
+# --- a rate that is no hindrance costs no time: slots are filled as they come free, while another server is slow
+make_model('dragging', 'slow', q{requests_per_minute '200'}, 30);
 make_model('hasty', 'v1', q{requests_per_minute '60000'}, 600);
+sql(q{CALL serm.annotate('dragging', false)});
 $started = time;
 sql(q{CALL serm.annotate('hasty')});
 cmp_ok(time - $started, '<', 6, 'a server with a generous rate is kept busy');
