@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Throughput of annotating: votes per second and CPU per vote of one worker. Run by `make bench-annotate`.
+"""Throughput of annotating: votes per second and CPU per vote of one worker and of two. Run by `make bench-annotate`.
 
     annotate.py ENDPOINT_PROGRAM
 
@@ -12,12 +12,12 @@ import time
 
 LATENCY_MS = 50
 CPU_MOST_US = 150
-# In flight, votes, the share of the ideal that is asked for.
-RUNS = ((64, 12000, .95), (256, 40000, .90))
+# In flight over all workers, workers, votes of each, the share of the ideal that is asked for.
+RUNS = ((64, 1, 12000, .95), (256, 1, 40000, .90), (256, 2, 20000, .90))
 
 
-def psql(sql):
-    done = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql], stdout=subprocess.PIPE, text=True, check=True)
+def psql(sql, *options):
+    done = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *options, "-c", sql], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -30,48 +30,57 @@ def votes():
     return int(psql("SELECT count(*) FROM serm.vote"))
 
 
-def worker():
-    return psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'serm annotator'")
+def worker_pids():
+    return [int(pid) for pid in psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'serm annotator'").split()]
 
 
-def run(port, in_flight, count, least):
-    model = f"m{in_flight}"
-    psql(f"ALTER SYSTEM SET serm.annotate_concurrency = {in_flight}")
-    psql("SELECT pg_reload_conf()")
-    psql(f"""SELECT serm.create_model('{model}');
-        CREATE SERVER {model} FOREIGN DATA WRAPPER serm_agent
+def add_model(port, name, count):
+    """A model with a role of its own, which asks with a worker of its own."""
+    psql(f"""CREATE ROLE {name} LOGIN SUPERUSER;
+        SELECT serm.create_model('{name}');
+        CREATE SERVER {name} FOREIGN DATA WRAPPER serm_agent
             OPTIONS (endpoint 'http://127.0.0.1:{port}/v1', model 'bench', paths '1');
-        SELECT serm.add_agent('{model}', '{model}');
-        INSERT INTO serm.sample (model, query, doc_id, doc) SELECT '{model}', 'blue pillow ' || i, 'd' || i,
+        SELECT serm.add_agent('{name}', '{name}');
+        INSERT INTO serm.sample (model, query, doc_id, doc) SELECT '{name}', 'blue pillow ' || i, 'd' || i,
             repeat('a soft blue pillow for the sofa, number ' || i || '. ', 8) FROM generate_series(1, {count}) AS i""")
+
+
+def run(port, in_flight, workers, count, least):
+    models = [f"m{in_flight}_{workers}_{number}" for number in range(workers)]
+    count *= workers
+    psql(f"ALTER SYSTEM SET serm.annotate_concurrency = {in_flight // workers}")
+    psql("SELECT pg_reload_conf()")
+    for model in models:
+        add_model(port, model, count // workers)
     before = votes()
-    psql(f"CALL serm.annotate('{model}', false)")
-    pid = None
-    while not pid:
-        pid = worker()
+    for model in models:
+        psql(f"CALL serm.annotate('{model}', false)", "-U", model)
+    pids = []
+    while len(pids) < workers:
+        pids = worker_pids()
     cpu = seen = 0
     while True:
-        last = cpu_seconds(pid)
+        last = sum(map(cpu_seconds, pids))
         now = votes() - before
         if now == count:
             break
         cpu, seen = last, now
         time.sleep(.5)
     # Samples are settled when all are graded: no part of a vote, and timed by itself.
-    while worker():
+    while worker_pids():
         try:
-            last = cpu_seconds(pid)
+            last = sum(map(cpu_seconds, pids))
         except FileNotFoundError:
             break
         time.sleep(.1)
     settling = last - cpu / max(seen, 1) * count
     # The votes' own clock: `at` is the time of the transaction that stored it.
     rate = float(psql(f"""SELECT count(*) / extract(epoch FROM max(at) - min(at)) FROM (SELECT v.at, ntile(10) OVER (ORDER BY v.at) AS tenth
-        FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '{model}') AS v WHERE tenth BETWEEN 2 AND 9"""))
+        FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = ANY ('{{{",".join(models)}}}')) AS v WHERE tenth BETWEEN 2 AND 9"""))
     ideal = in_flight * 1000 / LATENCY_MS
     cpu_us = cpu / max(seen, 1) * 1e6
     good = rate >= least * ideal and cpu_us <= CPU_MOST_US
-    print(f"{in_flight:4} in flight: {rate:7.0f} votes/s, {rate / ideal:.3f} of the ideal (least {least}), "
+    print(f"{in_flight:4} in flight of {workers}: {rate:7.0f} votes/s, {rate / ideal:.3f} of the ideal (least {least}), "
           f"{cpu_us:5.0f} us of CPU per vote (most {CPU_MOST_US})  {'ok' if good else 'MISSED'}; settling took "
           f"{settling / count * 1e6:.0f} us of CPU per sample", flush=True)
     return good
