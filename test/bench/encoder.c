@@ -8,10 +8,11 @@
  *       the same for pairs of these lengths, as they are or in batches of 32 as long as their longest
  *   train TOKENS BATCH
  *       pairs per second of the best of a few updates
- *   share TOKENS BATCH | product ROWS OUT IN
+ *   share TOKENS BATCH [alone] | product ROWS OUT IN
  *       GFLOP per second of whole forward passes (of one product), of multiply-adds in registers meanwhile,
  *       and the share that the first are of the second; these three for serm's own kernel, OpenBLAS, oneDNN
- *       and oneDNN with weights laid out beforehand, in turns; 0 0 0 where a library is absent
+ *       and oneDNN with weights laid out beforehand, in turns; 0 0 0 where a library is absent or
+ *       serm is `alone`
  *   flops TOKENS
  *       GFLOP of one pair as computed, and as computed for every token
  *   difference PRECISION
@@ -200,7 +201,7 @@ print_shares(const Share *shares)
 
 /* Whole forward passes, one by one with each library for the products with weights. */
 static void
-bench_share(uint32_t tokens, uint32_t batch, SermArena *arena)
+bench_share(uint32_t tokens, uint32_t batch, bool alone, SermArena *arena)
 {
 	SermEncoderConfig config = minilm();
 	SermReal *flat = random_flat(&config, arena);
@@ -213,7 +214,7 @@ bench_share(uint32_t tokens, uint32_t batch, SermArena *arena)
 	SermError error;
 
 	for (int peer = 0; peer < PEER_COUNT; peer++)
-		if (peer_provider(peer) != NULL)
+		if (peer_provider(peer) != NULL && (!alone || peer == PEER_SERM))
 			encoders[peer] = open_encoder_by(&config, SERM_PRECISION_F32, peer_provider(peer), flat, arena),
 			present++;
 	for (bool warm = false; cpu_seconds() < start + present * SECONDS; warm = true)
@@ -467,7 +468,7 @@ main(void)
 		else if (strncmp(line, "mixed ", 6) == 0 || strncmp(line, "padded ", 7) == 0)
 			printf("%.3f\n", bench_lengths(line[0] == 'p', strchr(line, ' '), &arena));
 		else if (sscanf(line, "share %u %u", &tokens, &batch) == 2)
-			bench_share(tokens, batch, &arena);
+			bench_share(tokens, batch, strstr(line, "alone") != NULL, &arena);
 		else if (sscanf(line, "product %u %u %u", &tokens, &out, &in) == 3)
 			bench_product(tokens, out, in, &arena);
 		else if (sscanf(line, "hold %u %u", &tokens, &batch) == 2)
