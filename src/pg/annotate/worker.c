@@ -186,13 +186,10 @@ run_worker(SermWorker *worker)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		serm_worker_claim(worker);
-		serm_worker_send(worker);
-		if (serm_http_in_flight(worker->http) > 0)
-			serm_http_poll(worker->http, Min(SERM_WORKER_POLL_MS, serm_worker_store_wait(worker)));
-		serm_worker_take(worker);
-		serm_worker_send(worker);
+		serm_worker_serve(worker, Min(SERM_WORKER_POLL_MS, serm_worker_store_wait(worker)));
 		if (serm_worker_store_wait(worker) == 0)
 			serm_worker_store(worker);
+		serm_worker_serve(worker, 0);
 		if (serm_http_in_flight(worker->http) == 0 && worker->ended == NIL && !rest(worker))
 			return;
 		serm_worker_settle_meanwhile(worker);

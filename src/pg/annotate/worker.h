@@ -58,10 +58,10 @@ extern void serm_worker_keep(const SermWorker *worker, List **list, void *member
 
 /* Fill the stock in steps that are worth a transaction. */
 extern void serm_worker_claim(SermWorker *worker);
-/* Send what there is room for; no transaction may be open. */
-extern void serm_worker_send(SermWorker *worker);
-/* Take what has ended off the network, and out of the stock what must not be sent. */
-extern void serm_worker_take(SermWorker *worker);
+/* Send what there is room for, wait for answers for that long at most, take what has ended off the network
+ * and out of the stock what must not be sent. No transaction may be open; between two of them no answer
+ * waits. */
+extern void serm_worker_serve(SermWorker *worker, int timeout_ms);
 
 /* Order of jobs for list_sort(): as serm_budget_order(). */
 extern int serm_worker_by_spending(const ListCell *a, const ListCell *b);

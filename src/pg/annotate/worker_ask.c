@@ -78,10 +78,16 @@ prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 
 /* --- the network: no transaction is open here */
 
-void
-serm_worker_send(SermWorker *worker)
+static bool
+may_send(const SermWorker *worker)
 {
-	while (worker->stock != NIL && serm_http_in_flight(worker->http) < serm_annotate_concurrency) {
+	return worker->stock != NIL && serm_http_in_flight(worker->http) < serm_annotate_concurrency;
+}
+
+static void
+send_stock(SermWorker *worker)
+{
+	while (may_send(worker)) {
 		SermJob *job = linitial(worker->stock);
 		SermHttpRequest request = {job->server.endpoint, job->key, job->body.bytes, job->body.length,
 		    job->server.timeout_ms, job->server.connect_timeout_ms};
@@ -125,8 +131,8 @@ note_pace(SermWorker *worker)
 	worker->paced_since = now;
 }
 
-void
-serm_worker_take(SermWorker *worker)
+static void
+take_ended(SermWorker *worker)
 {
 	SermHttpResult result;
 
@@ -144,6 +150,19 @@ serm_worker_take(SermWorker *worker)
 	}
 	note_pace(worker);
 	drop_stock(worker, NULL, NULL);
+}
+
+/* A request that is started leaves when the network is looked at, so that is what comes last. */
+void
+serm_worker_serve(SermWorker *worker, int timeout_ms)
+{
+	do {
+		send_stock(worker);
+		if (serm_http_in_flight(worker->http) > 0)
+			serm_http_poll(worker->http, timeout_ms);
+		take_ended(worker);
+		timeout_ms = 0;
+	} while (may_send(worker));
 }
 
 void
@@ -166,6 +185,7 @@ serm_worker_claim(SermWorker *worker)
 	jobs = claim(worker, wanted, more, &claimed);
 	worker->blocked = jobs == NIL;
 	worker->next_claim = list_length(jobs) < wanted + more ? TimestampTzPlusMilliseconds(now, CLAIM_MS) : now;
+	serm_worker_serve(worker, 0);
 	if (jobs != NIL)
 		prepare(worker, jobs, claimed);
 	list_free(jobs);
