@@ -145,6 +145,7 @@ bench-scratch-here: install-here
 
 build/bench_%: test/bench/%.c test/bench/spin.h build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
+build/bench_encoder: test/bench/peers.h
 
 # The encoder beside PyTorch and ONNX Runtime on one thread; a peer that is absent is skipped.
 .PHONY: bench-cross

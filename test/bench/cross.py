@@ -15,6 +15,7 @@ ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SHARE_LEAST, WORKERS_LEAST = 0.80, 1.9
 # What two processes that share nothing reach together bounds what two workers can; so much of it is asked for at most.
 OF_CEILING = 0.97
+LIBRARIES = ("OpenBLAS", "oneDNN", "oneDNN with weights laid out")
 SHAPES = [(tokens, batch) for tokens in (64, 128, 256) for batch in (8, 1)]
 
 
@@ -78,7 +79,10 @@ def verdict(value, least):
 
 
 def median_share(serm, command):
-    """GFLOP/s, those of multiply-adds in registers between its parts, and the share: medians of the rounds."""
+    """
+    GFLOP/s, those of multiply-adds in registers between its parts, and the share, for serm and each of LIBRARIES: medians of
+    the rounds; zeros for what is absent.
+    """
     rounds = [serm.ask(command) for _ in range(ROUNDS + 2)]
     return [statistics.median(column) for column in zip(*rounds)]
 
@@ -90,7 +94,7 @@ def forward_table(serm, torch, ort, quantised):
     for tokens, batch in SHAPES:
         f32, t, o, bf16, int8, o8 = best(ROUNDS, [(engine, f"forward {precision} {tokens} {batch}") for engine, precision in (
             (serm, "f32"), (torch, "f32"), (ort, "f32"), (serm, "bf16"), (serm, "int8"), (quantised, "int8"))])
-        share = median_share(serm, f"share {tokens} {batch}")[2]
+        share = median_share(serm, f"share {tokens} {batch} alone")[2]
         print(f"{tokens:4} {batch:3} {f32:9.1f} {t:8.1f} {o:8.1f} {bf16:8.1f} {int8:8.1f} {o8:9.1f}"
               f" {ratio(f32, t):>10} {ratio(f32, o):>8} {ratio(int8, o):>9} {ratio(int8, o8):>10} {share:8.2f}", flush=True)
 
@@ -100,13 +104,21 @@ def shares(serm):
     What part of the processor's multiply-adds the forward pass and its products use. Every two milliseconds of work are followed by a tenth of
     one of multiply-adds in registers: on a shared machine the most that there is changes from one moment to the next.
     """
-    rate, most, share = median_share(serm, "share 128 8")
+    found = median_share(serm, "share 128 8")
+    rate, most, share = found[:3]
     print(f"\nshare of the peak of multiply-adds, both measured in turns of 2 ms: whole forward pass of 8 x 128 tokens"
           f" {rate:.0f} of {most:.0f} GFLOP/s: {share:.3f}, at least {SHARE_LEAST}: {verdict(share, SHARE_LEAST)}")
-    parts = [f"{name} {median_share(serm, f'product {shape}')[2]:.2f}" for name, shape in (
-        ("query and out (384 from 384)", "672 384 384"), ("keys and values (768 from 384)", "336 768 384"),
-        ("up (1536 from 384)", "112 1536 384"), ("down (384 from 1536)", "112 384 1536"))]
-    print("  products alone: " + ", ".join(parts), flush=True)
+    libraries = {name: value for name, value in zip(LIBRARIES, found[5::3]) if value}
+    print("  the same pass with its weights multiplied by " + (", ".join(f"{name} {value:.3f}" for name, value in libraries.items())
+          or "a library: none is installed"))
+    for name, shape in (("query and out (384 from 384)", "672 384 384"), ("keys and values (768 from 384)", "336 768 384"),
+                        ("up (1536 from 384)", "154 1536 384"), ("down (384 from 1536)", "154 384 1536")):
+        found = median_share(serm, f"product {shape}")
+        print(f"  product alone, {name}: serm {found[2]:.2f}, "
+              + ", ".join(f"{library} {value:.2f}" for library, value in zip(LIBRARIES, found[5::3]) if value), flush=True)
+    if libraries:
+        print(f"  the best library's pass reaches {max(libraries.values()):.3f};"
+              f" serm's pass at least that of every library: {verdict(share, max(libraries.values()))}", flush=True)
 
 
 def together(engines, command):

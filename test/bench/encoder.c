@@ -8,16 +8,17 @@
  *       the same for pairs of these lengths, as they are or in batches of 32 as long as their longest
  *   train TOKENS BATCH
  *       pairs per second of the best of a few updates
- *   share TOKENS BATCH | product ROWS OUT IN
+ *   share TOKENS BATCH [alone] | product ROWS OUT IN
  *       GFLOP per second of whole forward passes (of one product), of multiply-adds in registers meanwhile,
- *       and the share that the first are of the second
+ *       and the share that the first are of the second; these three for serm's own kernel, OpenBLAS, oneDNN
+ *       and oneDNN with weights laid out beforehand, in turns; 0 0 0 where a library is absent or
+ *       serm is `alone`
  *   flops TOKENS
  *       GFLOP of one pair as computed, and as computed for every token
  *   difference PRECISION
- *       of the logits of 256 pairs from f32: root mean square as a share of their own spread, and Kendall's tau
- *       of the two orders
- *   hold TOKENS BATCH, then many times: during SECONDS forward|spin
- *       pairs (or GFLOP) per second by the clock on the wall, for processes that run at once
+ *       of the logits of 256 pairs from f32: root mean square as a share of their own spread, and Kendall's
+ * tau of the two orders hold TOKENS BATCH, then many times: during SECONDS forward|spin pairs (or GFLOP) per
+ * second by the clock on the wall, for processes that run at once
  */
 #include "core/base/rng.h"
 #include "core/model/encoder.h"
@@ -28,9 +29,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "peers.h"
 #include "spin.h"
 
 #define SECONDS 1.0
+#define STRETCHES 20
 
 static double
 cpu_seconds(void)
@@ -75,16 +78,23 @@ random_flat(const SermEncoderConfig *config, SermArena *arena)
 }
 
 static SermEncoder *
-open_encoder(const SermEncoderConfig *config, SermPrecision precision, const SermReal *flat, SermArena *arena)
+open_encoder_by(const SermEncoderConfig *config, SermPrecision precision, const SermGemmProvider *gemm,
+    const SermReal *flat, SermArena *arena)
 {
-	void *packed = serm_arena_alloc(arena, serm_encoder_packed_bytes(config, precision, NULL));
+	void *packed = serm_arena_alloc(arena, serm_encoder_packed_bytes(config, precision, gemm));
 	SermEncoder *encoder = NULL;
 	SermError error;
 
-	serm_encoder_pack(config, precision, NULL, flat, packed, NULL);
-	if (serm_encoder_open(config, precision, NULL, flat, packed, arena, &encoder, &error) != SERM_OK)
+	serm_encoder_pack(config, precision, gemm, flat, packed, NULL);
+	if (serm_encoder_open(config, precision, gemm, flat, packed, arena, &encoder, &error) != SERM_OK)
 		abort();
 	return encoder;
+}
+
+static SermEncoder *
+open_encoder(const SermEncoderConfig *config, SermPrecision precision, const SermReal *flat, SermArena *arena)
+{
+	return open_encoder_by(config, precision, NULL, flat, arena);
 }
 
 static SermEncoderInput *
@@ -169,48 +179,89 @@ take_turn(void *context)
 	return true;
 }
 
-static void
-print_share(const Turns *turns, double flops, double seconds)
-{
-	double own = flops / (seconds - turns->spent), most = turns->spent > 0 ? turns->flops / turns->spent : 0;
+/* Work, and its own turns. */
+typedef struct Share {
+	Turns turns;
+	double flops, seconds;
+} Share;
 
-	printf("%.2f %.2f %.4f\n", own * 1e-9, most * 1e-9, most > 0 ? own / most : 0);
+static void
+print_shares(const Share *shares)
+{
+	for (int peer = 0; peer < PEER_COUNT; peer++) {
+		const Turns *turns = &shares[peer].turns;
+		double seconds = shares[peer].seconds - turns->spent;
+		double own = seconds > 0 ? shares[peer].flops / seconds : 0,
+		       most = turns->spent > 0 ? turns->flops / turns->spent : 0;
+
+		printf("%.2f %.2f %.4f ", own * 1e-9, most * 1e-9, most > 0 ? own / most : 0);
+	}
+	printf("\n");
 }
 
+/* Whole forward passes, one by one with each library for the products with weights. */
 static void
-bench_share(uint32_t tokens, uint32_t batch, SermArena *arena)
+bench_share(uint32_t tokens, uint32_t batch, bool alone, SermArena *arena)
 {
 	SermEncoderConfig config = minilm();
-	SermEncoder *encoder = open_encoder(&config, SERM_PRECISION_F32, random_flat(&config, arena), arena);
+	SermReal *flat = random_flat(&config, arena);
 	SermEncoderInput *inputs = random_inputs(batch, NULL, tokens, arena);
 	SermReal *logits = serm_arena_array(arena, batch, sizeof(*logits));
-	Turns turns = {0, 0, 0};
-	SermEncoderHost host = {take_turn, &turns};
-	double start, flops = 0;
+	SermEncoder *encoders[PEER_COUNT] = {NULL};
+	Share shares[PEER_COUNT] = {0};
+	double start = cpu_seconds();
+	int present = 0;
 	SermError error;
 
-	serm_encoder_score(encoder, inputs, batch, &host, arena, logits, &error);
-	turns = (Turns){0, 0, 0};
-	for (start = cpu_seconds(); cpu_seconds() < start + SECONDS;) {
-		if (serm_encoder_score(encoder, inputs, batch, &host, arena, logits, &error) != SERM_OK)
-			abort();
-		flops += batch * 1e9 * forward_flops(&config, tokens, false);
-	}
-	print_share(&turns, flops, cpu_seconds() - start);
+	for (int peer = 0; peer < PEER_COUNT; peer++)
+		if (peer_provider(peer) != NULL && (!alone || peer == PEER_SERM))
+			encoders[peer] = open_encoder_by(&config, SERM_PRECISION_F32, peer_provider(peer), flat, arena),
+			present++;
+	for (bool warm = false; cpu_seconds() < start + present * SECONDS; warm = true)
+		for (int peer = 0; peer < PEER_COUNT; peer++) {
+			SermEncoderHost host = {take_turn, &shares[peer].turns};
+			double from = cpu_seconds();
+
+			if (encoders[peer] == NULL)
+				continue;
+			if (serm_encoder_score(encoders[peer], inputs, batch, &host, arena, logits, &error) != SERM_OK)
+				abort();
+			shares[peer].flops += batch * 1e9 * forward_flops(&config, tokens, false);
+			shares[peer].seconds += cpu_seconds() - from;
+			if (!warm)
+				start = cpu_seconds(), shares[peer] = (Share){.flops = 0};
+		}
+	print_shares(shares);
 }
 
 /* One product with weights that come from behind the second cache, as they do in a forward pass. */
+typedef struct Product {
+	SermLinear linear;
+	size_t bytes, copies, next;
+	char *packed;
+} Product;
+
+static void
+open_product(const SermGemmProvider *gemm, uint32_t out, uint32_t in, const SermReal *weights,
+    SermArena *arena, Product *product)
+{
+	product->linear = (SermLinear){in, out, SERM_PRECISION_F32, gemm, NULL, NULL};
+	product->bytes = serm_linear_bytes(&product->linear);
+	product->copies = ((size_t) 32 << 20) / product->bytes + 1;
+	product->packed = serm_arena_alloc(arena, product->copies * product->bytes);
+	for (size_t i = 0; i < product->copies; i++)
+		serm_linear_pack(&product->linear, weights, product->packed + i * product->bytes);
+}
+
+/* A stretch of time for each library after the other. */
 static void
 bench_product(uint32_t rows, uint32_t out, uint32_t in, SermArena *arena)
 {
-	SermLinear linear = {in, out, SERM_PRECISION_F32, &serm_gemm_packed, NULL, NULL};
-	size_t bytes = serm_linear_bytes(&linear), copies = ((size_t) 32 << 20) / bytes + 1;
-	char *packed = serm_arena_alloc(arena, copies * bytes);
 	SermReal *weights = serm_arena_array(arena, (size_t) in * out, sizeof(*weights));
 	SermReal *x = serm_arena_array(arena, (size_t) rows * in, sizeof(*x));
 	SermReal *y = serm_arena_array(arena, (size_t) rows * out, sizeof(*y));
-	Turns turns = {0, 0, 0};
-	double start, flops = 0;
+	Product products[PEER_COUNT] = {0};
+	Share shares[PEER_COUNT] = {0};
 	SermRng rng;
 
 	serm_rng_seed(&rng, 3);
@@ -218,16 +269,27 @@ bench_product(uint32_t rows, uint32_t out, uint32_t in, SermArena *arena)
 		weights[i] = (SermReal) serm_rng_normal(&rng);
 	for (size_t i = 0; i < (size_t) rows * in; i++)
 		x[i] = (SermReal) serm_rng_normal(&rng);
-	for (size_t i = 0; i < copies; i++)
-		serm_linear_pack(&linear, weights, packed + i * bytes);
-	start = cpu_seconds();
-	for (size_t i = 0; cpu_seconds() < start + SECONDS; i++) {
-		linear.packed = packed + i % copies * bytes;
-		serm_linear_run(&linear, rows, x, y, NULL);
-		flops += 2.0 * rows * out * in;
-		take_turn(&turns);
-	}
-	print_share(&turns, flops, cpu_seconds() - start);
+	for (int peer = 0; peer < PEER_COUNT; peer++)
+		if (peer_provider(peer) != NULL)
+			open_product(peer_provider(peer), out, in, weights, arena, &products[peer]);
+	for (int stretch = -1; stretch < STRETCHES; stretch++)
+		for (int peer = 0; peer < PEER_COUNT; peer++) {
+			Product *product = &products[peer];
+			Share *share = &shares[peer];
+			double start = cpu_seconds();
+
+			while (product->packed != NULL && cpu_seconds() < start + SECONDS / STRETCHES) {
+				product->linear.packed = product->packed + product->next++ % product->copies * product->bytes;
+				serm_linear_run(&product->linear, rows, x, y, NULL);
+				share->flops += 2.0 * rows * out * in;
+				take_turn(&share->turns);
+			}
+			share->seconds += cpu_seconds() - start;
+			/* The first stretch is for the library to set itself up. */
+			if (stretch < 0)
+				*share = (Share){.flops = 0};
+		}
+	print_shares(shares);
 }
 
 /* What `hold` made, for all that follows. */
@@ -261,8 +323,8 @@ during(double seconds, bool forward, Held *held)
 	do {
 		if (!forward)
 			done += 1e-9 * spin(1000000);
-		else if (serm_encoder_score(held->encoder, held->inputs, held->count, NULL, &held->arena, held->logits,
-		             &error) == SERM_OK)
+		else if (serm_encoder_score(held->encoder, held->inputs, held->count, NULL, &held->arena,
+		             held->logits, &error) == SERM_OK)
 			done += held->count;
 		else
 			abort();
@@ -399,14 +461,14 @@ main(void)
 		else if (sscanf(line, "train %u %u", &tokens, &batch) == 2)
 			printf("%.3f\n", bench_train(tokens, batch, &arena));
 		else if (sscanf(line, "flops %u", &tokens) == 1)
-			printf("%.4f %.4f\n", forward_flops(&config, tokens, false),
-			    forward_flops(&config, tokens, true));
+			printf(
+			    "%.4f %.4f\n", forward_flops(&config, tokens, false), forward_flops(&config, tokens, true));
 		else if (sscanf(line, "difference %15s", name) == 1)
 			bench_difference(precision_of(name), &arena);
 		else if (strncmp(line, "mixed ", 6) == 0 || strncmp(line, "padded ", 7) == 0)
 			printf("%.3f\n", bench_lengths(line[0] == 'p', strchr(line, ' '), &arena));
 		else if (sscanf(line, "share %u %u", &tokens, &batch) == 2)
-			bench_share(tokens, batch, &arena);
+			bench_share(tokens, batch, strstr(line, "alone") != NULL, &arena);
 		else if (sscanf(line, "product %u %u %u", &tokens, &out, &in) == 3)
 			bench_product(tokens, out, in, &arena);
 		else if (sscanf(line, "hold %u %u", &tokens, &batch) == 2)
