@@ -16,7 +16,7 @@ serm_attention_scratch(uint32_t longest, uint32_t size, SermArena *arena, SermAt
 {
 	scratch->keys = serm_arena_array(arena, serm_panels_count(longest, size), sizeof(SermReal));
 	scratch->values = serm_arena_array(arena, serm_panels_count(size, longest), sizeof(SermReal));
-	scratch->scores = serm_arena_array(arena, SERM_ATTENTION_ROWS_WHOLE * room_of(longest), sizeof(SermReal));
+	scratch->scores = serm_arena_array(arena, SERM_ATTENTION_ROWS * room_of(longest), sizeof(SermReal));
 	return scratch->keys != NULL && scratch->values != NULL && scratch->scores != NULL;
 }
 
@@ -27,17 +27,15 @@ serm_attention(const SermAttention *attention, const SermAttentionScratch *scrat
 	size_t length = attention->length, size = attention->size, hidden = attention->hidden;
 	size_t room = room_of(length);
 	SermReal scale = (SermReal) (1 / sqrt((double) size));
-	/* Equal parts, or nearly: a last one of a row or two leaves most of a tile's registers empty. */
-	uint32_t parts = (attention->rows + SERM_ATTENTION_ROWS_WHOLE - 1) / SERM_ATTENTION_ROWS_WHOLE;
-	uint32_t part = parts == 0 ? 1 : (attention->rows + parts - 1) / parts;
 
 	if (!serm_watch_ask(watch))
 		return false;
 	serm_panels_pack(true, length, size, attention->key, 2 * hidden, scratch->keys);
 	serm_panels_pack(false, size, length, attention->value, 2 * hidden, scratch->values);
-	for (uint32_t first = 0; first < attention->rows; first += part) {
-		uint32_t left = attention->rows - first, rows = left < part ? left : part;
-		SermReal factor[SERM_ATTENTION_ROWS_WHOLE];
+	for (uint32_t first = 0; first < attention->rows; first += SERM_ATTENTION_ROWS) {
+		uint32_t left = attention->rows - first,
+		         rows = left < SERM_ATTENTION_ROWS ? left : SERM_ATTENTION_ROWS;
+		SermReal factor[SERM_ATTENTION_ROWS];
 		SermProduct scores = {rows, length, size, attention->query + first * hidden, hidden, 1, scratch->keys,
 		    NULL, false, scratch->scores, room};
 		SermProduct mix = {rows, size, length, scratch->scores, room, 1, scratch->values, NULL, false,

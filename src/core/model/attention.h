@@ -8,15 +8,13 @@
 #include "core/base/arena.h"
 #include "core/base/real.h"
 
-/* Query rows whose scores are held at once: fewer where a row sees only a window, or more would be computed
- * beside it. */
+/* Query rows whose scores are held at once. */
 #define SERM_ATTENTION_ROWS 28
-#define SERM_ATTENTION_ROWS_WHOLE 70
 
 typedef struct SermAttentionScratch {
 	SermReal *keys;   /* packed, turned */
 	SermReal *values; /* packed */
-	SermReal *scores; /* [SERM_ATTENTION_ROWS_WHOLE][longest, rounded up] */
+	SermReal *scores; /* [SERM_ATTENTION_ROWS][longest, rounded up] */
 } SermAttentionScratch;
 
 typedef struct SermAttention {

@@ -176,7 +176,7 @@ serm_encoder_training_bytes(const SermEncoderConfig *config, size_t tokens, size
 	size_t kept = config->layers * ((modern ? 11 : 9) * hidden + wide + 2), back = 6 * hidden + 3 * wide;
 	/* Keys, values, scores of some rows, and where tokens are turned by their positions the angles. */
 	size_t attention =
-	    (longest + 64) * (2 * (size + SERM_PANEL) + SERM_ATTENTION_ROWS_WHOLE + (modern ? 2 * size : 0));
+	    (longest + 64) * (2 * (size + SERM_PANEL) + SERM_ATTENTION_ROWS + (modern ? 2 * size : 0));
 
 	size_t during = sizeof(SermReal) * (4 * count + (tokens + 64) * (kept + back + 4 * hidden) + attention) +
 	                serm_attention_back_bytes((uint32_t) longest, (uint32_t) size) + 2 * packed + packed / 8 +
