@@ -17,26 +17,28 @@ length_norm(double length, double average_length)
 	return SERM_BM25_K1 * (1 - SERM_BM25_B + SERM_BM25_B * ratio);
 }
 
-double
-serm_bm25(const SermParsedQuery *query, const uint32_t *tf, double length, double average_length)
+static inline double
+bm25(const SermParsedQuery *query, bool kin, const uint32_t *tf, double length, double average_length)
 {
 	double norm = length_norm(length, average_length), sum = 0;
 
 	for (uint32_t t = 0; t < query->term_count; t++)
 		if (tf[t] > 0)
-			sum += query->terms[t].idf * tf[t] * (SERM_BM25_K1 + 1) / (tf[t] + norm);
+			sum += (kin ? query->terms[t].kin_idf : query->terms[t].idf) * tf[t] * (SERM_BM25_K1 + 1) /
+			       (tf[t] + norm);
 	return sum;
+}
+
+double
+serm_bm25(const SermParsedQuery *query, const uint32_t *tf, double length, double average_length)
+{
+	return bm25(query, false, tf, length, average_length);
 }
 
 double
 serm_kin_bm25(const SermParsedQuery *query, const uint32_t *kin_tf, double length, double average_length)
 {
-	double norm = length_norm(length, average_length), sum = 0;
-
-	for (uint32_t t = 0; t < query->term_count; t++)
-		if (kin_tf[t] > 0)
-			sum += query->terms[t].kin_idf * kin_tf[t] * (SERM_BM25_K1 + 1) / (kin_tf[t] + norm);
-	return sum;
+	return bm25(query, true, kin_tf, length, average_length);
 }
 
 double

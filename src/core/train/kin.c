@@ -60,7 +60,10 @@ typedef struct Kin {
 	uint32_t *order; /* spellings by code points */
 	Ending *endings;
 	size_t ending_count, endings_size;
-	uint32_t *parent; /* [word_count] of words that are kin, towards the smallest index */
+	uint32_t *parent;  /* [word_count] of words that are kin, towards the smallest index */
+	uint32_t document; /* that is read, from 1 */
+	uint32_t *last;    /* [word_count] the last document with any word of the kin */
+	uint32_t *df;      /* [word_count] how many have any */
 } Kin;
 
 /* An array of `size` of `item` bytes with the first `used` of `old`; NULL when the arena refuses. */
@@ -173,8 +176,10 @@ read_document(Kin *kin, SermText doc, SermWords words[2], SermError *error)
 	                         : status;
 }
 
+typedef SermStatus (*Visit)(Kin *kin, const SermWords *words, const SermWord *word, SermError *error);
+
 static SermStatus
-collect_spellings(Kin *kin, const SermText *docs, size_t count, SermError *error)
+visit_words(Kin *kin, const SermText *docs, size_t count, Visit visit, SermError *error)
 {
 	SermStatus status = SERM_OK;
 
@@ -184,10 +189,11 @@ collect_spellings(Kin *kin, const SermText *docs, size_t count, SermError *error
 
 		if (d % DOCUMENTS_PER_CHECK == 0 && !kin->host->keep_going(kin->host->context))
 			return serm_train_canceled(error);
+		kin->document = (uint32_t) (d + 1);
 		status = read_document(kin, docs[d], words, error);
 		for (int f = 0; f < 2; f++)
 			for (uint32_t i = 0; status == SERM_OK && i < words[f].count; i++)
-				status = add_spelling(kin, &words[f], &words[f].words[i], error);
+				status = visit(kin, &words[f], &words[f].words[i], error);
 		serm_arena_rewind(&kin->scratch, mark);
 	}
 	return status;
@@ -428,45 +434,42 @@ link_rings(Kin *kin, uint32_t *ring)
 	return any;
 }
 
+static SermStatus
+count_word(Kin *kin, const SermWords *words, const SermWord *word, SermError *error)
+{
+	uint32_t index = serm_statistics_find(kin->statistics, word->id);
+
+	(void) words;
+	(void) error;
+	if (index == kin->statistics->word_count)
+		return SERM_OK;
+	index = kin->parent[index];
+	kin->df[index] += kin->last[index] != kin->document;
+	kin->last[index] = kin->document;
+	return SERM_OK;
+}
+
 /* Documents that have any word of the kin, for every word. */
 static SermStatus
-count_documents(Kin *kin, const SermText *docs, size_t count, uint32_t *df, SermError *error)
+count_documents(Kin *kin, const SermText *docs, size_t count, SermError *error)
 {
-	uint32_t words_of_all = kin->statistics->word_count;
-	uint32_t *last = serm_arena_array(kin->arena, words_of_all, sizeof(*last));
-	SermStatus status = SERM_OK;
+	uint32_t words = kin->statistics->word_count;
+	SermStatus status;
 
-	if (last == NULL)
+	kin->last = serm_arena_array(kin->arena, words, sizeof(*kin->last));
+	if (kin->last == NULL)
 		return serm_train_out_of_memory(error);
-	for (size_t d = 0; status == SERM_OK && d < count; d++) {
-		SermArenaMark mark = serm_arena_mark(&kin->scratch);
-		SermWords words[2];
-
-		if (d % DOCUMENTS_PER_CHECK == 0 && !kin->host->keep_going(kin->host->context))
-			return serm_train_canceled(error);
-		status = read_document(kin, docs[d], words, error);
-		for (int f = 0; f < 2; f++)
-			for (uint32_t i = 0; status == SERM_OK && i < words[f].count; i++) {
-				uint32_t word = serm_statistics_find(kin->statistics, words[f].words[i].id);
-
-				if (word == words_of_all)
-					continue;
-				word = kin->parent[word];
-				df[word] += last[word] != d + 1;
-				last[word] = (uint32_t) (d + 1);
-			}
-		serm_arena_rewind(&kin->scratch, mark);
-	}
-	for (uint32_t w = 0; w < words_of_all; w++)
-		df[w] = df[kin->parent[w]];
+	status = visit_words(kin, docs, count, count_word, error);
+	for (uint32_t w = 0; w < words; w++)
+		kin->df[w] = kin->df[kin->parent[w]];
 	return status;
 }
 
 static SermStatus
-learn(Kin *kin, const SermText *docs, size_t count, uint32_t *ring, uint32_t *df, bool *any, SermError *error)
+learn(Kin *kin, const SermText *docs, size_t count, uint32_t *ring, bool *any, SermError *error)
 {
 	uint32_t words = kin->statistics->word_count;
-	SermStatus status = collect_spellings(kin, docs, count, error);
+	SermStatus status = visit_words(kin, docs, count, add_spelling, error);
 
 	*any = false;
 	if (status == SERM_OK)
@@ -486,7 +489,7 @@ learn(Kin *kin, const SermText *docs, size_t count, uint32_t *ring, uint32_t *df
 	for (uint32_t w = 0; w < words; w++)
 		kin->parent[w] = root_of(kin->parent, w);
 	*any = link_rings(kin, ring);
-	return *any ? count_documents(kin, docs, count, df, error) : SERM_OK;
+	return *any ? count_documents(kin, docs, count, error) : SERM_OK;
 }
 
 SermStatus
@@ -496,7 +499,7 @@ serm_kin_learn(const SermText *docs, size_t count, const SermTrainHost *host, Se
 	uint32_t *ring = serm_arena_array(arena, statistics->word_count, sizeof(*ring));
 	uint32_t *df = serm_arena_array(arena, statistics->word_count, sizeof(*df));
 	SermArenaMark mark = serm_arena_mark(arena);
-	Kin kin = {.statistics = statistics, .host = host, .arena = arena};
+	Kin kin = {.statistics = statistics, .host = host, .arena = arena, .df = df};
 	bool any = false;
 	SermStatus status;
 
@@ -506,7 +509,7 @@ serm_kin_learn(const SermText *docs, size_t count, const SermTrainHost *host, Se
 	/* An arena of its own, because what is collected grows in the other one between two texts. */
 	serm_arena_init(&kin.scratch, arena->allocator,
 	    arena->limit - arena->total < SCRATCH_BYTES ? arena->limit - arena->total : SCRATCH_BYTES);
-	status = learn(&kin, docs, count, ring, df, &any, error);
+	status = learn(&kin, docs, count, ring, &any, error);
 	serm_arena_free(&kin.scratch);
 	serm_arena_rewind(arena, mark);
 	if (status == SERM_OK && any) {
