@@ -32,6 +32,25 @@ typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
 #define WIDEN(pointer) LOAD(pointer)
 #endif
 
+/* x += *left b0, y += *left b1: the number read by each multiply-add itself, or once for both. */
+#if VECTOR_BYTES == 64
+#define ADD_BOTH_READING(x, y, left)                                                                         \
+	do {                                                                                                     \
+		__asm__(SERM_MULTIPLY_ADD_READ : "+v"(x) : "v"(b0), "m"(*(left)));                                   \
+		__asm__(SERM_MULTIPLY_ADD_READ : "+v"(y) : "v"(b1), "m"(*(left)));                                   \
+	} while (0)
+#define ADD_BOTH(x, y, left)                                                                                 \
+	do {                                                                                                     \
+		VECTOR repeated;                                                                                     \
+		__asm__(SERM_REPEAT : "=v"(repeated) : "m"(*(left)));                                                \
+		__asm__(SERM_MULTIPLY_ADD : "+v"(x) : "v"(b0), "v"(repeated));                                       \
+		__asm__(SERM_MULTIPLY_ADD : "+v"(y) : "v"(b1), "v"(repeated));                                       \
+	} while (0)
+#else
+#define ADD_BOTH(x, y, left) (x) += *(left) *b0, (y) += *(left) *b1
+#define ADD_BOTH_READING ADD_BOTH
+#endif
+
 #define START(row)                                                                                           \
 	if (rows > (row)) {                                                                                      \
 		if (from != NULL)                                                                                    \
@@ -39,20 +58,26 @@ typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
 		else                                                                                                 \
 			x[row] = y[row] = (VECTOR){0};                                                                   \
 	}
-/* Row 3 i + r is found from base i: few enough pointers to stay in registers. */
-#define LEFT(row, base, offset, q) (gathered ? a[(q) *TILE_ROWS + (row)] : base[(offset) *a_row + (q)])
+/*
+ * Row 2 i + 1 is found from row 2 i: few enough pointers to stay in registers. An address of two registers
+ * would split a multiply-add that reads; so only even rows do.
+ */
 #define STEP(row, base, offset, q)                                                                           \
 	if (rows > (row)) {                                                                                      \
-		SermReal left = LEFT(row, base, offset, q);                                                          \
-		x[row] += left * b0, y[row] += left * b1;                                                            \
+		const SermReal *left = gathered ? a + (q) *TILE_ROWS + (row) : (base) + (offset) *a_row + (q);       \
+                                                                                                             \
+		if ((offset) == 0)                                                                                   \
+			ADD_BOTH_READING(x[row], y[row], left);                                                          \
+		else                                                                                                 \
+			ADD_BOTH(x[row], y[row], left);                                                                  \
 	}
 #define STEP_OF_6(q)                                                                                         \
 	STEP(0, a, 0, q);                                                                                        \
 	STEP(1, a, 1, q);                                                                                        \
-	STEP(2, a, 2, q);                                                                                        \
-	STEP(3, a3, 0, q);                                                                                       \
-	STEP(4, a3, 1, q);                                                                                       \
-	STEP(5, a3, 2, q)
+	STEP(2, a2, 0, q);                                                                                       \
+	STEP(3, a2, 1, q);                                                                                       \
+	STEP(4, a4, 0, q);                                                                                       \
+	STEP(5, a4, 1, q)
 #if TILE_ROWS > 6
 #define STEPS(q)                                                                                             \
 	do {                                                                                                     \
@@ -60,23 +85,23 @@ typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
 		STEP_OF_6(q);                                                                                        \
 		STEP(6, a6, 0, q);                                                                                   \
 		STEP(7, a6, 1, q);                                                                                   \
-		STEP(8, a6, 2, q);                                                                                   \
-		STEP(9, a9, 0, q);                                                                                   \
-		STEP(10, a9, 1, q);                                                                                  \
-		STEP(11, a9, 2, q);                                                                                  \
+		STEP(8, a8, 0, q);                                                                                   \
+		STEP(9, a8, 1, q);                                                                                   \
+		STEP(10, a10, 0, q);                                                                                 \
+		STEP(11, a10, 1, q);                                                                                 \
 		STEP(12, a12, 0, q);                                                                                 \
 		STEP(13, a12, 1, q);                                                                                 \
 	} while (0)
 #define GO_ON(q)                                                                                             \
-	b += (q) *SERM_PANEL, a += (q) *a_step, a3 += (q) *a_step, a6 += (q) *a_step, a9 += (q) *a_step,         \
-	    a12 += (q) *a_step
+	b += (q) *SERM_PANEL, a += (q) *a_step, a2 += (q) *a_step, a4 += (q) *a_step, a6 += (q) *a_step,         \
+	    a8 += (q) *a_step, a10 += (q) *a_step, a12 += (q) *a_step
 #else
 #define STEPS(q)                                                                                             \
 	do {                                                                                                     \
 		VECTOR b0 = WIDEN(b + (q) *SERM_PANEL), b1 = WIDEN(b + (q) *SERM_PANEL + LANES);                     \
 		STEP_OF_6(q);                                                                                        \
 	} while (0)
-#define GO_ON(q) b += (q) *SERM_PANEL, a += (q) *a_step, a3 += (q) *a_step
+#define GO_ON(q) b += (q) *SERM_PANEL, a += (q) *a_step, a2 += (q) *a_step, a4 += (q) *a_step
 #endif
 /* With every access checked the same in a loop, or compilers take minutes. */
 #ifdef __SANITIZE_ADDRESS__
@@ -107,9 +132,9 @@ NAMED(tile_of)(const size_t rows, const bool gathered, const bool by_four, size_
     size_t from_row, SermReal *c, size_t c_row)
 {
 	const size_t a_step = gathered ? TILE_ROWS : 1;
-	const SermReal *a3 = a + 3 * a_row;
+	const SermReal *a2 = a + 2 * a_row, *a4 = a + 4 * a_row;
 #if TILE_ROWS > 6
-	const SermReal *a6 = a + 6 * a_row, *a9 = a + 9 * a_row, *a12 = a + 12 * a_row;
+	const SermReal *a6 = a + 6 * a_row, *a8 = a + 8 * a_row, *a10 = a + 10 * a_row, *a12 = a + 12 * a_row;
 #endif
 	VECTOR x[TILE_ROWS], y[TILE_ROWS];
 
@@ -200,7 +225,7 @@ TILE_AS(straight_rest, false, false)
 TILE_AS(gathered_fours, true, true)
 TILE_AS(gathered_rest, true, false)
 
-static TARGET void
+static inline __attribute__((always_inline)) TARGET void
 NAMED(tile)(size_t rows, const Part *part, const SermReal *a, const SIDE *b, const char *soon,
     const SermReal *from, size_t from_row, SermReal *c, size_t c_row)
 {
@@ -218,7 +243,7 @@ NAMED(tile)(size_t rows, const Part *part, const SermReal *a, const SIDE *b, con
 }
 
 /* One tile at (i, j); what reaches beyond the last column goes through a copy of its own. */
-static TARGET void
+static inline __attribute__((always_inline)) TARGET void
 NAMED(place)(const SermProduct *product, const Part *part, const SermReal *a, size_t i, size_t rows, size_t j,
     const char *soon)
 {
@@ -246,9 +271,11 @@ static TARGET void
 NAMED(column)(
     const SermProduct *product, const Part *part, const SermReal *tiles, size_t i0, size_t i1, size_t j)
 {
-	/* Stretches of a panel lie one behind the other, and so do panels. */
+	/* Stretches of a panel lie one behind the other, and so do panels; the gathered pass from panel to panel.
+	 */
+	size_t ahead = part->gathered ? product->k : part->depth;
 	const char *soon = (const char *) ((const SIDE *) product->b +
-	                                   (j / SERM_PANEL * product->k + part->p0 + part->depth) * SERM_PANEL);
+	                                   (j / SERM_PANEL * product->k + part->p0 + ahead) * SERM_PANEL);
 
 	for (size_t i = i0; i < i1; i += TILE_ROWS, soon += part->depth / 4 * part->soon_step) {
 		const SermReal *a =
@@ -315,8 +342,9 @@ NAMED(multiply)(const SermProduct *product)
 }
 
 #undef WIDEN
+#undef ADD_BOTH
+#undef ADD_BOTH_READING
 #undef START
-#undef LEFT
 #undef STEP
 #undef STEP_OF_6
 #undef STEPS
