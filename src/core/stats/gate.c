@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A mean of differences that cancel out may be this far from 0. */
+#define ROUNDING 1e-9
+
 void
 serm_gate_defaults(SermGateOptions *options)
 {
@@ -13,8 +16,7 @@ serm_gate_defaults(SermGateOptions *options)
 	    .draws = 2000,
 	    .seed = 1,
 	    .queries_min = 10,
-	    .recent = SERM_RECENT_NOT_WORSE,
-	    .recent_margin = 0.05,
+	    .recent = SERM_RECENT_STRICT,
 	    .recent_queries_min = 10};
 }
 
@@ -34,7 +36,7 @@ serm_recent_verdict_name(SermRecentVerdict verdict)
 	return name[verdict];
 }
 
-static const char *const recent_rules[] = {"off", "not_worse", "better"};
+static const char *const recent_rules[] = {"off", "lenient", "strict"};
 
 const char *
 serm_recent_rule_name(SermRecentRule rule)
@@ -45,7 +47,7 @@ serm_recent_rule_name(SermRecentRule rule)
 bool
 serm_recent_rule_parse(const char *name, SermRecentRule *rule)
 {
-	for (int i = SERM_RECENT_OFF; i <= SERM_RECENT_BETTER; i++)
+	for (int i = SERM_RECENT_OFF; i <= SERM_RECENT_STRICT; i++)
 		if (strcmp(name, recent_rules[i]) == 0) {
 			*rule = i;
 			return true;
@@ -158,34 +160,29 @@ at_least_one(uint32_t count)
 static SermRecentVerdict
 judge_recent(const SermInterval *recent, const SermGateOptions *options)
 {
+	bool holds = options->recent == SERM_RECENT_STRICT ? recent->value >= -ROUNDING : recent->high >= 0.0;
+
 	if (options->recent == SERM_RECENT_OFF)
 		return SERM_RECENT_UNUSED;
 	if (recent->count < at_least_one(options->recent_queries_min))
 		return SERM_RECENT_FEW;
-	if (options->recent == SERM_RECENT_NOT_WORSE)
-		return recent->high >= 0.0 ? SERM_RECENT_HOLDS : SERM_RECENT_FAILS;
-	return recent->value > 0.0 && recent->low >= -options->recent_margin ? SERM_RECENT_HOLDS
-	                                                                     : SERM_RECENT_FAILS;
+	return holds ? SERM_RECENT_HOLDS : SERM_RECENT_FAILS;
 }
 
 static void
 apply_recent(const SermGateOptions *options, SermGateDecision *decision)
 {
 	const SermInterval *recent = &decision->recent.difference;
-	char fault[40] = "upper bound under 0";
 
 	decision->verdict = judge_recent(recent, options);
-	if (decision->verdict != SERM_RECENT_FAILS)
-		return;
-	if (options->recent == SERM_RECENT_BETTER && !(recent->value > 0.0))
-		snprintf(fault, sizeof(fault), "not above 0");
-	else if (options->recent == SERM_RECENT_BETTER)
-		snprintf(fault, sizeof(fault), "lower bound under %+.4f", -options->recent_margin);
-	object(decision, SERM_GATE_RECENT,
-	    "recent: NDCG@4 %.4f against %.4f, difference %+.4f [%+.4f, %+.4f] at %g %% over %zu recent queries, "
-	    "%s (with \"recent\": \"off\" in the options of the gate they have no say)",
-	    decision->recent.candidate, decision->recent.active, recent->value, recent->low, recent->high,
-	    100.0 * options->confidence, recent->count, fault);
+	if (decision->verdict == SERM_RECENT_FAILS)
+		object(decision, SERM_GATE_RECENT,
+		    "recent: NDCG@4 %.4f against %.4f, difference %+.4f [%+.4f, %+.4f] at %g %% over %zu recent "
+		    "queries, "
+		    "%s 0 (with \"recent\": \"off\" in the options of the gate they have no say)",
+		    decision->recent.candidate, decision->recent.active, recent->value, recent->low, recent->high,
+		    100.0 * options->confidence, recent->count,
+		    options->recent == SERM_RECENT_STRICT ? "below" : "upper bound below");
 }
 
 /* What a candidate that is promoted did on the recent segment. */
@@ -242,12 +239,6 @@ apply_rules(
 	say_recent(options, decision);
 }
 
-static bool
-is_margin(double margin)
-{
-	return margin >= 0.0 && isfinite(margin);
-}
-
 SermStatus
 serm_gate_decide(const SermGateInput *input, const SermGateOptions *options, SermArena *arena,
     SermGateDecision *decision, SermError *error)
@@ -263,9 +254,8 @@ serm_gate_decide(const SermGateInput *input, const SermGateOptions *options, Ser
 	SermStatus status;
 
 	*decision = (SermGateDecision){.ndcg = unknown, .nll = unknown, .recent = unknown};
-	if (!is_margin(options->margin) || !is_margin(options->recent_margin))
-		return serm_fail(error, SERM_ERR_INVALID, "margin %g is not a finite number from 0",
-		    is_margin(options->margin) ? options->recent_margin : options->margin);
+	if (!(options->margin >= 0.0) || isinf(options->margin))
+		return serm_fail(error, SERM_ERR_INVALID, "margin %g is not a finite number from 0", options->margin);
 	status = compare_ndcg(input->ndcg_active, input->ndcg_candidate, input->query_count, &resampling, arena,
 	    &decision->ndcg, error);
 	if (status == SERM_OK)

@@ -7,14 +7,16 @@
  *   queries     at least `queries_min` test queries have a defined NDCG
  *   ranking     low(NDCG@4 candidate - active) >= -margin
  *   likelihood  low(NLL candidate - active) <= 0: there are examples and they do not show that it is worse
- *   recent      the segment of recent queries does not object
+ *   recent      the recent queries do not object
  * where low() is the lower end of the two-sided bootstrap interval over queries.
  * NLL is the mean over examples, resampled by query.
  *
- * The recent segment has its own queries and grades, which nothing else is computed from, and can only
- * refuse. With fewer than `recent_queries_min` queries it has no say. Else, for d = NDCG@4 candidate - active
- * on it: not_worse   high(d) >= 0: nothing shows that the candidate is worse better      mean(d) > 0 and
- * low(d) >= -recent_margin off         the numbers are reported and never refuse
+ * Recent queries and their grades are a segment of their own: no other figure
+ * is computed from them, and they can only refuse. With fewer than
+ * recent_queries_min they have no say; else, d being NDCG@4 candidate - active:
+ *   strict      mean(d) >= 0, but for rounding
+ *   lenient     high(d) >= 0: they do not show that it is worse
+ *   off         the numbers are reported and never refuse
  */
 #ifndef SERM_CORE_STATS_GATE_H
 #define SERM_CORE_STATS_GATE_H
@@ -31,7 +33,7 @@ typedef enum SermGateRule {
 } SermGateRule;
 
 /* What is asked of the recent segment. */
-typedef enum SermRecentRule { SERM_RECENT_OFF, SERM_RECENT_NOT_WORSE, SERM_RECENT_BETTER } SermRecentRule;
+typedef enum SermRecentRule { SERM_RECENT_OFF, SERM_RECENT_LENIENT, SERM_RECENT_STRICT } SermRecentRule;
 
 /* What it says. */
 typedef enum SermRecentVerdict {
@@ -47,8 +49,7 @@ typedef struct SermGateOptions {
 	uint32_t draws;              /* default 2000 */
 	uint64_t seed;               /* default 1 */
 	uint32_t queries_min;        /* default 10 */
-	SermRecentRule recent;       /* default NOT_WORSE */
-	double recent_margin;        /* of NDCG, >= 0, default .05 */
+	SermRecentRule recent;       /* default STRICT */
 	uint32_t recent_queries_min; /* default 10; 0 is 1 */
 	SermKeepGoing keep_going;    /* may be NULL */
 	void *context;
@@ -95,7 +96,7 @@ extern void serm_gate_defaults(SermGateOptions *options);
 extern const char *serm_gate_rule_name(SermGateRule rule);
 /* "unused", "few", "holds", "fails". */
 extern const char *serm_recent_verdict_name(SermRecentVerdict verdict);
-/* "off", "not_worse", "better". */
+/* "off", "lenient", "strict". */
 extern const char *serm_recent_rule_name(SermRecentRule rule);
 /* False for another name. */
 extern bool serm_recent_rule_parse(const char *name, SermRecentRule *rule);

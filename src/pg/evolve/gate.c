@@ -73,7 +73,6 @@ take_options(SermRound *round, SermGateOptions *options)
 	options->queries_min = (uint32) settings->min_queries;
 	options->draws = (uint32) settings->draws;
 	(void) serm_recent_rule_parse(settings->recent, &options->recent);
-	options->recent_margin = settings->recent_margin;
 	options->recent_queries_min = (uint32) settings->recent_min_queries;
 	options->keep_going = serm_host_keep_going;
 	options->context = &round->host;
@@ -204,19 +203,23 @@ finish_promoted_by_hand(SermRound *round)
 }
 
 static void
-apply(SermRound *round, const SermGateDecision *decision, int against, const Jsonb *metrics)
+apply(SermRound *round, const SermGateDecision *decision, bool gold, int against, const Jsonb *metrics)
 {
+	const char *reason =
+	    gold ? decision->reason
+	         : psprintf("%s; people graded no test query: the test set is what agents say", decision->reason);
+
 	/* With the row locked, nobody promotes between this look and the decision. */
 	if (active_version(round, true) != against)
 		ereport(ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 		    errmsg("another version of model \"%s\" became active while the gate compared", round->row->name),
 		    errhint("CALL serm.evolve('%s') again: it compares with the new one.", round->row->name));
 	if (decision->promote)
-		serm_version_activate(round->row->name, round->candidate, "promote",
-		    psprintf("round %d: %s", round->number, decision->reason));
+		serm_version_activate(
+		    round->row->name, round->candidate, "promote", psprintf("round %d: %s", round->number, reason));
 	else
 		serm_version_set_status(round->row->name, round->candidate, "rejected");
-	serm_round_finish(round, decision->promote ? "promoted" : "rejected", decision->reason, NULL, metrics);
+	serm_round_finish(round, decision->promote ? "promoted" : "rejected", reason, NULL, metrics);
 }
 
 /* Reads the pairs of the base set and of the recent segment; true: people graded the base set. */
@@ -258,6 +261,6 @@ serm_round_gate(SermRound *round)
 	serm_scorer_close(candidate);
 	decide(round, &base, &recent, &decision);
 	metrics = write_gate(round, &decision, against, gold, &base, &recent, forgetting);
-	apply(round, &decision, against, metrics);
+	apply(round, &decision, gold, against, metrics);
 	serm_spi_commit(&round->level);
 }

@@ -12,7 +12,6 @@ typedef struct SermGateSettings {
 	int32 min_queries;
 	int32 draws;
 	char *recent; /* what the segment of recent queries may refuse: SermRecentRule by name */
-	double recent_margin;
 	int32 recent_min_queries;
 	int32 recent_rounds; /* whose queries it has, this round included */
 } SermGateSettings;

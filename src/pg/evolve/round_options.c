@@ -34,8 +34,7 @@ static const SermOption gate_table[] = {
     {"confidence", SERM_OPTION_REAL, offsetof(SermGateSettings, confidence), .5, .9999, NULL},
     {"min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, min_queries), 1, 1000000, NULL},
     {"draws", SERM_OPTION_INT, offsetof(SermGateSettings, draws), 100, 1000000, NULL},
-    {"recent", SERM_OPTION_TEXT, offsetof(SermGateSettings, recent), 0, 0, "not_worse, better, off"},
-    {"recent_margin", SERM_OPTION_REAL, offsetof(SermGateSettings, recent_margin), 0, 1, NULL},
+    {"recent", SERM_OPTION_TEXT, offsetof(SermGateSettings, recent), 0, 0, "strict, lenient, off"},
     {"recent_min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, recent_min_queries), 1, 1000000, NULL},
     {"recent_rounds", SERM_OPTION_INT, offsetof(SermGateSettings, recent_rounds), 1, 1000000, NULL},
 };
@@ -57,7 +56,6 @@ defaults(SermRoundSettings *settings, const char *kind)
 	    .min_queries = (int32) gate.queries_min,
 	    .draws = (int32) gate.draws,
 	    .recent = pstrdup(serm_recent_rule_name(gate.recent)),
-	    .recent_margin = gate.recent_margin,
 	    .recent_min_queries = (int32) gate.recent_queries_min,
 	    .recent_rounds = RECENT_ROUNDS};
 }
@@ -96,7 +94,7 @@ serm_round_settings_read(const Jsonb *options, const char *kind, SermRoundSettin
 		    errmsg("option \"promote\" of serm.evolve train does not exist"),
 		    errhint(
 		        "In a round the gate decides; its options are margin, confidence, min_queries, draws, recent,"
-		        " recent_margin, recent_min_queries, recent_rounds."));
+		        " recent_min_queries, recent_rounds."));
 	serm_train_settings_read(train, &settings->train, WHAT " train");
 	serm_options_read(gate, gate_table, lengthof(gate_table), &settings->gate, WHAT " gate");
 }
