@@ -66,26 +66,32 @@ def rounds(fold, seed, grade):
     return made
 
 
+def worth(made, kept, season, seasons):
+    """Points of a round, by query: what the rounds that are kept bring to a query, over all rounds that it was hidden in."""
+    queries = sorted(q for q in season if season[q] in seasons)
+    return np.array([100 * sum(np.nan_to_num(m[6][q]) for m, k in zip(made, kept) if k and q in m[6])
+                     / max(1, sum(q in m[6] for m in made)) for q in queries])
+
+
+def interval(values):
+    draws = np.random.default_rng(15).integers(0, len(values), (DRAWS, len(values)))
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(values.mean(), *bootstrap(values, draws))
+
+
 def report(made, season):
-    for of, chosen in (("rounds of both kinds", made), ("sound rounds", [m for m in made if not m[0]]), ("poor rounds", [m for m in made if m[0]])):
-        passed = [m for m in chosen if m[1]]
-        print(f"  {of}: {len(chosen)}, {len(passed)} promoted by the base set alone; {np.mean([m[5] for m in chosen]):.0f} recent queries")
-        worth = {}
-        for name, rule in RULES.items():
-            kept = [m[5] < MIN_QUERIES or rule(*m[2:5]) for m in chosen]
-            promoted = [m[1] and k for m, k in zip(chosen, kept)]
-            cells = []
-            for part, seasons in PARTS.items():
-                queries = sorted(q for q in season if season[q] in seasons)
-                # A query is hidden in the rounds of one fold: its sum over them, as points of one round.
-                worth[name, part] = np.array([100 * np.nansum([m[6][q] for m, p in zip(chosen, promoted) if p and q in m[6]] or [0])
-                                              / max(1, sum(q in m[6] for m in chosen)) for q in queries])
-                draws = np.random.default_rng(15).integers(0, len(queries), (DRAWS, len(queries)))
-                low, high = bootstrap(worth[name, part], draws)
-                apart = worth[name, part] - worth["off", part]
-                cells.append(f"{part} {worth[name, part].mean():+.2f} [{low:+.2f}, {high:+.2f}]" + (
-                    "" if name == "off" else " less off {:+.2f} [{:+.2f}, {:+.2f}]".format(apart.mean(), *bootstrap(apart, draws))))
-            print(f"    {name:26} {sum(promoted)} promoted, without the base set {sum(kept)}; a round: " + ", ".join(cells), flush=True)
+    kinds = {"all rounds": made, "sound rounds": [m for m in made if not m[0]], "poor rounds": [m for m in made if m[0]]}
+    for kind, chosen in kinds.items():
+        for alone in (False, True):
+            print(f"  {kind}: {len(chosen)}, " + ("recent queries alone" if alone else "base set and recent queries")
+                  + f" ({np.mean([m[5] for m in chosen]):.0f} of them)")
+            off = [alone or m[1] for m in chosen]
+            for name, rule in RULES.items():
+                kept = [o and (m[5] < MIN_QUERIES or rule(*m[2:5])) for o, m in zip(off, chosen)]
+                cells = []
+                for part, seasons in PARTS.items():
+                    brings, without = (worth(chosen, k, season, seasons) for k in (kept, off))
+                    cells.append(f"{part} {interval(brings)}" + ("" if name == "off" else f" less off {interval(brings - without)}"))
+                print(f"    {name:26} {sum(kept):3} promoted; a round: " + ", ".join(cells), flush=True)
 
 
 def main():

@@ -50,7 +50,7 @@ SELECT is(active, 1, 'the active version is what it was') FROM serm.model;
 SELECT ok(started <= finished AND by = current_user, 'who and when') FROM r;
 SELECT ok(options @> '{"budget": 150, "gold": 50, "since": null, "mine": {"tau_c": 1.2, "explore": 0.4, "seed": 3, "tau_cm": 0.5, "min_impressions": 20},
 	"train": {"epochs": 1, "heads": 1, "seed": 3, "dropout": 0.1}, "gate": {"margin": 0.005, "confidence": 0.95, "min_queries": 10, "draws": 2000,
-	"recent": "strict", "recent_min_queries": 10, "recent_rounds": 3}}',
+	"recent": "lenient", "recent_min_queries": 10, "recent_rounds": 3}}',
 	'every option is stored as used, thresholds included') FROM r;
 SELECT cmp_ok((options ->> 'until')::timestamptz, '=', started, 'the window ends where the round began') FROM r;
 SELECT set_eq($$SELECT jsonb_object_keys(timings) FROM r$$, ARRAY['mining', 'annotating', 'training', 'gating'], 'every phase has its time');
@@ -214,7 +214,7 @@ CREATE VIEW recent_pair AS SELECT j.query, j.doc_id, p.doc, j.grade, j.source FR
 CREATE VIEW recent_ndcg AS SELECT v.version, avg(q.ndcg) AS ndcg, count(q.ndcg) AS n FROM generate_series(1, 2) AS v (version), LATERAL
 	(SELECT serm.ndcg(grade, serm.score_version(query, doc, 'tap_recent', v.version), 4, 'linear', doc_id) AS ndcg FROM recent_pair GROUP BY query HAVING min(grade) < max(grade)) q GROUP BY v.version;
 
-CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent": "lenient"}}');
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3}}');
 CREATE TEMP TABLE v AS SELECT *, metrics -> 'gate' -> 'recent' AS g FROM serm.round WHERE model = 'tap_recent';
 SELECT results_eq($$SELECT phase, metrics -> 'gate' ->> 'rule', g ->> 'rule', g ->> 'verdict' FROM v$$, $$VALUES ('rejected', 'recent', 'lenient', 'fails')$$, 'what is worse on recent queries is refused');
 SELECT matches(reason, '^recent: NDCG@4 .* over \d+ recent queries, upper bound below 0 \(with "recent": "off" in the options of the gate', 'the reason says so, and the way out') FROM v;
@@ -244,9 +244,9 @@ SELECT results_eq($$SELECT phase, g ->> 'rule', g ->> 'verdict', (g -> 'ndcg@4' 
 SELECT matches(reason, 'over \d+ queries, which have no say$', 'which the reason says') FROM serm.round WHERE model = 'tap_recent' AND round = 3;
 SELECT FROM serm.rollback('tap_recent', 1);
 INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge, round) SELECT 'tap_recent', query, doc_id, 3 - grade, 'agents', 'turned', 4 FROM truth WHERE serm.split_of(query) = 'test';
-CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent_rounds": 1}}');
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent": "strict", "recent_rounds": 1}}');
 SELECT results_eq($$SELECT phase, (g ->> 'since_round')::int, reason LIKE 'recent: % recent queries, below 0 (%' FROM serm.round, LATERAL (SELECT metrics -> 'gate' -> 'recent') x (g) WHERE model = 'tap_recent' AND round = 4$$,
-	$$VALUES ('rejected', 4, true)$$, 'strict, the default: a difference below 0 is refused');
+	$$VALUES ('rejected', 4, true)$$, 'strict: a difference below 0 is refused');
 SELECT FROM serm.drop_model('tap_recent');
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;

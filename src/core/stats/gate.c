@@ -16,7 +16,7 @@ serm_gate_defaults(SermGateOptions *options)
 	    .draws = 2000,
 	    .seed = 1,
 	    .queries_min = 10,
-	    .recent = SERM_RECENT_STRICT,
+	    .recent = SERM_RECENT_LENIENT,
 	    .recent_queries_min = 10};
 }
 

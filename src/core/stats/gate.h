@@ -14,8 +14,8 @@
  * Recent queries and their grades are a segment of their own: no other figure
  * is computed from them, and they can only refuse. With fewer than
  * recent_queries_min they have no say; else, d being NDCG@4 candidate - active:
- *   strict      mean(d) >= 0, but for rounding
  *   lenient     high(d) >= 0: they do not show that it is worse
+ *   strict      mean(d) >= 0, but for rounding
  *   off         the numbers are reported and never refuse
  */
 #ifndef SERM_CORE_STATS_GATE_H
@@ -49,7 +49,7 @@ typedef struct SermGateOptions {
 	uint32_t draws;              /* default 2000 */
 	uint64_t seed;               /* default 1 */
 	uint32_t queries_min;        /* default 10 */
-	SermRecentRule recent;       /* default STRICT */
+	SermRecentRule recent;       /* default LENIENT */
 	uint32_t recent_queries_min; /* default 10; 0 is 1 */
 	SermKeepGoing keep_going;    /* may be NULL */
 	void *context;

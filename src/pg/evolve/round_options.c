@@ -34,7 +34,7 @@ static const SermOption gate_table[] = {
     {"confidence", SERM_OPTION_REAL, offsetof(SermGateSettings, confidence), .5, .9999, NULL},
     {"min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, min_queries), 1, 1000000, NULL},
     {"draws", SERM_OPTION_INT, offsetof(SermGateSettings, draws), 100, 1000000, NULL},
-    {"recent", SERM_OPTION_TEXT, offsetof(SermGateSettings, recent), 0, 0, "strict, lenient, off"},
+    {"recent", SERM_OPTION_TEXT, offsetof(SermGateSettings, recent), 0, 0, "lenient, strict, off"},
     {"recent_min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, recent_min_queries), 1, 1000000, NULL},
     {"recent_rounds", SERM_OPTION_INT, offsetof(SermGateSettings, recent_rounds), 1, 1000000, NULL},
 };
