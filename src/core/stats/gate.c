@@ -160,13 +160,13 @@ at_least_one(uint32_t count)
 static SermRecentVerdict
 judge_recent(const SermInterval *recent, const SermGateOptions *options)
 {
-	bool holds = options->recent == SERM_RECENT_STRICT ? recent->value >= -ROUNDING : recent->high >= 0.0;
+	double bound = options->recent == SERM_RECENT_STRICT ? recent->value : recent->high;
 
 	if (options->recent == SERM_RECENT_OFF)
 		return SERM_RECENT_UNUSED;
 	if (recent->count < at_least_one(options->recent_queries_min))
 		return SERM_RECENT_FEW;
-	return holds ? SERM_RECENT_HOLDS : SERM_RECENT_FAILS;
+	return bound >= -ROUNDING ? SERM_RECENT_HOLDS : SERM_RECENT_FAILS;
 }
 
 static void
@@ -178,8 +178,7 @@ apply_recent(const SermGateOptions *options, SermGateDecision *decision)
 	if (decision->verdict == SERM_RECENT_FAILS)
 		object(decision, SERM_GATE_RECENT,
 		    "recent: NDCG@4 %.4f against %.4f, difference %+.4f [%+.4f, %+.4f] at %g %% over %zu recent "
-		    "queries, "
-		    "%s 0 (with \"recent\": \"off\" in the options of the gate they have no say)",
+		    "queries, %s 0 (with \"recent\": \"off\" in the options of the gate they have no say)",
 		    decision->recent.candidate, decision->recent.active, recent->value, recent->low, recent->high,
 		    100.0 * options->confidence, recent->count,
 		    options->recent == SERM_RECENT_STRICT ? "below" : "upper bound below");

@@ -15,8 +15,9 @@
  * is computed from them, and they can only refuse. With fewer than
  * recent_queries_min they have no say; else, d being NDCG@4 candidate - active:
  *   lenient     high(d) >= 0: they do not show that it is worse
- *   strict      mean(d) >= 0, but for rounding
+ *   strict      mean(d) >= 0
  *   off         the numbers are reported and never refuse
+ * (all but for rounding).
  */
 #ifndef SERM_CORE_STATS_GATE_H
 #define SERM_CORE_STATS_GATE_H
