@@ -3,7 +3,8 @@
 #
 #   test/cluster.sh test/bench/evolve.sh DATA_ROOT
 #
-# The parts are student, rounds and loop, the last on the bundled sample; PARTS="loop" runs that one alone.
+# The parts are student, rounds and loop, the last on the bundled sample; PARTS="loop" runs that one alone. PARTS="gate"
+# is a part that is not run unless it is named: it compares rules of the gate.
 # A part whose sets are not there is skipped with a message. Exit status 1: a gate of doc/benchmarks.md was missed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -25,8 +26,8 @@ status=0
 createdb -T template0 evolve
 PGDATABASE=evolve psql -X -q -c 'CREATE EXTENSION serm'
 for part in "${parts[@]}"; do
-	if [ "$part" = loop ]; then
-		PGDATABASE=evolve /usr/bin/python3 test/bench/loop.py || status=$?
+	if [ "$part" = loop ] || [ "$part" = gate ]; then
+		PGDATABASE=evolve /usr/bin/python3 "test/bench/$part.py" || status=$?
 	else
 		PGDATABASE=evolve /usr/bin/python3 test/bench/evolve.py "$root" "$part" || status=$?
 	fi

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(75);
+SELECT plan(88);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -49,7 +49,8 @@ SELECT throws_ok($$SELECT serm.promote('tap_evolve', 2)$$, '55000', NULL, 'and c
 SELECT is(active, 1, 'the active version is what it was') FROM serm.model;
 SELECT ok(started <= finished AND by = current_user, 'who and when') FROM r;
 SELECT ok(options @> '{"budget": 150, "gold": 50, "since": null, "mine": {"tau_c": 1.2, "explore": 0.4, "seed": 3, "tau_cm": 0.5, "min_impressions": 20},
-	"train": {"epochs": 1, "heads": 1, "seed": 3, "dropout": 0.1}, "gate": {"margin": 0.005, "confidence": 0.95, "min_queries": 10, "draws": 2000}}',
+	"train": {"epochs": 1, "heads": 1, "seed": 3, "dropout": 0.1}, "gate": {"margin": 0.005, "confidence": 0.95, "min_queries": 10, "draws": 2000,
+	"recent": "lenient", "recent_min_queries": 10, "recent_rounds": 3}}',
 	'every option is stored as used, thresholds included') FROM r;
 SELECT cmp_ok((options ->> 'until')::timestamptz, '=', started, 'the window ends where the round began') FROM r;
 SELECT set_eq($$SELECT jsonb_object_keys(timings) FROM r$$, ARRAY['mining', 'annotating', 'training', 'gating'], 'every phase has its time');
@@ -199,6 +200,54 @@ SELECT ok((metrics -> 'labels' -> 'agents' -> 'kind_judge' ->> 'reliability')::f
 SELECT cmp_ok((SELECT avg((round(j.grade) = t.grade)::int) FROM serm.judgment j JOIN truth t USING (query, doc_id) WHERE j.model = 'tap_weighed' AND j.source = 'agents'),
 	'>', 0.8, 'labels are right');
 SELECT FROM serm.drop_model('tap_weighed');
+
+-- --- the segment of recent queries: what it holds, the veto of judges who turn test queries round, and how it is switched off
+SELECT FROM serm.create_model('tap_recent', log => 'impression', documents => 'product', options => '{"rule": "unanimous", "gold_rate": 0}');
+-- The active version learned the wrong way round; then people graded what it had learned, and few of the test queries.
+INSERT INTO serm.judgment (model, query, doc_id, grade, source) SELECT 'tap_recent', query, doc_id, 3 - grade, 'import' FROM half_known() WHERE serm.split_of(query) = 'train';
+CALL serm.train('tap_recent', '{"epochs": 6, "pretrain_epochs": 1, "heads": 1}');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_recent', query, doc_id, grade FROM half_known() WHERE serm.split_of(query) = 'train' OR md5(query) < '2';
+INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge, round) SELECT 'tap_recent', query, doc_id, 3 - grade, 'agents', 'turned', 1 FROM truth WHERE serm.split_of(query) = 'test';
+SELECT FROM serm.add_agent('tap_recent', 'kind_judge(text,text)'::regprocedure);
+CREATE VIEW recent_pair AS SELECT j.query, j.doc_id, p.doc, j.grade, j.source FROM serm.current_judgment j JOIN product p USING (doc_id)
+	WHERE j.model = 'tap_recent' AND serm.split_of(j.query) = 'test' AND j.query IN (SELECT r.query FROM serm.judgment r WHERE r.model = 'tap_recent' AND r.round >= 1);
+CREATE VIEW recent_ndcg AS SELECT v.version, avg(q.ndcg) AS ndcg, count(q.ndcg) AS n FROM generate_series(1, 2) AS v (version), LATERAL
+	(SELECT serm.ndcg(grade, serm.score_version(query, doc, 'tap_recent', v.version), 4, 'linear', doc_id) AS ndcg FROM recent_pair GROUP BY query HAVING min(grade) < max(grade)) q GROUP BY v.version;
+
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3}}');
+CREATE TEMP TABLE v AS SELECT *, metrics -> 'gate' -> 'recent' AS g FROM serm.round WHERE model = 'tap_recent';
+SELECT results_eq($$SELECT phase, metrics -> 'gate' ->> 'rule', g ->> 'rule', g ->> 'verdict' FROM v$$, $$VALUES ('rejected', 'recent', 'lenient', 'fails')$$, 'what is worse on recent queries is refused');
+SELECT matches(reason, '^recent: NDCG@4 .* over \d+ recent queries, upper bound below 0 \(with "recent": "off" in the options of the gate', 'the reason says so, and the way out') FROM v;
+SELECT results_eq($$SELECT (g ->> 'queries')::bigint, (g ->> 'pairs')::bigint, (g ->> 'by_agents')::bigint, (g ->> 'since_round')::int FROM v$$,
+	$$SELECT count(DISTINCT query), count(*), count(*) FILTER (WHERE source = 'agents'), 1 FROM recent_pair$$, 'the segment is the test queries that the round had graded');
+SELECT ok(by_people > 0 AND by_agents > by_people, 'graded by people where they did') FROM (SELECT count(*) FILTER (WHERE source = 'human') AS by_people, count(*) FILTER (WHERE source = 'agents') AS by_agents FROM recent_pair) c;
+SELECT results_eq($$SELECT round((g -> 'ndcg@4' ->> 'active')::numeric, 5), round((g -> 'ndcg@4' ->> 'candidate')::numeric, 5), (g -> 'ndcg@4' ->> 'n')::bigint FROM v$$,
+	$$SELECT round(a.ndcg::numeric, 5), round(c.ndcg::numeric, 5), a.n FROM recent_ndcg a JOIN recent_ndcg c ON a.version = 1 AND c.version = 2$$, 'NDCG is over queries whose documents differ in grade');
+SELECT is((metrics -> 'candidate' ->> 'pairs')::bigint, (SELECT count(*) FROM serm.current_judgment WHERE model = 'tap_recent' AND serm.split_of(query) = 'test' AND source = 'human'),
+	'no grade of a judge is in the base set') FROM v;
+SELECT is((counts -> 'training' ->> 'judgments')::bigint, (SELECT count(*) FROM serm.current_judgment WHERE model = 'tap_recent' AND serm.split_of(query) = 'train'),
+	'no recent query that is tested was trained on') FROM v;
+
+-- What judges say of test queries does not change a bit of what is trained.
+CALL serm.train('tap_recent', '{"epochs": 2, "pretrain_epochs": 1}');
+DELETE FROM serm.judgment WHERE model = 'tap_recent' AND source = 'agents' AND serm.split_of(query) = 'test' AND md5(query || doc_id) < '1';
+CALL serm.train('tap_recent', '{"epochs": 2, "pretrain_epochs": 1}');
+SELECT is(max(checksum), min(checksum), 'the same weights with and without them') FROM serm.version WHERE model = 'tap_recent' AND version IN (3, 4);
+
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 1000}}');
+SELECT results_eq($$SELECT phase, metrics -> 'gate' -> 'recent' ->> 'verdict' FROM serm.round WHERE model = 'tap_recent' AND round = 2$$, $$VALUES ('promoted', 'few')$$, 'too few recent queries do not refuse');
+SELECT matches(reason, '^passed: .*; recent: too few queries, \d+ of 1000, so the test set alone decides$', 'and the reason says who decides') FROM serm.round WHERE model = 'tap_recent' AND round = 2;
+SELECT FROM serm.rollback('tap_recent', 1);
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent": "off"}}');
+SELECT results_eq($$SELECT phase, g ->> 'rule', g ->> 'verdict', (g -> 'ndcg@4' ->> 'high')::float8 < 0 FROM serm.round, LATERAL (SELECT metrics -> 'gate' -> 'recent') x (g) WHERE model = 'tap_recent' AND round = 3$$,
+	$$VALUES ('promoted', 'off', 'unused', true)$$, 'switched off they are measured and have no say');
+SELECT matches(reason, 'over \d+ queries, which have no say$', 'which the reason says') FROM serm.round WHERE model = 'tap_recent' AND round = 3;
+SELECT FROM serm.rollback('tap_recent', 1);
+INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge, round) SELECT 'tap_recent', query, doc_id, 3 - grade, 'agents', 'turned', 4 FROM truth WHERE serm.split_of(query) = 'test';
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent": "strict", "recent_rounds": 1}}');
+SELECT results_eq($$SELECT phase, (g ->> 'since_round')::int, reason LIKE 'recent: % recent queries, below 0 (%' FROM serm.round, LATERAL (SELECT metrics -> 'gate' -> 'recent') x (g) WHERE model = 'tap_recent' AND round = 4$$,
+	$$VALUES ('rejected', 4, true)$$, 'strict: a difference below 0 is refused');
+SELECT FROM serm.drop_model('tap_recent');
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;
 SELECT results_eq($$SELECT model, rounds, promotions, last_round, last_phase FROM serm.stat_model ORDER BY model$$,

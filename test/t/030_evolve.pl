@@ -138,7 +138,8 @@ sql(q{SELECT serm.drop_model('deaf'), serm.drop_model('empty')});
 sql(q{SELECT serm.add_agent('shop', 'judge_a(text,text)'::regprocedure), serm.add_agent('shop', 'judge_b(text,text)'::regprocedure)});
 is(state_of("BEGIN;\nCALL serm.evolve('shop');"), '2D000', 'evolve: not inside a transaction block');
 for my $options ('{"bugdet": 3}', '{"budget": 0}', '{"mine": 1}', '{"mine": {"tau": 1}}', '{"train": {"promote": true}}', '{"train": {"epoch": 1}}',
-	'{"gate": {"margin": -1}}', '{"gate": {"level": 1}}', '[]')
+	'{"gate": {"margin": -1}}', '{"gate": {"level": 1}}', '{"gate": {"recent": "maybe"}}', '{"gate": {"recent": true}}',
+	'{"gate": {"recent_rounds": 0}}', '{"gate": {"recent_min_queries": 0}}', '[]')
 {
 	is(state_of("CALL serm.evolve('shop', '$options')"), '22023', "evolve: option $options");
 }

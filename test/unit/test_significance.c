@@ -187,11 +187,14 @@ test_refusals(void)
 	    "certainty");
 }
 
+#define RECENT 40
+
 /* Test pairs of 200 queries with 5 examples each; the candidate is moved by the two shifts. */
 typedef struct Trial {
 	double ndcg_active[QUERIES], ndcg_candidate[QUERIES];
 	double nll_active[QUERIES * 5], nll_candidate[QUERIES * 5];
 	uint32_t query_of[QUERIES * 5];
+	double recent_active[RECENT], recent_candidate[RECENT];
 	SermGateInput input;
 	SermGateOptions options;
 	SermGateDecision decision;
@@ -271,6 +274,84 @@ test_gate(void)
 	make_trial(trial, 0.0, 0.0);
 	trial->nll_candidate[17] = INFINITY;
 	CHECK(decide(trial)->rule == SERM_GATE_FINITE, "%s", trial->decision.reason);
+	free(trial);
+}
+
+/* A trial that the test set lets pass, with `count` recent queries that differ by about `shift`, by +-.1 at
+ * most. */
+static void
+make_recent_trial(Trial *trial, size_t count, double shift)
+{
+	SermRng rng;
+
+	make_trial(trial, 0.0, -0.02);
+	serm_rng_seed(&rng, 22);
+	for (size_t i = 0; i < RECENT; i++) {
+		trial->recent_active[i] = 0.5 + 0.2 * serm_rng_uniform(&rng);
+		trial->recent_candidate[i] = trial->recent_active[i] + shift + (i % 2 == 0 ? 0.1 : -0.1);
+	}
+	trial->input.recent_active = trial->recent_active;
+	trial->input.recent_candidate = trial->recent_candidate;
+	trial->input.recent_count = count;
+}
+
+static void
+test_gate_recent(void)
+{
+	Trial *trial = calloc(1, sizeof(*trial));
+	SermGateDecision without;
+	SermRecentRule rule;
+
+	make_trial(trial, 0.0, -0.02);
+	without = *decide(trial);
+	CHECK(without.promote && without.verdict == SERM_RECENT_FEW &&
+	          strstr(without.reason, "; recent: too few queries, 0 of 10, so the test set alone decides") !=
+	              NULL,
+	    "nothing recent: %s", without.reason);
+
+	make_recent_trial(trial, RECENT, -0.1);
+	CHECK(!decide(trial)->promote && trial->decision.rule == SERM_GATE_RECENT &&
+	          trial->decision.verdict == SERM_RECENT_FAILS &&
+	          strstr(trial->decision.reason, "upper bound below 0 (with \"recent\": \"off\"") != NULL,
+	    "worse on recent queries: %s", trial->decision.reason);
+	CHECK(trial->decision.ndcg.difference.low == without.ndcg.difference.low &&
+	          trial->decision.nll.difference.high == without.nll.difference.high,
+	    "the test set's figures know nothing of recent queries");
+	CHECK(trial->decision.recent.difference.count == RECENT && trial->decision.recent.difference.high < 0 &&
+	          trial->decision.recent.candidate < trial->decision.recent.active,
+	    "the numbers are there");
+	trial->options.recent_queries_min = RECENT + 1;
+	CHECK(decide(trial)->promote && trial->decision.verdict == SERM_RECENT_FEW &&
+	          strstr(trial->decision.reason, "too few queries, 40 of 41") != NULL,
+	    "too few to refuse: %s", trial->decision.reason);
+	trial->options.recent_queries_min = 1;
+	trial->options.recent = SERM_RECENT_OFF;
+	CHECK(decide(trial)->promote && trial->decision.verdict == SERM_RECENT_UNUSED &&
+	          trial->decision.recent.difference.high < 0 &&
+	          strstr(trial->decision.reason, "which have no say") != NULL,
+	    "off: %s", trial->decision.reason);
+
+	make_recent_trial(trial, RECENT, -0.003);
+	CHECK(decide(trial)->promote && trial->decision.verdict == SERM_RECENT_HOLDS, "worse, but not shown: %s",
+	    trial->decision.reason);
+	trial->options.recent = SERM_RECENT_STRICT;
+	CHECK(!decide(trial)->promote && strstr(trial->decision.reason, " queries, below 0 (") != NULL,
+	    "worse: %s", trial->decision.reason);
+	make_recent_trial(trial, RECENT, 0.0);
+	trial->options.recent = SERM_RECENT_STRICT;
+	CHECK(decide(trial)->promote && fabs(trial->decision.recent.difference.value) < 1e-12, "equal: %s",
+	    trial->decision.reason);
+
+	/* Whatever recent queries say, a candidate that the test set refuses is refused. */
+	make_recent_trial(trial, RECENT, 0.2);
+	for (int i = 0; i < QUERIES; i++)
+		trial->ndcg_candidate[i] = trial->ndcg_active[i] - 0.02;
+	CHECK(decide(trial)->rule == SERM_GATE_RANKING && !trial->decision.promote &&
+	          trial->decision.verdict == SERM_RECENT_HOLDS,
+	    "no promotion comes from recent queries: %s", trial->decision.reason);
+	CHECK(serm_recent_rule_parse("strict", &rule) && rule == SERM_RECENT_STRICT &&
+	          !serm_recent_rule_parse("best", &rule),
+	    "rules by name");
 	free(trial);
 }
 
@@ -363,6 +444,7 @@ main(void)
 	test_randomisation();
 	test_refusals();
 	test_gate();
+	test_gate_recent();
 	test_gate_edges();
 	test_calibration();
 	serm_arena_free(&arena);

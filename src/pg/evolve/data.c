@@ -323,6 +323,9 @@ finish_reader(PairReader *reader)
 			    reader->pairs[side].elements, reader->pairs[side].count};
 }
 
+#define ORDER_OF_PAIRS                                                                                       \
+	" ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id"
+
 void
 serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool agreed, const SermPairWindow *window,
     SermPairSet *train, SermPairSet *test)
@@ -352,9 +355,7 @@ serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool agreed, con
 		    " CASE WHEN j.round IS NOT NULL THEN ($3)[2] ELSE ($3)[3] END)",
 		    REPLAY_BUCKETS - 1);
 	/* Every parameter is used, so that each has a type. */
-	appendStringInfoString(&sql,
-	    " AND $3 IS NOT NULL"
-	    " ORDER BY j.query COLLATE \"C\", j.doc COLLATE \"C\", j.doc_id COLLATE \"C\", j.grade, j.id");
+	appendStringInfoString(&sql, " AND $3 IS NOT NULL" ORDER_OF_PAIRS);
 	serm_read_rows(sql.data, params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
 }
@@ -365,6 +366,23 @@ serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSe
 	const SermPairWindow all = {DT_NOEND, {1, 1, 1}};
 
 	serm_pairs_read_window(host, row, agreed, &all, train, test);
+}
+
+void
+serm_pairs_read_recent(SermHost *host, const SermModelRow *row, int32 since_round, SermPairSet *test)
+{
+	SermParam params[] = {SERM_TEXT(row->name), SERM_INT4(since_round)};
+	PairReader reader;
+
+	start_reader(&reader, host, row, NULL, test);
+	reader.agreed = true;
+	/* The round of any judgment of the query: a grade that people insert themselves has none. */
+	serm_read_rows(psprintf("SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight, %d %s"
+	                        " AND j.source <> 'clicks' AND j.query IN (SELECT r.query FROM serm.judgment r"
+	                        "  WHERE r.model = $1 AND r.round >= $2 AND r.source <> 'clicks')" ORDER_OF_PAIRS,
+	                   SERM_ORIGIN_NEW, serm_judgment_query(row)),
+	    params, lengthof(params), read_pair, &reader);
+	finish_reader(&reader);
 }
 
 void

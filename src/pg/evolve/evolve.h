@@ -113,6 +113,13 @@ typedef struct SermPairWindow {
 /* The same, with what is new and what is old told apart. */
 extern void serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool agreed,
     const SermPairWindow *window, SermPairSet *train, SermPairSet *test);
+/*
+ * The recent segment: of the queries of the test split that a round from `since_round` on had graded, all
+ * pairs with their current grade, but those in dispute and those graded by clicks. In order as
+ * serm_pairs_read().
+ */
+extern void serm_pairs_read_recent(
+    SermHost *host, const SermModelRow *row, int32 since_round, SermPairSet *test);
 /* A copy of the pairs that are not new. */
 extern void serm_pairs_old(SermHost *host, const SermPairSet *set, SermPairSet *old);
 /*

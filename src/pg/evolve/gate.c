@@ -1,12 +1,22 @@
 /*
  * The gate: candidate and active version on the same held-out judgments, paired
  * by query. What people graded decides; judgments of agents count only where
- * there is nothing else.
+ * there is nothing else, and in the segment of recent queries, which is measured
+ * by itself and can only refuse: no agent can bring about a promotion there.
  */
 #include "pg/serm.h"
 
+#include <math.h>
+
 #include "core/stats/gate.h"
 #include "pg/evolve/round.h"
+
+/* Both versions on the same pairs. */
+typedef struct Comparison {
+	SermPairSet set;
+	SermEvaluation active;
+	SermEvaluation candidate;
+} Comparison;
 
 static void
 evaluate_version(SermRound *round, SermScorer *scorer, const SermPairSet *set, SermEvaluation *evaluation)
@@ -18,21 +28,69 @@ evaluate_version(SermRound *round, SermScorer *scorer, const SermPairSet *set, S
 }
 
 static void
-decide(SermRound *round, const SermEvaluation *active, const SermEvaluation *candidate,
-    SermGateDecision *decision)
+compare(SermRound *round, SermScorer *active, SermScorer *candidate, Comparison *comparison)
 {
-	const SermPairSet *set = active->set;
+	evaluate_version(round, active, &comparison->set, &comparison->active);
+	evaluate_version(round, candidate, &comparison->set, &comparison->candidate);
+}
+
+/* NDCG@4 by query. Numbers that are not finite have no ranking: a query is defined for both versions or none.
+ */
+static void
+take_ndcg(const Comparison *comparison, const double **active, const double **candidate)
+{
+	const SermEvaluation *a = &comparison->active, *c = &comparison->candidate;
+
+	*active = (a->finite ? a : c)->ndcg[SERM_NDCG_AT_4];
+	*candidate = (c->finite ? c : a)->ndcg[SERM_NDCG_AT_4];
+}
+
+/* Agents grade few documents of a query: where all have one grade, any order is right and shows nothing. */
+static void
+leave_out_even(Comparison *comparison)
+{
+	const SermPairSet *set = &comparison->set;
+
+	for (size_t first = 0, end; first < set->pair_count; first = end) {
+		bool even = true;
+
+		for (end = first; end < set->pair_count && set->pairs[end].query == set->pairs[first].query; end++)
+			even = even && set->pairs[end].grade == set->pairs[first].grade;
+		if (even)
+			comparison->active.ndcg[SERM_NDCG_AT_4][set->pairs[first].query] =
+			    comparison->candidate.ndcg[SERM_NDCG_AT_4][set->pairs[first].query] = NAN;
+	}
+}
+
+static void
+take_options(SermRound *round, SermGateOptions *options)
+{
 	const SermGateSettings *settings = &round->settings.gate;
+
+	serm_gate_defaults(options);
+	options->margin = settings->margin;
+	options->confidence = settings->confidence;
+	options->queries_min = (uint32) settings->min_queries;
+	options->draws = (uint32) settings->draws;
+	(void) serm_recent_rule_parse(settings->recent, &options->recent);
+	options->recent_queries_min = (uint32) settings->recent_min_queries;
+	options->keep_going = serm_host_keep_going;
+	options->context = &round->host;
+}
+
+static void
+decide(SermRound *round, const Comparison *base, const Comparison *recent, SermGateDecision *decision)
+{
+	const SermPairSet *set = &base->set;
 	uint32 *query_of = serm_arena_array(&round->host.arena, Max(set->pair_count, 1), sizeof(uint32));
-	SermGateInput input = {.ndcg_active = active->ndcg[SERM_NDCG_AT_4],
-	    .ndcg_candidate = candidate->ndcg[SERM_NDCG_AT_4],
-	    .query_count = set->query_count,
-	    .nll_active = active->nll_pair,
-	    .nll_candidate = candidate->nll_pair,
+	SermGateInput input = {.query_count = set->query_count,
+	    .nll_active = base->active.nll_pair,
+	    .nll_candidate = base->candidate.nll_pair,
 	    .query_of = query_of,
 	    .example_count = set->pair_count,
-	    .active_finite = active->finite,
-	    .candidate_finite = candidate->finite};
+	    .active_finite = base->active.finite && recent->active.finite,
+	    .candidate_finite = base->candidate.finite && recent->candidate.finite,
+	    .recent_count = recent->set.query_count};
 	SermGateOptions options;
 	SermError error = {0};
 
@@ -40,17 +98,9 @@ decide(SermRound *round, const SermEvaluation *active, const SermEvaluation *can
 		serm_check(SERM_ERR_MEMORY, &error);
 	for (size_t i = 0; i < set->pair_count; i++)
 		query_of[i] = set->pairs[i].query;
-	/* Numbers that are not finite have no ranking: a query may be defined for both versions or for none. */
-	if (!active->finite || !candidate->finite)
-		input.ndcg_active = input.ndcg_candidate =
-		    (active->finite ? candidate : active)->ndcg[SERM_NDCG_AT_4];
-	serm_gate_defaults(&options);
-	options.margin = settings->margin;
-	options.confidence = settings->confidence;
-	options.queries_min = (uint32) settings->min_queries;
-	options.draws = (uint32) settings->draws;
-	options.keep_going = serm_host_keep_going;
-	options.context = &round->host;
+	take_ndcg(base, &input.ndcg_active, &input.ndcg_candidate);
+	take_ndcg(recent, &input.recent_active, &input.recent_candidate);
+	take_options(round, &options);
 	serm_host_check(
 	    &round->host, serm_gate_decide(&input, &options, &round->host.arena, decision, &error), &error);
 }
@@ -74,18 +124,43 @@ static Jsonb *
 measure_forgetting(
     SermRound *round, int against, SermScorer *active, SermScorer *candidate, const SermPairSet *test)
 {
-	SermEvaluation before, after;
-	SermPairSet old;
+	Comparison old;
 
-	serm_pairs_old(&round->host, test, &old);
-	evaluate_version(round, active, &old, &before);
-	evaluate_version(round, candidate, &old, &after);
-	return serm_forgetting_json(&round->host, against, &before, &after);
+	serm_pairs_old(&round->host, test, &old.set);
+	compare(round, active, candidate, &old);
+	return serm_forgetting_json(&round->host, against, &old.active, &old.candidate);
+}
+
+/* The first round whose queries are recent. */
+static int32
+first_recent(const SermRound *round)
+{
+	return Max(round->number - round->settings.gate.recent_rounds + 1, 1);
+}
+
+static void
+write_recent(
+    const SermRound *round, const SermGateDecision *decision, const Comparison *recent, StringInfo gate)
+{
+	const SermPairSet *set = &recent->set;
+	StringInfo json = serm_json_begin();
+	size_t agents = 0;
+
+	for (size_t i = 0; i < set->pair_count; i++)
+		agents += set->pairs[i].source == SERM_SOURCE_AGENTS ? 1 : 0;
+	serm_json_text(json, "rule", round->settings.gate.recent);
+	serm_json_text(json, "verdict", serm_recent_verdict_name(decision->verdict));
+	serm_json_number(json, "since_round", first_recent(round));
+	serm_json_number(json, "queries", (double) set->query_count);
+	serm_json_number(json, "pairs", (double) set->pair_count);
+	serm_json_number(json, "by_agents", (double) agents);
+	write_metric(json, "ndcg@4", &decision->recent);
+	serm_json_jsonb(gate, "recent", serm_json_end(json));
 }
 
 static Jsonb *
-write_gate(SermRound *round, const SermGateDecision *decision, int against, bool gold,
-    const SermEvaluation *active, const SermEvaluation *candidate, const Jsonb *forgetting)
+write_gate(SermRound *round, const SermGateDecision *decision, int against, bool gold, const Comparison *base,
+    const Comparison *recent, const Jsonb *forgetting)
 {
 	StringInfo gate = serm_json_begin();
 	StringInfo json = serm_json_begin();
@@ -94,10 +169,11 @@ write_gate(SermRound *round, const SermGateDecision *decision, int against, bool
 	serm_json_number(gate, "against", against);
 	write_metric(gate, "ndcg@4", &decision->ndcg);
 	write_metric(gate, "nll", &decision->nll);
+	write_recent(round, decision, recent, gate);
 	serm_json_jsonb(json, "gate", serm_json_end(gate));
 	serm_json_jsonb(json, "forgetting", forgetting);
-	serm_json_jsonb(json, "active", serm_evaluation_json(&round->host, active, gold));
-	serm_json_jsonb(json, "candidate", serm_evaluation_json(&round->host, candidate, gold));
+	serm_json_jsonb(json, "active", serm_evaluation_json(&round->host, &base->active, gold));
+	serm_json_jsonb(json, "candidate", serm_evaluation_json(&round->host, &base->candidate, gold));
 	return serm_json_end(json);
 }
 
@@ -127,29 +203,44 @@ finish_promoted_by_hand(SermRound *round)
 }
 
 static void
-apply(SermRound *round, const SermGateDecision *decision, int against, const Jsonb *metrics)
+apply(SermRound *round, const SermGateDecision *decision, bool gold, int against, const Jsonb *metrics)
 {
+	const char *reason =
+	    gold ? decision->reason
+	         : psprintf("%s; people graded no test query: the test set is what agents say", decision->reason);
+
 	/* With the row locked, nobody promotes between this look and the decision. */
 	if (active_version(round, true) != against)
 		ereport(ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 		    errmsg("another version of model \"%s\" became active while the gate compared", round->row->name),
 		    errhint("CALL serm.evolve('%s') again: it compares with the new one.", round->row->name));
 	if (decision->promote)
-		serm_version_activate(round->row->name, round->candidate, "promote",
-		    psprintf("round %d: %s", round->number, decision->reason));
+		serm_version_activate(
+		    round->row->name, round->candidate, "promote", psprintf("round %d: %s", round->number, reason));
 	else
 		serm_version_set_status(round->row->name, round->candidate, "rejected");
-	serm_round_finish(round, decision->promote ? "promoted" : "rejected", decision->reason, NULL, metrics);
+	serm_round_finish(round, decision->promote ? "promoted" : "rejected", reason, NULL, metrics);
+}
+
+/* Reads the pairs of the base set and of the recent segment; true: people graded the base set. */
+static bool
+read_pairs(SermRound *round, int against, SermPairSet *base, SermPairSet *recent)
+{
+	SermPairWindow window = {.share = {1, 1, 1}};
+
+	window.since = serm_version_read_at(round->row->name, against);
+	serm_pairs_read_window(
+	    &round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, &window, NULL, base);
+	serm_pairs_read_recent(&round->host, round->row, first_recent(round), recent);
+	return serm_pairs_keep_gold(base);
 }
 
 void
 serm_round_gate(SermRound *round)
 {
-	SermScorer *active_scorer, *candidate_scorer;
-	SermEvaluation active, candidate;
+	SermScorer *active, *candidate;
+	Comparison base, recent;
 	SermGateDecision decision;
-	SermPairSet test;
-	SermPairWindow window = {.share = {1, 1, 1}};
 	Jsonb *metrics, *forgetting;
 	bool gold;
 	int against = active_version(round, false);
@@ -158,20 +249,18 @@ serm_round_gate(SermRound *round)
 		finish_promoted_by_hand(round);
 		return;
 	}
-	window.since = serm_version_read_at(round->row->name, against);
-	serm_pairs_read_window(
-	    &round->host, round->row, strcmp(round->row->options.labels, "agreed") == 0, &window, NULL, &test);
-	gold = serm_pairs_keep_gold(&test);
-	active_scorer = serm_scorer_open(round->row->name, against, SERM_SEE_WRITES, round->context);
-	candidate_scorer = serm_scorer_open(round->row->name, round->candidate, SERM_SEE_WRITES, round->context);
+	gold = read_pairs(round, against, &base.set, &recent.set);
+	active = serm_scorer_open(round->row->name, against, SERM_SEE_WRITES, round->context);
+	candidate = serm_scorer_open(round->row->name, round->candidate, SERM_SEE_WRITES, round->context);
 	serm_spi_commit(&round->level);
-	evaluate_version(round, active_scorer, &test, &active);
-	evaluate_version(round, candidate_scorer, &test, &candidate);
-	forgetting = measure_forgetting(round, against, active_scorer, candidate_scorer, &test);
-	serm_scorer_close(active_scorer);
-	serm_scorer_close(candidate_scorer);
-	decide(round, &active, &candidate, &decision);
-	metrics = write_gate(round, &decision, against, gold, &active, &candidate, forgetting);
-	apply(round, &decision, against, metrics);
+	compare(round, active, candidate, &base);
+	compare(round, active, candidate, &recent);
+	leave_out_even(&recent);
+	forgetting = measure_forgetting(round, against, active, candidate, &base.set);
+	serm_scorer_close(active);
+	serm_scorer_close(candidate);
+	decide(round, &base, &recent, &decision);
+	metrics = write_gate(round, &decision, against, gold, &base, &recent, forgetting);
+	apply(round, &decision, gold, against, metrics);
 	serm_spi_commit(&round->level);
 }

@@ -11,6 +11,9 @@ typedef struct SermGateSettings {
 	double confidence;
 	int32 min_queries;
 	int32 draws;
+	char *recent; /* what the segment of recent queries may refuse: SermRecentRule by name */
+	int32 recent_min_queries;
+	int32 recent_rounds; /* whose queries it has, this round included */
 } SermGateSettings;
 
 typedef struct SermRoundSettings {

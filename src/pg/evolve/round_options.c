@@ -12,6 +12,8 @@
 #define BUDGET 1000
 /* 40 are what a measurement on real judges supports; some answers fail. */
 #define GOLD 50
+/* A few weeks of rounds: one alone mines too few test queries to see anything. */
+#define RECENT_ROUNDS 3
 
 /* The last line only makes the hint of an unknown option name the objects too. */
 static const SermOption round_table[] = {
@@ -32,6 +34,9 @@ static const SermOption gate_table[] = {
     {"confidence", SERM_OPTION_REAL, offsetof(SermGateSettings, confidence), .5, .9999, NULL},
     {"min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, min_queries), 1, 1000000, NULL},
     {"draws", SERM_OPTION_INT, offsetof(SermGateSettings, draws), 100, 1000000, NULL},
+    {"recent", SERM_OPTION_TEXT, offsetof(SermGateSettings, recent), 0, 0, "lenient, strict, off"},
+    {"recent_min_queries", SERM_OPTION_INT, offsetof(SermGateSettings, recent_min_queries), 1, 1000000, NULL},
+    {"recent_rounds", SERM_OPTION_INT, offsetof(SermGateSettings, recent_rounds), 1, 1000000, NULL},
 };
 
 static void
@@ -46,8 +51,13 @@ defaults(SermRoundSettings *settings, const char *kind)
 	settings->seed = -1;
 	settings->explore = -1;
 	serm_train_settings_defaults(&settings->train, kind);
-	settings->gate =
-	    (SermGateSettings){gate.margin, gate.confidence, (int32) gate.queries_min, (int32) gate.draws};
+	settings->gate = (SermGateSettings){.margin = gate.margin,
+	    .confidence = gate.confidence,
+	    .min_queries = (int32) gate.queries_min,
+	    .draws = (int32) gate.draws,
+	    .recent = pstrdup(serm_recent_rule_name(gate.recent)),
+	    .recent_min_queries = (int32) gate.recent_queries_min,
+	    .recent_rounds = RECENT_ROUNDS};
 }
 
 /* A time as it will always be read: "yesterday" means the day before this call, also when the round is
@@ -82,7 +92,9 @@ serm_round_settings_read(const Jsonb *options, const char *kind, SermRoundSettin
 	if (train != NULL && serm_json_has(train, "promote"))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		    errmsg("option \"promote\" of serm.evolve train does not exist"),
-		    errhint("In a round the gate decides; its options are margin, confidence, min_queries, draws."));
+		    errhint(
+		        "In a round the gate decides; its options are margin, confidence, min_queries, draws, recent,"
+		        " recent_min_queries, recent_rounds."));
 	serm_train_settings_read(train, &settings->train, WHAT " train");
 	serm_options_read(gate, gate_table, lengthof(gate_table), &settings->gate, WHAT " gate");
 }
