@@ -201,6 +201,36 @@ test_level(void)
 	    with.judge_cut[GOOD * 3]);
 }
 
+/* Gold that people gave one grade says how often it is right, not who can tell it from others. */
+static void
+test_one_grade(void)
+{
+	SermJudgeLabels labels;
+	SermConsensusOptions options;
+	SermConsensus with, without;
+	bool same = true;
+	int missing = 0;
+
+	make_world(1, 7);
+	for (size_t i = 0; i < ITEMS; i++)
+		if (world.gold[i] != 3)
+			world.gold[i] = SERM_LABEL_MISSING;
+	labels = labels_of(&world);
+	serm_consensus_defaults(&options);
+	with = fit(&labels, &options);
+	labels.gold = NULL;
+	without = fit(&labels, &options);
+	for (int j = 0; j < JUDGES; j++) {
+		missing += isnan(with.judge[j].gold_kappa) && with.judge[j].gold > 300;
+		same &= with.judge[j].reliability == without.judge[j].reliability &&
+		        with.judge[j].copies == without.judge[j].copies &&
+		        with.judge[j].weight == without.judge[j].weight;
+	}
+	CHECK(missing == JUDGES, "%d of %d judges have no kappa against gold of one grade", missing, JUDGES);
+	CHECK(same, "and are as reliable as without it (%.3f, %.3f)", with.judge[GOOD].reliability,
+	    without.judge[GOOD].reliability);
+}
+
 static void
 test_invariance(void)
 {
@@ -654,6 +684,7 @@ main(void)
 	arena = unit_arena();
 	test_planted();
 	test_level();
+	test_one_grade();
 	test_invariance();
 	test_missing();
 	test_targets();
