@@ -20,6 +20,8 @@
 #define RELIABILITY_MIN 0.02
 /* Of a judge of whom nothing is known; its quality in the confusion's terms. */
 #define RELIABILITY_UNKNOWN 0.3
+/* Of a grade: far more than rounding moves a mean, far less than anybody tells grades apart by. */
+#define VALUE_STEPS 0x1p30
 
 /* --- how good each judge is */
 
@@ -279,7 +281,8 @@ serm_consensus_mean(const SermConsensus *consensus, const int16_t *label)
 			sum += consensus->judge[j].weight * (label[j] - consensus->judge[j].level);
 			weight += consensus->judge[j].weight;
 		}
-	return weight > 0.0 ? sum / weight : NAN;
+	/* Means that are equal but for the order of their terms fall on the same side of a cut. */
+	return weight > 0.0 ? rint(sum / weight * VALUE_STEPS) / VALUE_STEPS : NAN;
 }
 
 /*
