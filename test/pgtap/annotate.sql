@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(140);
+SELECT plan(142);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -162,6 +162,20 @@ SELECT results_eq($$SELECT grade, source, judge, rationale, round FROM serm.judg
 SELECT results_eq($$SELECT state, grade FROM serm.sample WHERE doc_id = '4'$$, $$VALUES ('settled', 1.5::real)$$, 'the sample is closed');
 SELECT lives_ok($$SELECT serm.settle(id, 2) FROM serm.sample WHERE doc_id = '1' AND model = 'tap'$$, 'a person overrules the agents');
 SELECT is((SELECT grade FROM serm.current_judgment WHERE model = 'tap' AND doc_id = '1'), 2::real, 'and is believed');
+
+-- --- a judge whose function is gone
+SELECT serm.create_model('tap_gone', options => '{"rule": "unanimous", "gold_rate": 0}');
+CREATE FUNCTION judge_gone(query text, doc text) RETURNS integer LANGUAGE sql AS 'SELECT 1';
+SELECT serm.add_agent('tap_gone', 'judge_gone(text,text)'::regprocedure, '{"name": "goner"}');
+INSERT INTO serm.sample (model, query, doc_id, doc) VALUES ('tap_gone', 'q', '1', 'd');
+ALTER FUNCTION judge_gone(text, text) RENAME TO judge_away;
+CALL serm.annotate('tap_gone');
+SELECT is(:'LAST_ERROR_SQLSTATE' || ' ' || :'LAST_ERROR_MESSAGE', '42883 function public.judge_gone(text,text) of agent "goner" of model "tap_gone" does not exist any more',
+	'the agent is named');
+ALTER FUNCTION judge_away(text, text) RENAME TO judge_gone;
+CALL serm.annotate('tap_gone');
+SELECT results_eq($$SELECT state, grade FROM serm.sample WHERE model = 'tap_gone'$$, $$VALUES ('agreed', 1::real)$$, 'and nothing is lost when it is back');
+SELECT serm.drop_model('tap_gone');
 
 -- --- judges that fail
 CREATE TABLE judged (doc text);

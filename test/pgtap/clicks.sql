@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(60);
+SELECT plan(62);
 
 -- --- a log of pages: three results of six documents, clicks by a hash
 CREATE TABLE page AS
@@ -207,6 +207,23 @@ SET ROLE tap_clicker;
 CALL serm.fit_click_model('tap_clicks', 'coec');
 RESET ROLE;
 SELECT ok(pg_temp.counts_right('odd_log'), 'privileges on the columns are enough');
+
+-- --- the same rows by scan and by plan: a domain, a generated column, one that old rows do not have, strange positions
+CREATE DOMAIN tap_text AS text CHECK (VALUE <> 'never');
+CREATE TABLE bare_log (position bigint, query tap_text, doc_id varchar, clicked boolean GENERATED ALWAYS AS (position % 3 = 1) STORED);
+INSERT INTO bare_log SELECT CASE n % 10 WHEN 0 THEN 0 WHEN 1 THEN -n WHEN 2 THEN 2::bigint ^ 40 ELSE n % 7 END, nullif('query ' || n % 6, 'query 5'), 'doc ' || n % 11 FROM generate_series(1, 3000) AS n;
+ALTER TABLE bare_log ADD COLUMN shown_at timestamptz DEFAULT '2026-03-01 00:00+00';
+INSERT INTO bare_log (position, query, doc_id, shown_at) VALUES (1, 'query 1', 'doc 1', NULL), (NULL, 'query 1', 'doc 1', now()), (1, 'query 1', NULL, now());
+CREATE VIEW bare_view AS SELECT * FROM bare_log;
+UPDATE serm.model SET log = 'bare_log' WHERE name = 'tap_clicks';
+CALL serm.fit_click_model('tap_clicks');
+CREATE TEMP TABLE by_scan AS SELECT query, doc_id, position, attractiveness, examination, ips, impressions, clicks FROM serm.click_param WHERE model = 'tap_clicks' AND kind = 'pbm';
+UPDATE serm.model SET log = 'bare_view' WHERE name = 'tap_clicks';
+CALL serm.fit_click_model('tap_clicks');
+SELECT set_eq($$SELECT query, doc_id, position, attractiveness, examination, ips, impressions, clicks FROM serm.click_param WHERE model = 'tap_clicks' AND kind = 'pbm'$$,
+	'TABLE by_scan', 'a table and a view of it give the same model');
+SELECT is((SELECT sum(impressions) FROM by_scan WHERE query IS NOT NULL), (SELECT count(*) FROM bare_log WHERE query IS NOT NULL AND position > 0 AND doc_id IS NOT NULL AND shown_at IS NOT NULL)::numeric,
+	'of every row that counts');
 SELECT serm.drop_model('tap_clicks') \g /dev/null
 SELECT is_empty($$SELECT 1 FROM serm.click_param WHERE model = 'tap_clicks' UNION ALL SELECT 1 FROM serm.click_model WHERE model = 'tap_clicks'$$, 'a model takes its click models along');
 

@@ -136,6 +136,9 @@ is(sql(q{SELECT active FROM serm.model WHERE name = 'deaf'}), '1', 'train: promo
 is(state_of(q{CALL serm.evolve('deaf')}), '55000', 'evolve: no search log');
 sql(q{SELECT serm.drop_model('deaf'), serm.drop_model('empty')});
 sql(q{SELECT serm.add_agent('shop', 'judge_a(text,text)'::regprocedure), serm.add_agent('shop', 'judge_b(text,text)'::regprocedure)});
+sql(q{UPDATE serm.model SET options = options || '{"test_share": 0}' WHERE name = 'shop'});
+is(state_of(q{CALL serm.evolve('shop')}), '55000', 'evolve: no queries to test with');
+sql(q{UPDATE serm.model SET options = options || '{"test_share": 0.2}' WHERE name = 'shop'});
 is(state_of("BEGIN;\nCALL serm.evolve('shop');"), '2D000', 'evolve: not inside a transaction block');
 for my $options ('{"bugdet": 3}', '{"budget": 0}', '{"mine": 1}', '{"mine": {"tau": 1}}', '{"train": {"promote": true}}', '{"train": {"epoch": 1}}',
 	'{"gate": {"margin": -1}}', '{"gate": {"level": 1}}', '{"gate": {"recent": "maybe"}}', '{"gate": {"recent": true}}',
@@ -297,6 +300,13 @@ is(sql(q{SELECT count(*) FROM (SELECT FROM serm.judgment WHERE judge = 'posterio
 is(sql(q{SELECT string_agg(version || status, ',' ORDER BY version) FROM serm.version}), '1retired,2active', 'the candidate is active');
 is(sql(q{SELECT count(*) FROM serm.deployment WHERE reason LIKE 'round 1: %'}), '1', 'deployed once, with the reason');
 is(sql(q{SELECT serm.check_version('shop', 2)}), 't', 'and serves what was trained');
+
+# --- a candidate that people promoted and took back before its gate stays where they left it
+sql(q{SELECT serm.rollback('shop'); UPDATE serm.round SET phase = 'gating'});
+sql(q{CALL serm.evolve('shop')});
+is(sql(q{SELECT phase || ': ' || reason FROM serm.round}), 'rejected: promoted and taken back by hand before the gate', 'what people took back is not promoted again');
+is(sql(q{SELECT string_agg(version || status, ',' ORDER BY version) FROM serm.version}), '1active,2retired', 'and keeps its status');
+sql(q{SELECT serm.promote('shop', 2); UPDATE serm.round SET phase = 'promoted'});
 
 # --- a second round, where there is nothing new, and one that is given up
 sql(q{CREATE VIEW nothing AS SELECT * FROM impression WHERE false; UPDATE serm.model SET log = 'nothing' WHERE name = 'shop'; CALL serm.evolve('shop')});

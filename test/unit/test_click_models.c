@@ -461,6 +461,14 @@ test_grouping(void)
 	serm_arena_free(&arena);
 }
 
+static bool
+stop(void *context)
+{
+	int *left = context;
+
+	return --*left > 0;
+}
+
 static void
 test_errors(void)
 {
@@ -501,6 +509,16 @@ test_errors(void)
 	CHECK(serm_click_fit(serm_click_kind("coec"), &data, &options, &arena, NULL, NULL, &model, &error) ==
 	          SERM_ERR_INVALID,
 	    "and a mean of one");
+	serm_click_defaults(&options);
+	results[1] = (SermClickResult){1, 2, 1};
+	data = (SermClickData){.cells = &cell, .cell_count = 1, .pages = &page, .page_count = 1, .pair_count = 2};
+	for (int i = 0; i < serm_click_kind_count(); i++) {
+		int left = 2;
+
+		CHECK(serm_click_fit(serm_click_kind_at(i), &data, &options, &arena, stop, &left, &model, &error) ==
+		          SERM_ERR_CANCELED,
+		    "%s: a fit can be canceled when it has begun", serm_click_kind_at(i)->name);
+	}
 	serm_arena_free(&arena);
 }
 

@@ -201,6 +201,36 @@ test_level(void)
 	    with.judge_cut[GOOD * 3]);
 }
 
+/* Gold that people gave one grade says how often it is right, not who can tell it from others. */
+static void
+test_one_grade(void)
+{
+	SermJudgeLabels labels;
+	SermConsensusOptions options;
+	SermConsensus with, without;
+	bool same = true;
+	int missing = 0;
+
+	make_world(1, 7);
+	for (size_t i = 0; i < ITEMS; i++)
+		if (world.gold[i] != 3)
+			world.gold[i] = SERM_LABEL_MISSING;
+	labels = labels_of(&world);
+	serm_consensus_defaults(&options);
+	with = fit(&labels, &options);
+	labels.gold = NULL;
+	without = fit(&labels, &options);
+	for (int j = 0; j < JUDGES; j++) {
+		missing += isnan(with.judge[j].gold_kappa) && with.judge[j].gold > 300;
+		same &= with.judge[j].reliability == without.judge[j].reliability &&
+		        with.judge[j].copies == without.judge[j].copies &&
+		        with.judge[j].weight == without.judge[j].weight;
+	}
+	CHECK(missing == JUDGES, "%d of %d judges have no kappa against gold of one grade", missing, JUDGES);
+	CHECK(same, "and are as reliable as without it (%.3f, %.3f)", with.judge[GOOD].reliability,
+	    without.judge[GOOD].reliability);
+}
+
 static void
 test_invariance(void)
 {
@@ -249,6 +279,50 @@ test_invariance(void)
 }
 
 /* Half of the labels are missing: the grade of a pair must not depend on who was asked. */
+/* Judges who agree have means that are grades, but for rounding, and cuts lie upon them. */
+static void
+test_ties(void)
+{
+	enum { SMALL = 200, FEW = 7, WORLDS = 20 };
+	static int16_t label[SMALL * FEW];
+	static float prior[SMALL * GRADES];
+	SermJudgeLabels labels = {GRADES, FEW, SMALL, label, NULL, prior};
+	SermConsensusOptions options;
+	SermRng rng;
+	int differ = 0;
+
+	serm_rng_seed(&rng, 3);
+	serm_consensus_defaults(&options);
+	options.say = (double[]){1.1, .7, 2.3, 3.7, .9, 1.3, 4.1};
+	for (int w = 0; w < WORLDS; w++) {
+		SermArenaMark mark = serm_arena_mark(&arena);
+		int grade_of[GRADES] = {-1, -1, -1, -1};
+		SermConsensus consensus;
+
+		for (size_t i = 0; i < SMALL; i++) {
+			int16_t grade = (int16_t) (i % GRADES);
+
+			for (size_t y = 0; y < GRADES; y++)
+				prior[i * GRADES + y] = .2f;
+			prior[i * GRADES + serm_rng_below(&rng, GRADES)] += .2f;
+			for (size_t j = 0; j < FEW; j++)
+				label[i * FEW + j] = serm_rng_uniform(&rng) < .5 ? grade : SERM_LABEL_MISSING;
+		}
+		consensus = fit(&labels, &options);
+		for (size_t i = 0; i < SMALL; i++) {
+			SermOpinion opinion = opinion_on(&consensus, &labels, i);
+
+			if (opinion.answers < 2)
+				continue;
+			if (grade_of[i % GRADES] < 0)
+				grade_of[i % GRADES] = (int) opinion.grade;
+			differ += grade_of[i % GRADES] != (int) opinion.grade;
+		}
+		serm_arena_rewind(&arena, mark);
+	}
+	CHECK(differ == 0, "%d of %d pairs of the same labels have another grade", differ, SMALL * WORLDS);
+}
+
 static void
 test_missing(void)
 {
@@ -654,7 +728,9 @@ main(void)
 	arena = unit_arena();
 	test_planted();
 	test_level();
+	test_one_grade();
 	test_invariance();
+	test_ties();
 	test_missing();
 	test_targets();
 	test_excellent();

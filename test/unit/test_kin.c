@@ -1,5 +1,6 @@
 #include "core/train/kin.h"
 
+#include "core/base/rng.h"
 #include "core/base/utf8.h"
 #include "unit.h"
 
@@ -184,6 +185,44 @@ test_large_group(SermArena *arena)
 	    "the same way each time");
 }
 
+/* Words without any order in their endings, as codes have: what is kept of them has an end. */
+static void
+test_hostile(void)
+{
+	enum { WORDS = 24000, LETTERS = 7 };
+	SermArena small;
+	Corpus *corpus;
+	SermText *docs;
+	char(*text)[32];
+	SermRng rng;
+	SermError error;
+	size_t count = 0;
+	SermStatus status;
+
+	serm_arena_init(&small, serm_heap_allocator(), (size_t) 220 << 20);
+	corpus = serm_arena_alloc(&small, sizeof(*corpus));
+	docs = serm_arena_array(&small, WORDS + DOCS, sizeof(*docs));
+	text = serm_arena_array(&small, WORDS, sizeof(*text));
+	fill(corpus, STEMS);
+	for (; count < DOCS; count++)
+		docs[count] = corpus->docs[count];
+	serm_rng_seed(&rng, 5);
+	for (int i = 0; i < WORDS; i++, count++) {
+		(void) snprintf(text[i], sizeof(text[i]), "zzzzz.......\n");
+		for (int k = 0; k < LETTERS; k++)
+			text[i][5 + k] = (char) ('a' + serm_rng_below(&rng, 26));
+		docs[count] = (SermText){text[i], strlen(text[i])};
+	}
+	status = serm_statistics_count(docs, count, &small, NULL, NULL, &corpus->statistics, &error);
+	if (status == SERM_OK)
+		status = serm_kin_learn(docs, count, &host, &small, &corpus->statistics, &error);
+	CHECK(status == SERM_OK, "three million pairs of endings fit into little memory (%s)",
+	    status == SERM_OK ? "" : error.message);
+	CHECK(
+	    status == SERM_OK && are_kin(&corpus->statistics, "vibrated", "vibration"), "next to words with kin");
+	serm_arena_free(&small);
+}
+
 static void
 test_failures(SermArena *arena)
 {
@@ -274,6 +313,7 @@ main(void)
 	test_families(&arena);
 	test_witnesses(&arena);
 	test_large_group(&arena);
+	test_hostile();
 	test_failures(&arena);
 	test_features(&arena);
 	serm_arena_free(&arena);

@@ -7,6 +7,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Cells or pages between two calls of keep_going: under 20 ms where pages are long. */
+#define COUNTS_PER_CHECK 4096
+
 static const SermClickKind kinds[] = {
     {"pbm", SERM_CLICK_BY_POSITION, 0.1, false, false, serm_click_fit_pbm, serm_click_forecast_examination},
     {"ubm", SERM_CLICK_BY_PREVIOUS, 0.1, false, true, serm_click_fit_ubm, serm_click_forecast_examination},
@@ -136,26 +139,34 @@ forecast_cell(const SermClickModel *model, const SermClickCell *cell, double *ex
 	*conditional = forecast.conditional[1 - first];
 }
 
-/* Likelihood of a model that is counted, not climbed to. */
-static double
-likelihood_of(const SermClickModel *model, const SermClickData *data)
+/* Likelihood of a model that is counted, not climbed to; false: canceled. */
+static bool
+measure(SermClickModel *model, const SermClickData *data, SermKeepGoing keep_going, void *context)
 {
+	bool by_page = model->kind->input == SERM_CLICK_BY_PAGE;
+	size_t count = by_page ? data->page_count : data->cell_count;
 	SermClickQuality quality = {0};
 	double total = 0;
 
-	for (size_t i = 0; model->kind->input == SERM_CLICK_BY_PAGE && i < data->page_count; i++)
-		serm_click_judge(model, &data->pages[i], &quality);
-	for (uint32_t k = 0; k < SERM_CLICK_POSITIONS_MAX; k++)
-		total += quality.log_likelihood[k];
-	for (size_t i = 0; model->kind->input != SERM_CLICK_BY_PAGE && i < data->cell_count; i++) {
-		const SermClickCell *cell = &data->cells[i];
+	for (size_t i = 0; i < count; i++) {
+		const SermClickCell *cell;
 		double examined, conditional;
 
+		if (i % COUNTS_PER_CHECK == 0 && keep_going != NULL && !keep_going(context))
+			return false;
+		if (by_page) {
+			serm_click_judge(model, &data->pages[i], &quality);
+			continue;
+		}
+		cell = &data->cells[i];
 		forecast_cell(model, cell, &examined, &conditional);
 		total += cell->clicked * log(conditional) +
 		         (double) (cell->shown - cell->clicked) * log(1.0 - conditional);
 	}
-	return total;
+	for (uint32_t k = 0; k < SERM_CLICK_POSITIONS_MAX; k++)
+		total += quality.log_likelihood[k];
+	model->objective = model->log_likelihood = total;
+	return true;
 }
 
 SermStatus
@@ -172,8 +183,9 @@ serm_click_fit(const SermClickKind *kind, const SermClickData *data, const SermC
 		status = scan(data, kind->input == SERM_CLICK_BY_PAGE, model, error);
 	if (status == SERM_OK)
 		status = kind->fit(data, &resolved, arena, keep_going, context, model, error);
-	if (status == SERM_OK && model->iterations == 0 && model->log_likelihood == 0)
-		model->objective = model->log_likelihood = likelihood_of(model, data);
+	if (status == SERM_OK && model->iterations == 0 && model->log_likelihood == 0 &&
+	    !measure(model, data, keep_going, context))
+		status = serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
 	return status;
 }
 

@@ -432,7 +432,8 @@ advance(Fit *fit, double gain, double part, bool *rises, SermError *error)
 		return serm_fail(error, SERM_ERR_CANCELED, "fitting the click model was canceled");
 	differentiate(fit);
 	after = serm_ascent_product(fit->gradient, fit->direction, fit->slot_count);
-	/* Along a line the slope of a concave function falls: while it ends less steep than it began, we rose. */
+	/* Along a line the slope of a concave function falls: while it ends less steep than it began, the step
+	 * went past the top no further than it came from below, as near as a parabola tells. */
 	*rises = after >= -gain;
 	return SERM_OK;
 }

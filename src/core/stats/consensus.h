@@ -53,7 +53,7 @@ typedef struct SermJudgeQuality {
 	size_t labels;
 	size_t gold;        /* labels of pairs with a known grade */
 	double agreement;   /* mean quadratic kappa with judges that are no copies of it; NAN: never met one */
-	double gold_kappa;  /* quadratic, against gold; NAN: no gold, or nothing but one grade in it */
+	double gold_kappa;  /* quadratic, against gold; NAN: no gold, or gold of one grade alone */
 	double reliability; /* the two together, in [-1, 1] */
 	uint32_t copies;    /* judges that say what it says, itself included */
 	double weight;      /* share of the say, sums to 1 over the judges */

@@ -20,6 +20,8 @@
 #define RELIABILITY_MIN 0.02
 /* Of a judge of whom nothing is known; its quality in the confusion's terms. */
 #define RELIABILITY_UNKNOWN 0.3
+/* Of a grade: far more than rounding moves a mean, far less than anybody tells grades apart by. */
+#define VALUE_STEPS 0x1p30
 
 /* --- how good each judge is */
 
@@ -186,11 +188,13 @@ measure_agreement(SermConsensusFit *fit)
 	return SERM_OK;
 }
 
+/* Against gold of one grade every judge has kappa 0, whatever it says: that would tell nothing of it. */
 static SermStatus
 compare_with_gold(SermConsensusFit *fit, uint32_t j)
 {
 	SermJudgeQuality *judge = &fit->consensus->judge[j];
-	SermStatus status;
+	int16_t first = SERM_LABEL_MISSING;
+	bool differs = false;
 
 	clear_counts(fit);
 	for (size_t i = 0; i < fit->labels->item_count; i++) {
@@ -200,14 +204,13 @@ compare_with_gold(SermConsensusFit *fit, uint32_t j)
 		if (label == SERM_LABEL_MISSING || gold == SERM_LABEL_MISSING)
 			continue;
 		judge->gold++;
+		differs |= first != SERM_LABEL_MISSING && gold != first;
+		first = gold;
 		fit->counts[(size_t) gold * fit->labels->grade_count + (size_t) label] +=
 		    serm_consensus_weight(fit, i);
 	}
 	judge->gold_kappa = NAN;
-	if (judge->gold > 0 &&
-	    (status = shrunk_kappa(fit, (double) judge->gold, 0.0, &judge->gold_kappa)) != SERM_OK)
-		return status;
-	return SERM_OK;
+	return differs ? shrunk_kappa(fit, (double) judge->gold, 0.0, &judge->gold_kappa) : SERM_OK;
 }
 
 /*
@@ -227,9 +230,9 @@ rate_judges(SermConsensusFit *fit)
 			pooled += judge->agreement;
 			known += 1.0;
 		}
-		if (judge->gold == 0 || isnan(judge->agreement))
+		if (isnan(judge->gold_kappa) || isnan(judge->agreement))
 			continue;
-		apart += (isnan(judge->gold_kappa) ? 0.0 : judge->gold_kappa) - judge->agreement;
+		apart += judge->gold_kappa - judge->agreement;
 		gold += (double) judge->gold;
 		counted += 1.0;
 	}
@@ -238,7 +241,8 @@ rate_judges(SermConsensusFit *fit)
 	    counted > 0.0 ? apart / counted * (gold / counted) / (gold / counted + fit->options->shrink) : 0.0;
 	for (uint32_t j = 0; j < judges; j++) {
 		SermJudgeQuality *judge = &fit->consensus->judge[j];
-		double n = (double) judge->gold, kappa = isnan(judge->gold_kappa) ? 0.0 : judge->gold_kappa;
+		double n = isnan(judge->gold_kappa) ? 0.0 : (double) judge->gold;
+		double kappa = isnan(judge->gold_kappa) ? 0.0 : judge->gold_kappa;
 		double base = (isnan(judge->agreement) ? pooled : judge->agreement) + shift;
 
 		judge->reliability =
@@ -277,7 +281,8 @@ serm_consensus_mean(const SermConsensus *consensus, const int16_t *label)
 			sum += consensus->judge[j].weight * (label[j] - consensus->judge[j].level);
 			weight += consensus->judge[j].weight;
 		}
-	return weight > 0.0 ? sum / weight : NAN;
+	/* Means that are equal but for the order of their terms fall on the same side of a cut. */
+	return weight > 0.0 ? rint(sum / weight * VALUE_STEPS) / VALUE_STEPS : NAN;
 }
 
 /*

@@ -96,8 +96,8 @@ typedef struct SermCorrelationInput {
 
 /*
  * The correlation, in [0, 1], under which soft targets make gold likeliest, each matrix taken as if it had
- * not seen the pair. Few gold pairs are shrunk towards .65, which 2 to 7 of 7 and 2 to 33 of 33 real judges
- * have; without gold it is that. CANCELED, MEMORY.
+ * not seen the pair. Without gold it is .65, which 2 to 7 of 7 and 2 to 33 of 33 real judges have; with gold
+ * the mean under a normal prior around that, cut at 0 and 1 (.62 before the first pair). CANCELED, MEMORY.
  */
 extern SermStatus serm_judges_correlate(const SermJudgeLabels *labels, const SermCorrelationInput *input,
     SermArena *arena, SermKeepGoing keep_going, void *context, double *correlation, SermError *error);

@@ -30,6 +30,11 @@
 #define GROUP_MASKS (GROUP_MAX / 64)
 /* Spellings behind these have no kin: the vocabulary of any corpus is mostly words that occur once. */
 #define SPELLINGS_MAX ((uint32_t) 1 << 20)
+/*
+ * Pairs of endings behind these are not counted. Running text has four per spelling, and its rules are met
+ * early; words in no order, as codes are, would have more than a hundred.
+ */
+#define ENDINGS_MAX ((size_t) 1 << 21)
 #define DOCUMENTS_PER_CHECK 64
 #define TABLE_SIZE_MIN 4096
 #define SCRATCH_BYTES ((size_t) 16 << 20)
@@ -277,12 +282,13 @@ find_ending(const Kin *kin, uint64_t key)
 	return &kin->endings[at];
 }
 
+/* False: no memory. */
 static bool
 count_ending(Kin *kin, uint64_t key)
 {
 	Ending *ending;
 
-	if (2 * kin->ending_count >= kin->endings_size) {
+	if (kin->ending_count < ENDINGS_MAX && 2 * kin->ending_count >= kin->endings_size) {
 		const Ending *old = kin->endings;
 		size_t old_size = kin->endings_size;
 
@@ -295,6 +301,8 @@ count_ending(Kin *kin, uint64_t key)
 			return false;
 	}
 	ending = find_ending(kin, key);
+	if (ending->count == 0 && kin->ending_count == ENDINGS_MAX)
+		return true;
 	kin->ending_count += ending->count == 0;
 	ending->key = key;
 	ending->count++;

@@ -14,7 +14,6 @@
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
-#include "utils/regproc.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -110,7 +109,7 @@ check_agents(const Run *run, const List *agents)
 			check_login(GetUserId());
 			continue;
 		}
-		function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(agent->judge)));
+		function = serm_judge_find(run->model->name, agent->name, agent->judge);
 		(void) serm_judge_statement(function);
 		serm_user_function_check(function);
 	}
@@ -208,7 +207,7 @@ clip_text(char *text, int characters)
 static void
 ask_judge(const Run *run, const SermTask *task)
 {
-	Oid function = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(task->server)));
+	Oid function = serm_judge_find(run->model->name, task->agent, task->server);
 	char *statement = serm_judge_statement(function);
 	SermVoteRow vote = SERM_NO_VOTE;
 	SermUserAnswer answer;

@@ -110,6 +110,8 @@ typedef struct SermUserAnswer {
 	char *text; /* NULL for NULL */
 } SermUserAnswer;
 
+/* The function of an agent by its signature. Error 42883 when it is gone. */
+extern Oid serm_judge_find(const char *model, const char *agent, const char *judge);
 /*
  * SQL that calls a judge with ($1 query, $2 doc) and gives (grade int8, rationale text).
  * Errors 42883 or 42804 with the expected signature in the hint.

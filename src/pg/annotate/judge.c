@@ -78,6 +78,25 @@ find_column(TupleDesc row, const char *name)
 	return 0;
 }
 
+Oid
+serm_judge_find(const char *model, const char *agent, const char *judge)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum function;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = CStringGetTextDatum(judge);
+	fcinfo->args[0].isnull = false;
+	function = to_regprocedure(fcinfo);
+	if (fcinfo->isnull)
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
+		    errmsg(
+		        "function %s of agent \"%s\" of model \"%s\" does not exist any more", judge, agent, model),
+		    errhint("Create it again, or take the agent away: SELECT serm.remove_agent(%s, %s).",
+		        quote_literal_cstr(model), quote_literal_cstr(agent)));
+	return DatumGetObjectId(function);
+}
+
 char *
 serm_judge_statement(Oid function)
 {

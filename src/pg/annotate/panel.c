@@ -453,7 +453,7 @@ serm_panel_store(SermPanel *panel)
 		const SermJudgeQuality *quality = &panel->consensus.judge[j];
 
 		store_judge(panel, j);
-		if (is_newest(panel, j) && quality->gold >= SUSPEND_GOLD_MIN &&
+		if (is_newest(panel, j) && quality->gold >= SUSPEND_GOLD_MIN && !isnan(quality->gold_kappa) &&
 		    quality->reliability < panel->judges[j].agent->min_reliability && suspend(panel, j))
 			suspended++;
 	}

@@ -194,12 +194,24 @@ active_version(const SermRound *round, bool lock)
 	return null ? 0 : DatumGetInt32(active);
 }
 
-/* Somebody promoted the candidate while the round ran: there is nothing left to decide. */
-static void
-finish_promoted_by_hand(SermRound *round)
+/* Somebody promoted the candidate while the round ran, and perhaps took it back: there is nothing left to
+ * decide. */
+static bool
+decided_by_hand(SermRound *round, int active)
 {
-	serm_round_finish(round, "promoted", "promoted by hand before the gate", NULL, NULL);
-	serm_spi_commit(&round->level);
+	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->candidate)};
+
+	if (active == round->candidate) {
+		serm_round_finish(round, "promoted", "promoted by hand before the gate", NULL, NULL);
+		return true;
+	}
+	serm_spi_execute(
+	    "SELECT FROM serm.version v WHERE v.model = $1 AND v.version = $2 AND v.status = 'retired'",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	if (SPI_processed == 0)
+		return false;
+	serm_round_finish(round, "rejected", "promoted and taken back by hand before the gate", NULL, NULL);
+	return true;
 }
 
 static void
@@ -210,7 +222,11 @@ apply(SermRound *round, const SermGateDecision *decision, bool gold, int against
 	         : psprintf("%s; people graded no test query: the test set is what agents say", decision->reason);
 
 	/* With the row locked, nobody promotes between this look and the decision. */
-	if (active_version(round, true) != against)
+	int active = active_version(round, true);
+
+	if (decided_by_hand(round, active))
+		return;
+	if (active != against)
 		ereport(ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 		    errmsg("another version of model \"%s\" became active while the gate compared", round->row->name),
 		    errhint("CALL serm.evolve('%s') again: it compares with the new one.", round->row->name));
@@ -245,8 +261,8 @@ serm_round_gate(SermRound *round)
 	bool gold;
 	int against = active_version(round, false);
 
-	if (against == round->candidate) {
-		finish_promoted_by_hand(round);
+	if (decided_by_hand(round, against)) {
+		serm_spi_commit(&round->level);
 		return;
 	}
 	gold = read_pairs(round, against, &base.set, &recent.set);

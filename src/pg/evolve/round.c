@@ -265,6 +265,12 @@ check_ready(const SermModelRow *row)
 		    errmsg("model \"%s\" has no search log to mine", row->name),
 		    errhint("Create the model with one: SELECT serm.create_model('name', log => 'my_log',"
 		            " documents => 'my_documents')."));
+	if (row->options.test_share == 0)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		    errmsg("model \"%s\" keeps no queries to test a candidate with: its option test_share is 0",
+		        row->name),
+		    errhint("Create a model with a test_share above 0 and copy the judgments, or CALL serm.train with"
+		            " the option promote."));
 	serm_spi_execute("SELECT 1 FROM serm.agent a WHERE a.model = $1 AND a.active LIMIT 1", SPI_OK_SELECT,
 	    false, params, lengthof(params));
 	if (SPI_processed == 0)

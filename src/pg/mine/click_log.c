@@ -11,9 +11,11 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupdesc.h"
+#include "executor/executor.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
+#include "storage/lmgr.h"
 #include "tcop/dest.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
@@ -205,7 +207,7 @@ window_params(const SermClickWindow *window)
 
 /*
  * A plain table that the caller may read as a whole, all of it wanted, in any order. Others are the
- * executor's: it knows children, policies, privileges on columns, and indexes for a window.
+ * executor's: it knows children, policies, privileges on columns, who audits, and indexes for a window.
  */
 static bool
 is_plain(Relation log, const SermClickWindow *window, bool by_page)
@@ -214,7 +216,7 @@ is_plain(Relation log, const SermClickWindow *window, bool by_page)
 
 	return !by_page && !window->has_since && !window->has_until && log->rd_rel->relkind == RELKIND_RELATION &&
 	       !log->rd_rel->relhassubclass && pg_class_aclcheck(id, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-	       check_enable_rls(id, InvalidOid, true) == RLS_NONE;
+	       check_enable_rls(id, InvalidOid, true) == RLS_NONE && ExecutorCheckPerms_hook == NULL;
 }
 
 static void
@@ -271,7 +273,9 @@ serm_click_log_read(
 	MemoryContext previous = MemoryContextSwitchTo(host->context);
 	Relation log;
 
-	/* It reports a log that is missing or has another shape. */
+	/* From here on the shape stays what it is; one that is missing or another is reported. */
+	if (OidIsValid(model->log))
+		LockRelationOid(model->log, AccessShareLock);
 	(void) serm_source_name(model->log, SERM_SOURCE_LOG, model->name);
 	receiver.grouping = serm_click_grouping(&host->arena, input, (uint32) serm_mine_pairs_max);
 	if (receiver.grouping == NULL)
@@ -279,7 +283,7 @@ serm_click_log_read(
 	receiver.row = AllocSetContextCreate(host->context, "serm click row", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&receiver.page);
 	initStringInfo(&receiver.key);
-	log = table_open(model->log, AccessShareLock);
+	log = table_open(model->log, NoLock);
 	if (is_plain(log, window, receiver.by_page))
 		scan_log(&receiver, log);
 	else
