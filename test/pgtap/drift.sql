@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(36);
+SELECT plan(37);
 
 -- --- the aggregates
 CREATE TABLE stream AS
@@ -114,6 +114,12 @@ SET ROLE tap_drifter;
 SELECT is((SELECT count(*) FROM serm.drift('tap_drift', :before, :after)), 21::bigint, 'who may analyse may look for drift');
 SELECT is((SELECT (serm.ks_shift(value, recent, unit)).recent_units FROM small), 20, 'and use its statistics');
 SELECT is_empty($$SELECT * FROM serm.click_relevance('tap_drift')$$, 'and click models');
+RESET ROLE;
+ALTER TABLE search_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON search_log TO tap_drifter USING (segment = 'en');
+SET ROLE tap_drifter;
+SELECT results_eq($$SELECT segment, count(*) FROM serm.drift('tap_drift', tstzrange('2026-03-01 00:00+00', '2026-03-08 00:00+00'), tstzrange('2026-03-08 00:00+00', '2026-03-15 00:00+00'))
+	GROUP BY segment ORDER BY segment$$, $$VALUES ('en', 7::bigint), (NULL, 7)$$, 'of the rows that row security shows');
 RESET ROLE;
 
 -- --- errors
