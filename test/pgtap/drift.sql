@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(34);
+SELECT plan(37);
 
 -- --- the aggregates
 CREATE TABLE stream AS
@@ -92,6 +92,16 @@ CREATE VIEW shuffled AS SELECT query, doc_id, '2026-03-01 00:00+00'::timestamptz
 UPDATE serm.model SET log = 'shuffled' WHERE name = 'tap_drift';
 SELECT is_empty($$SELECT * FROM serm.drift('tap_drift', tstzrange('2026-03-01 00:00+00', '2026-03-08 00:00+00'), tstzrange('2026-03-08 00:00+00', '2026-03-15 00:00+00')) WHERE drifted$$,
 	'a shuffled stream has not drifted');
+-- Forty such deals, however small a shift: what is called drift at a level is no more often there than the level says.
+CREATE VIEW dealt AS SELECT query, doc_id, '2026-03-01 00:00+00'::timestamptz + (hashint8(s * 1000003 + current_setting('tap.deal')::bigint) & 1) * interval '7 days'
+	+ s * interval '1 second' AS shown_at, position, clicked, session_id, segment FROM (SELECT *, dense_rank() OVER (ORDER BY shown_at) AS s FROM search_log WHERE position < 3) AS l;
+UPDATE serm.model SET log = 'dealt' WHERE name = 'tap_drift';
+CREATE FUNCTION pg_temp.alarms(level real) RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM generate_series(1, 40) AS deal, LATERAL (SELECT set_config('tap.deal', deal::text, false)) AS d (deal_is),
+		LATERAL (SELECT bool_or(drifted) AS alarm FROM serm.drift('tap_drift', tstzrange('2026-03-01 00:00+00', '2026-03-08 00:00+00'),
+			tstzrange('2026-03-08 00:00+00', '2026-03-15 00:00+00'), jsonb_build_object('level', level, 'effect', 0, 'rows', 800, 'seed', deal_is::int))) AS a WHERE alarm $$;
+SELECT cmp_ok(n, '<=', 6::bigint, 'of forty shuffled streams not many more than two drift at .05: ' || n) FROM pg_temp.alarms(0.05) AS n;
+SELECT ok(n BETWEEN 4 AND 28, 'nor than twenty at .5, but some do: ' || n) FROM pg_temp.alarms(0.5) AS n;
 UPDATE serm.model SET log = 'search_log' WHERE name = 'tap_drift';
 SELECT is_empty($$SELECT * FROM serm.drift('tap_drift', tstzrange('2026-03-01 00:00+00', '2026-03-08 00:00+00'), tstzrange('2026-03-08 00:00+00', '2026-03-15 00:00+00'), '{"effect": 0.99}') WHERE drifted$$,
 	'an effect that is asked for is a condition');
@@ -104,6 +114,12 @@ SET ROLE tap_drifter;
 SELECT is((SELECT count(*) FROM serm.drift('tap_drift', :before, :after)), 21::bigint, 'who may analyse may look for drift');
 SELECT is((SELECT (serm.ks_shift(value, recent, unit)).recent_units FROM small), 20, 'and use its statistics');
 SELECT is_empty($$SELECT * FROM serm.click_relevance('tap_drift')$$, 'and click models');
+RESET ROLE;
+ALTER TABLE search_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON search_log TO tap_drifter USING (segment = 'en');
+SET ROLE tap_drifter;
+SELECT results_eq($$SELECT segment, count(*) FROM serm.drift('tap_drift', tstzrange('2026-03-01 00:00+00', '2026-03-08 00:00+00'), tstzrange('2026-03-08 00:00+00', '2026-03-15 00:00+00'))
+	GROUP BY segment ORDER BY segment$$, $$VALUES ('en', 7::bigint), (NULL, 7)$$, 'of the rows that row security shows');
 RESET ROLE;
 
 -- --- errors

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(43);
+SELECT plan(44);
 
 -- --- a log without a flaw
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -88,6 +88,15 @@ SELECT results_eq('SELECT query, doc_id, position, clicked, dwell_ms, session_id
 	$$VALUES ('kind 1', 'p1', 1, false, NULL, 'one'), ('kind 1', 'p2', 2, true, 4000, 'one'), ('kind 1', 'p3', 3, false, NULL, 'one'),
 		('kind 1', 'p2', 1, false, NULL, 'two'), ('kind 1', 'p1', 2, false, NULL, 'two')$$, 'queries and events of UBI make a log');
 SELECT is_empty($$SELECT * FROM serm.check_log('ubi_log', 'product') WHERE severity = 'error'$$, 'of the right shape');
+CREATE VIEW ubi_dwell AS
+	SELECT query_id, doc_id, action_name,
+		CASE WHEN next IS NOT NULL THEN least(extract(epoch FROM next - "timestamp") * 1000, 600000)::integer END AS dwell_ms
+	  FROM (
+		SELECT query_id, event_attributes #>> '{object,object_id}' AS doc_id, action_name, "timestamp",
+			lead("timestamp") OVER (PARTITION BY query_id ORDER BY "timestamp") AS next
+		  FROM ubi_events
+	  ) AS e;
+SELECT results_eq('SELECT doc_id, action_name, dwell_ms FROM ubi_dwell ORDER BY 1', $$VALUES ('p2', 'item_click', 1000), ('p3', 'impression', NULL)$$, 'and the next event ends a dwell');
 
 -- --- the watermark
 CREATE TABLE stream AS SELECT * FROM good_log WHERE shown_at < '2026-05-03';

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(124);
+SELECT plan(126);
 
 -- --- a small shop: 25 products, as many queries, a log that shows every query six of the products
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -317,6 +317,10 @@ SELECT results_eq($$SELECT * FROM pg_temp.mined('kept_log')$$, $$SELECT * FROM p
 SELECT is((SELECT count(*) FROM pg_temp.mined('bare_log')), 60::bigint, 'a log without the optional columns');
 SELECT is_empty($$SELECT * FROM serm.mine_feedback('tap_mine') WHERE signals ? 'dwell_ms'$$, 'which has no dwell');
 SELECT is_empty($$SELECT * FROM pg_temp.mined('empty_log')$$, 'an empty log gives no rows');
+CREATE SEQUENCE reads;
+CREATE VIEW counted_log AS SELECT * FROM impression WHERE nextval('reads') > 0;
+SELECT results_eq($$SELECT * FROM pg_temp.mined('counted_log')$$, $$SELECT * FROM pg_temp.mined('impression')$$, 'a view that counts what is read of it');
+SELECT is(last_value, (SELECT count(*) FROM impression), 'each row of a log is read once') FROM reads;
 SELECT pg_temp.mined('impression') \g /dev/null
 SET max_parallel_workers_per_gather = 0;
 CREATE TEMP TABLE serial AS SELECT * FROM serm.mine('tap_mine', budget => 60);

@@ -147,5 +147,13 @@ for my $who (sort keys %pids)
 		is($hits, '0', "$who: no key in its memory");
 	}
 }
-$node->stop('immediate');
+$node->stop('fast');
+# --- nor on disk: tables, log of writes, what statistics keep
+for my $kind (qw(file env))
+{
+	my ($files) = run_command([ 'grep', '-rlaF', $key{$kind}, $node->data_dir ]);
+	is(join(' ', grep { $_ !~ m{/agent\.key(\.bad)?$} } split(/\n/, $files)), '', "the key by $kind: not in any file of the data directory");
+}
+my ($known) = run_command([ 'grep', '-rlaF', $key{literal}, $node->data_dir . '/base' ]);
+isnt($known, '', 'where one by literal is found');
 done_testing();

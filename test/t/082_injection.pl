@@ -45,7 +45,8 @@ sub annotate
 	sql("INSERT INTO serm.judgment (model, query, doc_id, doc, grade, source)
 		SELECT '$model', 'bright red pillow case ' || i, 'gold-' || i,
 			(ARRAY['a bright red pillow case ' || i, 'a bright red pillow', 'red pillow', 'a chair'])[i % 4 + 1], (ARRAY[3, 2, 1, 0])[i % 4 + 1], 'human'
-		  FROM generate_series(1, 200) i") if $options !~ /"gold_rate": 0[,}]/;
+		  FROM generate_series(1, 200) i") if $model =~ /gold|trained/;
+	sql("SET client_min_messages = error; CALL serm.train('$model')") if $model =~ /trained/;
 	sql("INSERT INTO serm.sample (model, query, doc_id, doc) SELECT '$model', query, doc_id, doc FROM hostile;
 		INSERT INTO serm.sample (model, query, doc_id, doc)
 		SELECT '$model', 'bright blue pillow case ' || i, 'honest-' || i,
@@ -54,7 +55,8 @@ sub annotate
 		CALL serm.annotate('$model')");
 }
 my %rules = (default => '{"gold_rate": 0}', gold => '{"gold_rate": 0.15}', quorum => '{"gold_rate": 0, "rule": "quorum"}', unanimous => '{"gold_rate": 0, "rule": "unanimous"}',
-	weighted => '{"gold_rate": 0, "rule": "weighted"}');
+	weighted => '{"gold_rate": 0, "rule": "weighted"}', weighted_gold => '{"gold_rate": 0.15, "rule": "weighted"}',
+	trained => '{"gold_rate": 0}', trained_weighted => '{"gold_rate": 0, "rule": "weighted"}', trained_gold => '{"gold_rate": 0.15}');
 for my $rule (sort keys %rules)
 {
 	annotate($rule, $rules{$rule}, 'plain', 'noisy', 'gullible');
@@ -69,7 +71,7 @@ for my $rule (sort keys %rules)
 		"$rule: nor has any judgment");
 	# Without gold the rules that weigh cannot tell two judges that are both right from copies, and give the two one say.
 	is(sql("SELECT count(*) FROM serm.judgment WHERE model = '$rule' AND doc_id !~ '^honest' AND source = 'agents' AND grade >= 1.5"), '0',
-		"$rule: nor one in the upper half") if $rule !~ /^(default|weighted)$/;
+		"$rule: nor one in the upper half") if $rule =~ /gold|quorum|unanimous/;
 	cmp_ok(sql("SELECT count(*) FROM serm.sample WHERE model = '$rule' AND doc_id ~ '^honest' AND state = 'agreed' AND grade = 3"), '>=', 20,
 		"$rule: honest ones have it");
 }
@@ -86,8 +88,9 @@ for my $rule ('{"gold_rate": 0}', '{"gold_rate": 0, "rule": "quorum"}')
 	sql("INSERT INTO serm.sample (model, query, doc_id, doc) SELECT '$model', query, doc_id, doc FROM hostile; CALL serm.annotate('$model')");
 	is(sql("SELECT string_agg(name, ' ') FROM serm.agent WHERE model = '$model' AND active"), 'plain', "$model: agents that obey canaries are suspended");
 	# Rules that count votes settle what is complete while others are asked; the default waits.
-	cmp_ok(sql("SELECT count(*) FROM serm.judgment WHERE model = '$model' AND source = 'agents' AND grade > 0.5"), '<=', $rule =~ /quorum/ ? 100 : 0,
-		"$model: " . ($rule =~ /quorum/ ? 'within a hundred samples' : 'and no vote of theirs counts'));
+	my $accepted = sql("SELECT count(*) FROM serm.judgment WHERE model = '$model' AND source = 'agents' AND grade > 0.5");
+	cmp_ok($accepted, '<=', $rule =~ /quorum/ ? 100 : 0,
+		"$model: " . ($rule =~ /quorum/ ? "within a hundred samples ($accepted)" : 'and no vote of theirs counts'));
 }
 
 $node->stop;

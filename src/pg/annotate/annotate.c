@@ -25,6 +25,8 @@
 #define JUDGE_MS 1000
 #define TICK_FIRST_MS 20
 #define TICK_MS 250
+/* However long looking seems to have taken: the clock may have been set meanwhile. */
+#define TICK_MOST_MS 60000
 #define NOTICE_MS 5000
 /* A worker that ends this often without any progress will not make any. */
 #define WORKER_STARTS_MAX 5
@@ -428,6 +430,7 @@ wait_for_answers(Run *run)
 		commit(run);
 		/* Looking takes a tenth of the time at most, however long the queue. */
 		tick = Max(tick, 10 * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
+		tick = Min(tick, TICK_MOST_MS);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, tick, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

@@ -2,8 +2,9 @@
  * serm.task, the queue: tasks are claimed under a lease in one short transaction,
  * answered outside of any, and closed together with their vote in another.
  *
- * The clock of the machine may jump: a lease or a wait that lies further ahead
- * than any that is ever set counts as over.
+ * The clock of the machine may be set: a lease or a wait that lies further ahead
+ * than any that is ever set counts as over, so a clock that is set back holds a task
+ * up no longer than the longest wait.
  */
 #include "pg/annotate/annotate.h"
 
@@ -16,8 +17,12 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
-/* Longer than every lease (10 minutes and a margin) and every wait (2 minutes). */
-#define HORIZON "interval '1 hour'"
+/*
+ * Longer than every wait (2 minutes). That of leases is far longer than they are (11 minutes): a living
+ * worker must not take its own tasks for lost, and those of a dead one are freed by whoever follows it.
+ */
+#define WAIT_HORIZON "interval '3 minutes'"
+#define LEASE_HORIZON "interval '12 hours'"
 /* A task that was given back waits behind the mark of its worker at most so long, if the queue never ends. */
 #define MARK_MS 5000
 
@@ -28,9 +33,9 @@
 	" THEN pg_catalog.octet_length(s.doc) ELSE 16000 END) / 4 + 500)::pg_catalog.float8"
 
 #define DUE                                                                                                  \
-	" NOT (t.not_before > pg_catalog.now() AND t.not_before < pg_catalog.now() + " HORIZON ")"               \
+	" NOT (t.not_before > pg_catalog.now() AND t.not_before < pg_catalog.now() + " WAIT_HORIZON ")"          \
 	" AND (t.lease_until IS NULL OR NOT (t.lease_until > pg_catalog.now() AND t.lease_until < "              \
-	"pg_catalog.now() + " HORIZON "))"
+	"pg_catalog.now() + " LEASE_HORIZON "))"
 
 uint64
 serm_queue_fill(const char *model, const List *agents, int limit)

@@ -8,6 +8,8 @@
 #include "utils/timestamp.h"
 
 #define SETTLE_MS 5000
+/* However long a step seems to have taken: the clock may have been set meanwhile. */
+#define SETTLE_MOST_MS (10 * 60 * 1000)
 /* Between two looks at the queue when nothing is on its way. */
 #define SLICE_MS 100
 
@@ -110,11 +112,12 @@ serm_worker_settle_meanwhile(SermWorker *worker)
 	ListCell *cell;
 	bool more = false;
 
-	if (start < worker->next_settle)
+	if (start < worker->next_settle &&
+	    worker->next_settle <= TimestampTzPlusMilliseconds(start, SETTLE_MOST_MS))
 		return;
 	foreach (cell, worker->models)
 		more |= settle_some(worker, lfirst(cell));
 	now = GetCurrentTimestamp();
-	worker->next_settle = TimestampTzPlusMilliseconds(
-	    now, Max(more ? 0 : SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now)));
+	worker->next_settle = TimestampTzPlusMilliseconds(now,
+	    Min(SETTLE_MOST_MS, Max(more ? 0 : SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now))));
 }

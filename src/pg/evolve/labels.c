@@ -22,11 +22,13 @@
 #include "pg/annotate/annotate.h"
 #include "pg/evolve/round.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 
 #define JUDGES_MAX 64
+/* Samples read in one step: their texts are not kept. */
+#define READ_SAMPLES 100
+
 typedef struct Sample {
-	SermText query; /* in the server's encoding */
-	SermText doc;
 	int64 id;
 	bool wanted; /* of this round, voted on and not settled by people */
 } Sample;
@@ -37,7 +39,7 @@ typedef struct Votes {
 	uint32 grade_count;
 	uint32 judge_count;
 	char *judges[JUDGES_MAX];
-	size_t count;
+	size_t count, capacity;
 	Sample *samples;
 	int16 *label; /* [sample][judge] */
 	int16 *gold;  /* [sample] */
@@ -110,11 +112,11 @@ read_judges(Votes *votes)
 }
 
 /*
- * One row per sample: its text, and for each agent (sorted by name) the grade that most of its paths gave,
+ * One row per sample: its query, and for each agent (sorted by name) the grade that most of its paths gave,
  * NULL for a tie or none. Gold is the newest grade by people.
  */
 static const char samples_sql[] =
-    "SELECT s.query, s.id, s.doc, s.round = $2,"
+    "SELECT s.query, s.id, s.round = $2,"
     " s.round = $2 AND s.state IN ('agreed', 'disputed') AND s.agents <> '" SERM_GOLD_MARK
     "' AND EXISTS (SELECT FROM serm.vote v"
     " WHERE v.sample = s.id AND v.grade IS NOT NULL),"
@@ -127,28 +129,26 @@ static const char samples_sql[] =
     " WHERE v.sample = s.id AND v.agent = a.name AND v.grade IS NOT NULL GROUP BY v.grade) g WHERE g.place = "
     "1)"
     " FROM pg_catalog.unnest($3::text[]) WITH ORDINALITY a(name, i) ORDER BY a.i)"
-    " FROM serm.sample s WHERE s.model = $1 AND EXISTS (SELECT FROM serm.vote v WHERE v.sample = s.id)"
-    " ORDER BY s.id";
+    " FROM serm.sample s WHERE s.model = $1 AND s.id > $4"
+    " AND EXISTS (SELECT FROM serm.vote v WHERE v.sample = s.id) ORDER BY s.id LIMIT $5";
 
 static void
-read_sample(Votes *votes, uint64 row)
+read_sample(Votes *votes, uint64 row, size_t at)
 {
-	Sample *sample = &votes->samples[row];
-	int16 *label = &votes->label[row * votes->judge_count];
+	Sample *sample = &votes->samples[at];
+	int16 *label = &votes->label[at * votes->judge_count];
 	Datum *elements, value;
 	bool *nulls, null;
 	int count;
 
-	sample->query = text_value(row, 1);
 	sample->id = DatumGetInt64(serm_spi_value(row, 2, &null));
-	sample->doc = text_value(row, 3);
-	votes->this_round[row] = DatumGetBool(serm_spi_value(row, 4, &null));
-	sample->wanted = DatumGetBool(serm_spi_value(row, 5, &null));
-	value = serm_spi_value(row, 6, &null);
-	votes->gold[row] = SERM_LABEL_MISSING;
-	if (!null && !serm_query_is_test(sample->query, votes->row->options.test_share))
-		votes->gold[row] = (int16) Min(floor(DatumGetFloat4(value) + .5), votes->grade_count - 1);
-	deconstruct_array(DatumGetArrayTypeP(serm_spi_value(row, 7, &null)), INT2OID, 2, true, TYPALIGN_SHORT,
+	votes->this_round[at] = DatumGetBool(serm_spi_value(row, 3, &null));
+	sample->wanted = DatumGetBool(serm_spi_value(row, 4, &null));
+	value = serm_spi_value(row, 5, &null);
+	votes->gold[at] = SERM_LABEL_MISSING;
+	if (!null && !serm_query_is_test(text_value(row, 1), votes->row->options.test_share))
+		votes->gold[at] = (int16) Min(floor(DatumGetFloat4(value) + .5), votes->grade_count - 1);
+	deconstruct_array(DatumGetArrayTypeP(serm_spi_value(row, 6, &null)), INT2OID, 2, true, TYPALIGN_SHORT,
 	    &elements, &nulls, &count);
 	for (int j = 0; j < count; j++)
 		label[j] = nulls[j] || DatumGetInt16(elements[j]) >= (int16) votes->grade_count
@@ -156,11 +156,58 @@ read_sample(Votes *votes, uint64 row)
 		               : DatumGetInt16(elements[j]);
 }
 
+static void *
+grown(void *array, MemoryContext context, size_t count, Size size)
+{
+	Size bytes = mul_size(Max(count, 1), size);
+
+	return array == NULL ? MemoryContextAllocHuge(context, bytes) : repalloc_huge(array, bytes);
+}
+
+static void
+make_room(Votes *votes, MemoryContext context, size_t more)
+{
+	size_t wanted = votes->count + more;
+
+	if (wanted <= votes->capacity && votes->samples != NULL)
+		return;
+	wanted = Max(wanted, 2 * votes->capacity);
+	votes->samples = grown(votes->samples, context, wanted, sizeof(Sample));
+	votes->label = grown(votes->label, context, wanted, mul_size(Max(votes->judge_count, 1), sizeof(int16)));
+	votes->gold = grown(votes->gold, context, wanted, sizeof(int16));
+	votes->this_round = grown(votes->this_round, context, wanted, sizeof(bool));
+	votes->capacity = wanted;
+}
+
+/* The next samples; false when there are no more. */
+static bool
+read_page(SermRound *round, Votes *votes, SermParam *params, int count)
+{
+	MemoryContext page =
+	    AllocSetContextCreate(round->context, "serm labels, one step", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(page);
+	uint64 rows;
+
+	params[3] = SERM_INT8(votes->count > 0 ? votes->samples[votes->count - 1].id : PG_INT64_MIN);
+	serm_spi_execute(samples_sql, SPI_OK_SELECT, false, params, count);
+	rows = SPI_processed;
+	make_room(votes, round->context, rows);
+	for (uint64 row = 0; row < rows; row++)
+		read_sample(votes, row, votes->count + row);
+	votes->count += rows;
+	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(page);
+	return rows > 0;
+}
+
 static void
 read_votes(SermRound *round, Votes *votes)
 {
 	Datum names[JUDGES_MAX];
-	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number), SERM_NULL(TEXTARRAYOID)};
+	SermParam params[] = {SERM_TEXT(round->row->name), SERM_INT4(round->number), SERM_NULL(TEXTARRAYOID),
+	    SERM_INT8(0), SERM_INT4(READ_SAMPLES)};
+	int level;
 
 	*votes =
 	    (Votes){.row = round->row, .round = round->number, .grade_count = (uint32) round->row->grade_count};
@@ -169,16 +216,10 @@ read_votes(SermRound *round, Votes *votes)
 		names[j] = CStringGetTextDatum(votes->judges[j]);
 	params[2] = SERM_DATUM(TEXTARRAYOID,
 	    PointerGetDatum(construct_array(names, (int) votes->judge_count, TEXTOID, -1, false, TYPALIGN_INT)));
-	serm_spi_execute(samples_sql, SPI_OK_SELECT, false, params, lengthof(params));
-	votes->count = SPI_processed;
-	votes->samples = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * sizeof(Sample));
-	votes->label =
-	    MemoryContextAllocHuge(round->context, Max(votes->count * votes->judge_count, 1) * sizeof(int16));
-	votes->gold = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * sizeof(int16));
-	votes->this_round = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * sizeof(bool));
-	for (uint64 row = 0; row < votes->count; row++)
-		read_sample(votes, row);
-	SPI_freetuptable(SPI_tuptable);
+	level = serm_spi_prefer_indexes();
+	while (read_page(round, votes, params, lengthof(params)))
+		CHECK_FOR_INTERRUPTS();
+	AtEOXact_GUC(false, level);
 }
 
 /* --- agreement between the agents, on the samples of this round */
@@ -245,19 +286,50 @@ measure_agreement(SermRound *round, const Votes *votes)
 
 /* --- soft targets */
 
-/* The active version's distribution for every sample. */
+/* The active version's distribution for the samples from `first` to before `end`. */
 static void
-predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
+predict_page(SermRound *round, SermScorer *scorer, Votes *votes, size_t first, size_t end)
 {
+	MemoryContext page =
+	    AllocSetContextCreate(round->context, "serm labels, one step", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(page);
+	SermParam params[] = {SERM_TEXT(votes->row->name), SERM_INT8(votes->samples[first].id),
+	    SERM_INT8(votes->samples[end - 1].id)};
 	uint32 grades = votes->grade_count;
+	bool null;
 
-	votes->prior = MemoryContextAllocHuge(round->context, Max(votes->count, 1) * grades * sizeof(float));
-	for (size_t i = 0; i < votes->count; i++) {
+	serm_spi_execute("SELECT s.id, s.query, s.doc FROM serm.sample s WHERE s.model = $1"
+	                 " AND s.id BETWEEN $2 AND $3 ORDER BY s.id",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	for (uint64 row = 0; row < SPI_processed && first < end; row++) {
+		int64 id = DatumGetInt64(serm_spi_value(row, 1, &null));
 		SermPrediction prediction;
 
 		CHECK_FOR_INTERRUPTS();
-		serm_scorer_predict(scorer, votes->samples[i].query, votes->samples[i].doc, &prediction);
-		memcpy(&votes->prior[i * grades], prediction.probability, grades * sizeof(float));
+		/* One that has gone meanwhile keeps an even distribution; one that has come is not of them. */
+		while (first < end && votes->samples[first].id < id)
+			first++;
+		if (first == end || votes->samples[first].id != id)
+			continue;
+		serm_scorer_predict(scorer, text_value(row, 2), text_value(row, 3), &prediction);
+		memcpy(&votes->prior[first * grades], prediction.probability, grades * sizeof(float));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(page);
+}
+
+static void
+predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
+{
+	size_t values = votes->count * votes->grade_count;
+
+	votes->prior = MemoryContextAllocHuge(round->context, mul_size(Max(values, 1), sizeof(float)));
+	for (size_t i = 0; i < values; i++)
+		votes->prior[i] = 1.0f / (float) votes->grade_count;
+	for (size_t i = 0; i < votes->count; i += READ_SAMPLES) {
+		predict_page(round, scorer, votes, i, Min(i + READ_SAMPLES, votes->count));
+		serm_spi_commit(&round->level);
 	}
 }
 

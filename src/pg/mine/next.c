@@ -3,15 +3,20 @@
  * of serm.mined that says so are stored by one transaction, so after a crash either
  * both are there or neither. Windows end `lateness` before the newest impression;
  * what comes later than that shows as a count that grew, and its window is mined
- * again: pairs that were sampled before are left out by serm.mine itself.
+ * again, with its share of the budget: pairs that were sampled before are left out by
+ * serm.mine itself.
  */
 #include "pg/mine/mine.h"
+
+#include <math.h>
 
 #include "funcapi.h"
 #include "miscadmin.h"
 
 /* So many of the latest windows are looked at for late impressions. */
 #define WINDOWS_WATCHED "10"
+/* Of a call that names none, as of serm.mine. */
+#define BUDGET 1000
 
 typedef struct Window {
 	TimestampTz since, until;
@@ -21,7 +26,8 @@ typedef struct Window {
 typedef struct Next {
 	const SermModelRow *model;
 	char *log;
-	SermParam budget, options;
+	int32 budget;
+	SermParam options;
 	ReturnSetInfo *to;
 } Next;
 
@@ -45,10 +51,10 @@ count_events(const Next *next, TimestampTz since, TimestampTz until)
 
 /* Mine one window, store its samples, and hand out its row. */
 static void
-mine_window(const Next *next, const Window *window)
+mine_window(const Next *next, const Window *window, int32 budget)
 {
 	SermParam params[] = {SERM_TEXT(next->model->name), moment(window->since), moment(window->until),
-	    next->budget, next->options};
+	    SERM_INT4(budget), next->options};
 	Datum values[5];
 	bool nulls[5] = {false};
 	int64 samples;
@@ -76,7 +82,20 @@ mine_window(const Next *next, const Window *window)
 	tuplestore_putvalues(next->to->setResult, next->to->setDesc, values, nulls);
 }
 
-/* Windows that hold more impressions than when they were mined. */
+/* Impressions that were deleted must not hide as many that are still to come. */
+static void
+note_fewer(const Next *next, const Window *window, int64 events)
+{
+	SermParam params[] = {SERM_TEXT(next->model->name), moment(window->until), SERM_INT8(events)};
+
+	serm_spi_execute("UPDATE serm.mined SET events = $3 WHERE model = $1 AND until = $2", SPI_OK_UPDATE,
+	    false, params, lengthof(params));
+}
+
+/*
+ * Windows that hold more impressions than when they were mined: what came late has its share of the budget,
+ * so that a few in each window do not cost the budget of all of them.
+ */
 static void
 mine_late(const Next *next)
 {
@@ -98,11 +117,14 @@ mine_late(const Next *next)
 		Window *window = &windows[i - 1];
 		int64 events = count_events(next, window->since, window->until);
 
+		if (events < window->events)
+			note_fewer(next, window, events);
 		if (events <= window->events)
 			continue;
 		window->late = events - window->events;
 		window->events = events;
-		mine_window(next, window);
+		mine_window(next, window,
+		    (int32) ceil((double) next->budget * (double) window->late / (double) window->events));
 	}
 }
 
@@ -132,7 +154,7 @@ mine_new(const Next *next, Datum lateness)
 		return;
 	window.events = count_events(next, window.since, window.until);
 	if (window.events > 0)
-		mine_window(next, &window);
+		mine_window(next, &window, next->budget);
 }
 
 SERM_FUNCTION(serm_mine_next);
@@ -150,7 +172,7 @@ serm_mine_next(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	lateness = PG_ARGISNULL(2) ? DirectFunctionCall3(interval_in, CStringGetDatum("1 hour"), InvalidOid, -1)
 	                           : PG_GETARG_DATUM(2);
-	next.budget = PG_ARGISNULL(1) ? SERM_NULL(INT4OID) : SERM_INT4(PG_GETARG_INT32(1));
+	next.budget = PG_ARGISNULL(1) ? BUDGET : PG_GETARG_INT32(1);
 	next.options = PG_ARGISNULL(3) ? SERM_NULL(JSONBOID) : SERM_DATUM(JSONBOID, PG_GETARG_DATUM(3));
 	next.model = serm_model_read(name);
 	next.log = serm_source_name(next.model->log, SERM_SOURCE_LOG, next.model->name);

@@ -1,0 +1,118 @@
+# A bad machine: its clock is set forward and back while agents are asked, and its disk is full for a while.
+use strict;
+use warnings;
+
+use File::Temp qw(tempdir);
+use FindBin;
+use IPC::Run qw(start);
+use MockEndpoint;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep time);
+
+my $directory = tempdir(CLEANUP => 1);
+chmod 0755, $directory;
+my $mock = MockEndpoint->start;
+my $port = $mock->port;
+
+system_or_bail($ENV{CC} || 'cc', '-shared', '-fPIC', '-o', "$directory/machine.so", "$FindBin::RealBin/../mock/machine.c");
+# The clock's error in seconds; whether the disk is full.
+sub machine
+{
+	my ($seconds, $full) = @_;
+	open my $file, '+<', "$directory/machine" or die $!;
+	syswrite $file, pack('qq', $seconds * 1_000_000, $full);
+	close $file;
+}
+sub refused { return (unpack 'qqq', slurp_file("$directory/machine"))[2]; }
+append_to_file("$directory/machine", pack('qqq', 0, 0, 0));
+chmod 0666, "$directory/machine";
+$ENV{LD_PRELOAD} = "$directory/machine.so";
+$ENV{SERM_MACHINE} = "$directory/machine";
+my $node = PostgreSQL::Test::Cluster->new('machine');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'serm'\nserm.launcher_interval = 1\nfsync = off\nautovacuum = off\n");
+$node->start;
+delete $ENV{LD_PRELOAD};
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sql('CREATE EXTENSION serm');
+
+my $prices = q{price_prompt '1000', price_completion '4000', max_tokens '50', cache 'false', canary '0'};
+sub make_model
+{
+	my ($name, $habit, $options, $samples) = @_;
+	sql(qq{SELECT serm.create_model('$name', options => '{"gold_rate": 0, "rule": "unanimous"}');
+		CREATE SERVER $name FOREIGN DATA WRAPPER serm_agent
+			OPTIONS (endpoint 'http://127.0.0.1:$port/$habit/v1', model 'mock', paths '1', timeout_ms '5000', $options);
+		SELECT serm.add_agent('$name', '$name');
+		INSERT INTO serm.sample (model, query, doc_id, doc)
+		SELECT '$name', 'blue pillow ' || i, 'd' || i, 'a blue pillow ' || i FROM generate_series(1, $samples) AS i});
+}
+sub votes { return sql(qq{SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = '$_[0]'}); }
+sub wait_for
+{
+	my ($model, $votes) = @_;
+	for (1 .. 400) { return if votes($model) >= $votes; usleep(25_000); }
+	die "$model: " . votes($model) . " of $votes votes";
+}
+
+# --- the clock: 600 requests a minute are ten a second, whatever the time of day is said to be
+make_model('timed', 'clock', q{requests_per_minute '600'}, 80);
+make_model('refusing', '429', q{max_attempts '1'}, 4);
+my $now = sql('SELECT extract(epoch FROM clock_timestamp())::bigint');
+machine(3600, 0);
+cmp_ok(sql('SELECT extract(epoch FROM clock_timestamp())::bigint') - $now, '>=', 3600, 'the server believes the clock');
+machine(0, 0);
+my $started = time;
+my $call = start([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres'), '-c', q{CALL serm.annotate('timed')} ],
+	'>', '/dev/null', '2>', \my $said);
+my $votes = 0;
+for my $jump (3600, 60, -3000, 86400 * 30, -86400, 0)
+{
+	wait_for('timed', $votes += 10);
+	machine($jump, 0);
+}
+$call->finish;
+my $seconds = time - $started;
+is(sql(q{SELECT count(*), count(v.grade), count(DISTINCT sample) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'timed'}), '80|80|80',
+	'a clock that is set loses nothing, and doubles nothing');
+cmp_ok($mock->count('clock'), '<=', 80 + 16, 'hardly anything is asked for twice (' . ($mock->count('clock') - 80) . ')');
+cmp_ok($mock->count('within_10s'), '<=', 100 + 11, 'the rate is kept');
+cmp_ok($seconds, '<', 25, "and used: $seconds s");
+
+# --- waits: what is to be asked again in a moment is, though the clock goes back
+sql(q{CALL serm.annotate('refusing', false)});
+for (1 .. 400) { last if $mock->count('429') > 0; usleep(10_000); }
+machine(-3000, 0);
+$started = time;
+sql(q{CALL serm.annotate('refusing')});
+is(sql(q{SELECT count(v.grade) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'refusing'}), '4', 'refused requests are asked for again');
+cmp_ok(time - $started, '<', 20, 'soon, though the clock was set back');
+machine(0, 0);
+
+# --- the disk: votes that cannot be stored are asked for again
+make_model('stored', 'billed', $prices, 400);
+sql(q{CALL serm.annotate('stored', false)});
+wait_for('stored', 20);
+machine(0, 1);
+for (1 .. 400) { last if refused() > 3; usleep(25_000); }
+cmp_ok(refused(), '>', 3, 'the disk is full');
+my ($code, $out, $err) = $node->psql('postgres', q{CALL serm.annotate('stored')});
+isnt($code, 0, 'whoever waits is told');
+like($err, qr/ends without answering|No space left/, 'why');
+my $kept = votes('stored');
+cmp_ok($kept, '<', 400, 'and not all is there');
+like(slurp_file($node->logfile), qr/could not extend file .*No space left on device/, 'the log has the reason');
+machine(0, 0);
+sql(q{CALL serm.annotate('stored')});
+is(sql(q{SELECT count(*), count(v.grade), count(DISTINCT sample) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'stored'}), '400|400|400',
+	'with room again everything is answered, once');
+is(sql(q{SELECT done FROM serm.annotation_progress WHERE model = 'stored'}), '400', 'and settled');
+my $billed = ($mock->count('billed_prompt') * 1000 + $mock->count('billed_completion') * 4000) / 1e6;
+cmp_ok(sql(q{SELECT sum(spent) FROM serm.spending WHERE model = 'stored'}), '>=', $billed - 1e-6, 'what was asked for twice is paid for twice');
+is(sql(q{SELECT count(*) FROM serm.task}), '0', 'no task is left');
+unlike(slurp_file($node->logfile), qr/PANIC/, 'nothing panicked');
+
+$node->stop;
+done_testing();
