@@ -120,7 +120,7 @@ test: deps-test
 	$(MAKE) --no-print-directory -j$$(nproc) all unit-programs
 	$(MAKE) --no-print-directory install-here
 	$(MAKE) --no-print-directory test-here
-test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
+test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan check-encoder regress isolation pgtap tutorial tap
 
 bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-distill bench-scratch bench-mine bench-cross
 bench-quality: deps-bench
