@@ -52,7 +52,7 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
 DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c \
-	test/unit/test_encoder_modern.c
+	test/unit/test_encoder_modern.c test/unit/test_encoder_classic.c
 UNIT_PROGRAMS = $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 ASAN_PROGRAMS = $(addprefix build/unit-asan/,$(UNIT_TESTS))
 unit: $(UNIT_PROGRAMS)
