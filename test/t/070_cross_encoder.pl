@@ -64,6 +64,28 @@ my ($most) = sort { $b <=> $a } @growth;
 cmp_ok($most, '<', 20 * 1024, "no backend takes more than 20 MB of its own: $most kB");
 $_->quit foreach @sessions;
 
+# --- libraries that multiply come into the session that asks for them, without threads, and nowhere else
+
+my %names = (openblas => 'libopenblas', onednn => 'libdnnl');
+foreach my $library (sort keys %names) {
+	my $session = $node->background_psql('postgres');
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+	$session->query_safe("SET client_min_messages = error; SET serm.gemm = '$library'");
+	cmp_ok(abs($session->query_safe($score) - (keys %sums)[0]), '<', 1e-4, "$library or the kernel in its place gives these scores");
+	my @threads = glob("/proc/$pid/task/*");
+	is(scalar(@threads), 1, 'with one thread');
+	my @installed = glob("/usr/lib/*/$names{$library}.so.*");
+	SKIP: {
+		skip "$library is not installed", 1 unless @installed;
+		like(slurp_file("/proc/$pid/maps"), qr/$names{$library}/, 'it is the library');
+	}
+	$session->quit;
+}
+my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+my @threads = glob("/proc/$postmaster/task/*");
+is(scalar(@threads), 1, 'the postmaster has one thread');
+unlike(slurp_file("/proc/$postmaster/maps"), qr/libopenblas|libdnnl/, 'and none of the libraries');
+
 # --- whatever is under way ends within 250 ms of processor time when it is told to
 
 sub processor_ms
