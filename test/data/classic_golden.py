@@ -17,7 +17,7 @@ torch.set_default_dtype(torch.float64)
 LENGTHS = [1, 4, 9, 17, 40, 64]
 TARGETS = [1, 0, .25, .75, 1, .5]
 GRADES = [3, 0, 1, 2, 3, 1]
-HIDDEN, WIDE, LAYERS, HEADS, VOCAB = 32, 48, 3, 4, 61
+HIDDEN, WIDE, LAYERS, HEADS, WORDS = 32, 48, 3, 4, 61
 MASK = (1 << 64) - 1
 VARIANTS = [("bert", 1, 1e-12, "gelu"), ("bert", 4, 1e-3, "relu"), ("roberta", 1, 1e-5, "gelu"), ("roberta", 4, 1e-5, "gelu")]
 
@@ -46,7 +46,7 @@ class Classic:
         self.roberta, self.labels, self.eps = kind == "roberta", labels, eps
         self.weights, self.first = {}, 2 if self.roberta else 0
         e, h = "embeddings.", HIDDEN
-        self.words = self.take(e + "word_embeddings.weight", VOCAB, h)
+        self.words = self.take(e + "word_embeddings.weight", 300 if self.roberta else WORDS, h)
         self.positions = self.take(e + "position_embeddings.weight", 64 + self.first, h)
         self.types = self.take(e + "token_type_embeddings.weight", 1 if self.roberta else 2, h)
         self.norm = self.pair(e + "LayerNorm", h)
@@ -82,7 +82,7 @@ class Classic:
 
     def logits(self, number):
         n = LENGTHS[number]
-        ids = [3 + mixed(1000 * number + t) % (VOCAB - 3) for t in range(n)]
+        ids = [3 + mixed(1000 * number + t) % (WORDS - 3) for t in range(n)]
         ids[0] = 0 if self.roberta else 1
         if n > 3:
             ids[n // 3] = ids[n - 1] = 2

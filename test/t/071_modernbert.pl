@@ -164,13 +164,15 @@ is($node->safe_psql('postgres', "SELECT score FROM serm.rank('$texts[0][0]', ARR
 	WHERE ordinal = 1"), $scores{"SELECT serm.score('$texts[0][0]', '$texts[0][1]', 'm1')"}, 'a batch gives the same bits');
 is($node->safe_psql('postgres', "SELECT config->>'architecture' FROM serm.version WHERE model = 'm2'"), 'modernbert', 'the version says what it is');
 
-# --- RoBERTa: the bytes A to Z, a to z and 0 to 5 are tokens 3 to 60
+# --- RoBERTa: the bytes A to Z, a to z and 0 to 5 are tokens 3 to 60, the other bytes what follows
+
+my @letters = ('A' .. 'Z', 'a' .. 'z', 0 .. 5);
 
 sub write_roberta
 {
 	my ($directory, $labels) = @_;
 	my $pair = sub { my ($name, @shape) = @_; return ([ "$name.weight", @shape ], [ "$name.bias", $shape[0] ]); };
-	my @list = ([ 'embeddings.word_embeddings.weight', 61, 32 ], [ 'embeddings.position_embeddings.weight', 66, 32 ],
+	my @list = ([ 'embeddings.word_embeddings.weight', 300, 32 ], [ 'embeddings.position_embeddings.weight', 66, 32 ],
 		[ 'embeddings.token_type_embeddings.weight', 1, 32 ], $pair->('embeddings.LayerNorm', 32));
 	foreach my $base (map { "encoder.layer.$_" } 0 .. 2) {
 		push @list, map({ $pair->("$base.attention.self.$_", 32, 32) } qw(query key value)),
@@ -196,11 +198,16 @@ sub write_roberta
 	}
 	write_file("$directory/model.safetensors.index.json", $json->encode({ weight_map => \%map }));
 	write_file("$directory/config.json", $json->encode({ model_type => 'roberta', architectures => ['RobertaForSequenceClassification'],
-		vocab_size => 61, hidden_size => 32, intermediate_size => 48, num_hidden_layers => 3, num_attention_heads => 4,
+		vocab_size => 300, hidden_size => 32, intermediate_size => 48, num_hidden_layers => 3, num_attention_heads => 4,
 		max_position_embeddings => 66, type_vocab_size => 1, pad_token_id => 1, layer_norm_eps => 1e-5,
 		id2label => { map { ($_ => "LABEL_$_") } 0 .. $labels - 1 } }));
-	my @bytes = ('A' .. 'Z', 'a' .. 'z', 0 .. 5);
-	write_file("$directory/vocab.json", $json->encode({ '<s>' => 0, '<pad>' => 1, '</s>' => 2, map { ($bytes[$_] => $_ + 3) } 0 .. $#bytes }));
+	my (%vocab, $others) = ('<s>' => 0, '<pad>' => 1, '</s>' => 2);
+	$vocab{$letters[$_]} = $_ + 3 foreach 0 .. $#letters;
+	foreach my $byte (0 .. 255) {
+		my $printable = ($byte >= 33 && $byte <= 126) || ($byte >= 161 && $byte != 173);
+		$vocab{ chr($printable ? $byte : 256 + $others++) } //= keys %vocab;
+	}
+	write_file("$directory/vocab.json", JSON::PP->new->ascii->encode(\%vocab));
 	write_file("$directory/merges.txt", "#version: 0.2\n");
 }
 
@@ -212,7 +219,7 @@ foreach my $v (2, 3) {
 	my $worst = 0;
 	foreach my $i (2 .. 5) {
 		my $middle = int($lengths[$i] / 3);
-		my $text = join '', map { ('A' .. 'Z', 'a' .. 'z', 0 .. 5)[ (mix(1000 * $i + $_) & ~0) % 58 ] } 0 .. $lengths[$i] - 1;
+		my $text = join '', map { $letters[ (mix(1000 * $i + $_) & ~0) % 58 ] } 0 .. $lengths[$i] - 1;
 		my ($query, $doc) = (substr($text, 1, $middle - 1), substr($text, $middle + 2, $lengths[$i] - $middle - 3));
 		my $off = abs($node->safe_psql('postgres', "SELECT serm.score('$query', '$doc', 'r$v')") - expected(@{ $classic[$v][$i] }));
 		$worst = $off if $off > $worst;

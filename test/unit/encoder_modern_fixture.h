@@ -57,14 +57,16 @@ formula_flat(const SermEncoderConfig *config, SermArena *arena)
 	return flat;
 }
 
-/* Token 1 first; token 2 at the end and after a third, as a pair has its separators. */
+/* Tokens of the first 61. Token 1 first; token 2 at the end and after a third, as a pair has its separators.
+ */
 static inline SermEncoderInput
 formula_input(const SermEncoderConfig *config, uint64_t number, uint32_t length, SermArena *arena)
 {
 	uint32_t *ids = serm_arena_array(arena, length, sizeof(*ids));
 
 	for (uint32_t t = 0; t < length; t++)
-		ids[t] = 3 + (uint32_t) (formula_hash(1000 * number + t) % (config->vocab - 3));
+		ids[t] = 3 + (uint32_t) (formula_hash(1000 * number + t) %
+		                         ((config->vocab < 61 ? config->vocab : 61) - 3));
 	ids[0] = 1;
 	if (length > 3)
 		ids[length / 3] = ids[length - 1] = 2;

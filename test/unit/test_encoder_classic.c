@@ -25,7 +25,7 @@ variant_config(int variant)
 	    .hidden = 32,
 	    .heads = 4,
 	    .intermediate = 48,
-	    .vocab = 61,
+	    .vocab = roberta ? 300 : 61,
 	    .positions = roberta ? 66 : 64,
 	    .types = roberta ? 1 : 2,
 	    .labels = variant % 2 == 1 ? 4 : 1,
