@@ -52,7 +52,7 @@ build/unit-double/%: test/unit/%.c test/unit/unit.h build/double.a
 
 # Gradients are checked twice: as shipped, and in double where the tolerance is 1e-6.
 DOUBLE_TESTS = $(wildcard test/unit/test_gradient*.c) test/unit/test_transformer_math.c test/unit/test_encoder.c \
-	test/unit/test_encoder_modern.c
+	test/unit/test_encoder_modern.c test/unit/test_encoder_classic.c
 UNIT_PROGRAMS = $(addprefix build/unit/,$(UNIT_TESTS)) $(patsubst test/unit/%.c,build/unit-double/%,$(DOUBLE_TESTS))
 ASAN_PROGRAMS = $(addprefix build/unit-asan/,$(UNIT_TESTS))
 unit: $(UNIT_PROGRAMS)
@@ -120,7 +120,7 @@ test: deps-test
 	$(MAKE) --no-print-directory -j$$(nproc) all unit-programs
 	$(MAKE) --no-print-directory install-here
 	$(MAKE) --no-print-directory test-here
-test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan regress isolation pgtap tutorial tap
+test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan check-encoder regress isolation pgtap tutorial tap
 
 bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-distill bench-scratch bench-mine bench-cross
 bench-quality: deps-bench

@@ -36,6 +36,11 @@ GRANT EXECUTE ON FUNCTION
 	serm.krippendorff_alpha(text, text, integer, text),
 	serm.encode(text),
 	serm._doc_eq(serm.doc, serm.doc),
+	serm._doc_lt(serm.doc, serm.doc),
+	serm._doc_le(serm.doc, serm.doc),
+	serm._doc_ge(serm.doc, serm.doc),
+	serm._doc_gt(serm.doc, serm.doc),
+	serm._doc_cmp(serm.doc, serm.doc),
 	serm._doc_ne(serm.doc, serm.doc),
 	serm._doc_hash(serm.doc),
 	serm._doc_hash_extended(serm.doc, bigint) TO PUBLIC;

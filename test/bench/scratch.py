@@ -33,6 +33,8 @@ GIVEN = {part: json.loads(os.environ.get(part.upper(), otherwise))
          for part, otherwise in (("shape", SHAPE), ("pretrain", "{}"), ("train", "{}"))}
 RANKED = {"NDCG@4": "lin@4", "NDCG@10": "lin@10", "pair accuracy": "pacc"}
 METRICS = list(RANKED) + ["NLL"]
+# What narrower weights cost is measured where all judgments were learned from.
+NARROW = ("bf16", "int8")
 
 
 def among(share):
@@ -92,6 +94,11 @@ class Models(Fold):
 def run_share(fold, share):
     """The encoder, the default model, and the default model that the encoder taught, each with this share of the judgments."""
     fold.train("encoder", share, GIVEN, "encoder")
+    if share == SHARES[-1]:
+        for precision in (*NARROW, "f32"):
+            psql(f"""SELECT serm.alter_model('encoder', '{{"precision": "{precision}"}}');""")
+            if precision in NARROW:
+                fold.predict("encoder", f"encoder in {precision}, {share:.0%}")
     fold.create("alone", among(share))
     fold.timed(f"default: training, {share:.0%}", "train", "alone")
     fold.predict("alone", f"default, {share:.0%}")
@@ -174,9 +181,11 @@ def tell(measured, found, against):
 
 
 def tell_others(measured, found, others):
-    """What judgments bring the encoder, whether it is better than BM25, and whether other encoders are better than it."""
+    """What judgments bring the encoder, whether it is better than BM25, what narrower weights cost, and whether other encoders are
+    better than it."""
     first = f"encoder, {SHARES[-1]:.0%}"
     for one, other in [("encoder, no judgments", "BM25"), (first, "BM25"), (first, "encoder, no judgments"),
+                       *((f"encoder in {p}, {SHARES[-1]:.0%}", first) for p in NARROW),
                        *((f"{name}, 100%", first) for name in others)]:
         apart = [(m, measured.apart(found[one][m], found[other][m])) for m in METRICS]
         print(f"  {one} less {other}: " + "   ".join("{} {:+.4f} [{:+.4f}, {:+.4f}]".format(m, *v)

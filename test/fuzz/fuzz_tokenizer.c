@@ -44,7 +44,7 @@ encode(SermText json, SermText text, bool must_open)
 	} else {
 		/* What was written opens. */
 		if (serm_tokenizer_open(bytes, length, &arena, &tokenizer, &error) != SERM_OK ||
-			serm_tokenizer_encode(tokenizer, text, 100000, &arena, &ids, &count, &error) != SERM_OK)
+			serm_tokenizer_encode(tokenizer, text, 100000, NULL, &arena, &ids, &count, &error) != SERM_OK)
 			__builtin_trap();
 		for (uint32_t i = 0; i < count; i++)
 			if (ids[i] >= spec.piece_count || (ids[i] != spec.unk_id && serm_tokenizer_special(tokenizer, ids[i])))

@@ -6,7 +6,7 @@
 \pset pager off
 SET client_min_messages = warning;
 
-SELECT plan(88);
+SELECT plan(95);
 
 -- --- signatures
 SELECT is(p.provolatile::text || p.proparallel::text || p.proisstrict::text || p.prokind::text, expected, f)
@@ -74,6 +74,24 @@ SELECT is((SELECT count(*) FROM odd AS a JOIN odd AS b ON a.encoded OPERATOR(ser
 RESET enable_mergejoin;
 RESET enable_nestloop;
 SELECT lives_ok('CREATE INDEX ON odd USING hash (encoded)', 'a hash index');
+SELECT is((SELECT count(DISTINCT encoded) FROM odd), (SELECT count(DISTINCT encoded::text) FROM odd), 'count(DISTINCT) sorts it');
+SELECT is(array_agg(id ORDER BY encoded, id), array_agg(id ORDER BY serm._doc_send(encoded), id), 'ORDER BY goes by the bytes') FROM odd;
+SELECT is(array_agg(id ORDER BY encoded DESC, id), array_agg(id ORDER BY serm._doc_send(encoded) DESC, id), 'or backwards') FROM odd;
+SELECT is(count(*), 0::bigint, 'every operator says what the order of the bytes says')
+FROM odd AS a, odd AS b, LATERAL (SELECT serm._doc_send(a.encoded) AS x, serm._doc_send(b.encoded) AS y) AS s
+WHERE (a.encoded OPERATOR(serm.<) b.encoded, a.encoded OPERATOR(serm.<=) b.encoded, a.encoded OPERATOR(serm.>=) b.encoded,
+	a.encoded OPERATOR(serm.>) b.encoded, a.encoded OPERATOR(serm.=) b.encoded, sign(serm._doc_cmp(a.encoded, b.encoded)))
+	IS DISTINCT FROM (x < y, x <= y, x >= y, x > y, x = y, (x > y)::int - (x < y)::int);
+SET enable_hashjoin = off;
+SET enable_nestloop = off;
+SELECT is((SELECT count(*) FROM odd AS a JOIN odd AS b ON a.encoded OPERATOR(serm.=) b.encoded),
+	(SELECT sum(n * n)::bigint FROM (SELECT count(*) AS n FROM odd GROUP BY encoded::text) AS g), 'merge joins');
+RESET enable_hashjoin;
+RESET enable_nestloop;
+SELECT throws_ok('CREATE UNIQUE INDEX ON odd (encoded)', '23505', NULL, 'a unique index finds equal ones');
+
+-- --- a document of 100 MB: what is read of it is its beginning
+SELECT ok(serm.encode(repeat('soft blue pillow ', 6000000)) OPERATOR(serm.=) serm.encode(repeat('soft blue pillow ', 4000)), 'of a long text the beginning is encoded');
 
 -- --- hostile input
 SELECT throws_ok(format('SELECT %L::serm.doc', given), '22P02', NULL, 'refuses ' || given)

@@ -20,7 +20,7 @@ SELECT is_empty($$SELECT proname FROM routine WHERE lanname IN ('sql', 'plpgsql'
 	AND NOT coalesce(array_to_string(proconfig, ','), '') ~ 'search_path'$$, 'every SQL body is parsed or pins its search_path');
 SELECT set_eq($$SELECT DISTINCT proname::text FROM routine WHERE has_function_privilege('public', oid, 'EXECUTE')$$,
 	ARRAY['dcg', 'ndcg', 'precision_at', 'recall_at', 'average_precision', 'reciprocal_rank', 'err', 'accuracy',
-		'cohen_kappa', 'krippendorff_alpha', 'pair_accuracy', 'encode', '_doc_eq', '_doc_ne', '_doc_hash', '_doc_hash_extended'],
+		'cohen_kappa', 'krippendorff_alpha', 'pair_accuracy', 'encode', '_doc_eq', '_doc_ne', '_doc_lt', '_doc_le', '_doc_ge', '_doc_gt', '_doc_cmp', '_doc_hash', '_doc_hash_extended'],
 	'PUBLIC may execute the metrics and what compares documents, and nothing else');
 SELECT is_empty($$SELECT proname FROM routine WHERE prokind = 'f' AND 'internal'::regtype = ANY (proargtypes::oid[])
 	AND proname NOT LIKE '\_%'$$, 'functions that take internal state are internal themselves');

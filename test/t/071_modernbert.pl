@@ -1,5 +1,6 @@
 # ModernBERT from a directory to a score: models whose weights come from a formula give the scores that follow from the
-# logits of the published implementation (test/unit/encoder_modern_golden.h), also from the cache after a restart.
+# logits of the published implementation (test/unit/encoder_modern_golden.h), also from the cache after a restart. And
+# RoBERTa from several files of weights, vocab.json and merges.txt, by test/unit/encoder_classic_golden.h.
 use strict;
 use warnings;
 no warnings 'portable';    # 64-bit constants
@@ -40,7 +41,7 @@ sub weights
 	push @bits, (mix($seed + $_) >> 48) & 0xffff foreach 0 .. $count - 1;
 	no integer;
 	my $spread = $rank == 1 ? 0.25 : $name =~ /tok_embeddings/ ? 0.5 : 0.375;
-	return pack 'f<*', map { my $v = ($_ - 32768) / 32768; $name =~ /norm\.weight$/ ? 1 + $v / 2 : $spread * $v } @bits;
+	return pack 'f<*', map { my $v = ($_ - 32768) / 32768; $name =~ /orm\.weight$/ ? 1 + $v / 2 : $spread * $v } @bits;
 }
 
 # Query and document of an input: token 1 is [CLS], 2 [SEP], 60 [UNK] as any unknown word, the others w3 to w59.
@@ -162,6 +163,69 @@ my @texts = map { [ texts($_, $lengths[$_]) ] } 2 .. 5;
 is($node->safe_psql('postgres', "SELECT score FROM serm.rank('$texts[0][0]', ARRAY['$texts[0][1]', '$texts[1][1]', '$texts[2][1]'], 'm1')
 	WHERE ordinal = 1"), $scores{"SELECT serm.score('$texts[0][0]', '$texts[0][1]', 'm1')"}, 'a batch gives the same bits');
 is($node->safe_psql('postgres', "SELECT config->>'architecture' FROM serm.version WHERE model = 'm2'"), 'modernbert', 'the version says what it is');
+
+# --- RoBERTa: the bytes A to Z, a to z and 0 to 5 are tokens 3 to 60, the other bytes what follows
+
+my @letters = ('A' .. 'Z', 'a' .. 'z', 0 .. 5);
+
+sub write_roberta
+{
+	my ($directory, $labels) = @_;
+	my $pair = sub { my ($name, @shape) = @_; return ([ "$name.weight", @shape ], [ "$name.bias", $shape[0] ]); };
+	my @list = ([ 'embeddings.word_embeddings.weight', 300, 32 ], [ 'embeddings.position_embeddings.weight', 66, 32 ],
+		[ 'embeddings.token_type_embeddings.weight', 1, 32 ], $pair->('embeddings.LayerNorm', 32));
+	foreach my $base (map { "encoder.layer.$_" } 0 .. 2) {
+		push @list, map({ $pair->("$base.attention.self.$_", 32, 32) } qw(query key value)),
+		  $pair->("$base.attention.output.dense", 32, 32), $pair->("$base.attention.output.LayerNorm", 32),
+		  $pair->("$base.intermediate.dense", 48, 32), $pair->("$base.output.dense", 32, 48), $pair->("$base.output.LayerNorm", 32);
+	}
+	push @list, $pair->('classifier.dense', 32, 32), $pair->('classifier.out_proj', $labels, 32);
+	my (%map, @header, @body);
+	foreach my $n (0 .. $#list) {
+		my ($name, @shape) = @{ $list[$n] };
+		my $bytes = weights($name, scalar @shape, $shape[0] * ($shape[1] // 1));
+		my $file = $n % 2;
+		my $stored = $name =~ /^classifier/ ? $name : "roberta.$name";
+		$body[$file] //= '';
+		$header[$file]{$stored} = { dtype => 'F32', shape => \@shape, data_offsets => [ length $body[$file], length($body[$file]) + length $bytes ] };
+		$body[$file] .= $bytes;
+		$map{$stored} = "model-$file.safetensors";
+	}
+	mkdir $directory;
+	foreach my $file (0, 1) {
+		my $head = $json->encode($header[$file]);
+		write_file("$directory/model-$file.safetensors", pack('Q<', length $head) . $head . $body[$file]);
+	}
+	write_file("$directory/model.safetensors.index.json", $json->encode({ weight_map => \%map }));
+	write_file("$directory/config.json", $json->encode({ model_type => 'roberta', architectures => ['RobertaForSequenceClassification'],
+		vocab_size => 300, hidden_size => 32, intermediate_size => 48, num_hidden_layers => 3, num_attention_heads => 4,
+		max_position_embeddings => 66, type_vocab_size => 1, pad_token_id => 1, layer_norm_eps => 1e-5,
+		id2label => { map { ($_ => "LABEL_$_") } 0 .. $labels - 1 } }));
+	my (%vocab, $others) = ('<s>' => 0, '<pad>' => 1, '</s>' => 2);
+	$vocab{$letters[$_]} = $_ + 3 foreach 0 .. $#letters;
+	foreach my $byte (0 .. 255) {
+		my $printable = ($byte >= 33 && $byte <= 126) || ($byte >= 161 && $byte != 173);
+		$vocab{ chr($printable ? $byte : 256 + $others++) } //= keys %vocab;
+	}
+	write_file("$directory/vocab.json", JSON::PP->new->ascii->encode(\%vocab));
+	write_file("$directory/merges.txt", "#version: 0.2\n");
+}
+
+my $classic = slurp_file("$FindBin::Bin/../unit/encoder_classic_golden.h");
+my @classic = map { [ map { [ split /,\s*/ ] } /\{([^{}]+)\}/g ] } $classic =~ /\.logits = \{(.*?\})\}/gs;
+foreach my $v (2, 3) {
+	write_roberta("$root/r$v", $v == 3 ? 4 : 1);
+	is($node->safe_psql('postgres', "SELECT serm.import_model('r$v', '$root/r$v')"), '1', "RoBERTa, variant $v, is imported");
+	my $worst = 0;
+	foreach my $i (2 .. 5) {
+		my $middle = int($lengths[$i] / 3);
+		my $text = join '', map { $letters[ (mix(1000 * $i + $_) & ~0) % 58 ] } 0 .. $lengths[$i] - 1;
+		my ($query, $doc) = (substr($text, 1, $middle - 1), substr($text, $middle + 2, $lengths[$i] - $middle - 3));
+		my $off = abs($node->safe_psql('postgres', "SELECT serm.score('$query', '$doc', 'r$v')") - expected(@{ $classic[$v][$i] }));
+		$worst = $off if $off > $worst;
+	}
+	cmp_ok($worst, '<', 1e-5, "RoBERTa, variant $v: scores of the golden logits, to $worst");
+}
 
 # --- narrow weights: near the scores, with explanations that sum to them, and back to the same bits
 

@@ -124,7 +124,8 @@ like(($node->psql('postgres', "\\set VERBOSITY verbose\nCALL serm.evolve('throug
 	'a round refuses an option of the other kind');
 like(($node->psql('postgres', "\\set VERBOSITY verbose\nCALL serm.evolve('through', '{\"train\": {\"layers_frozen\": 1}}')"))[2], qr/55000/,
 	'and takes one of this kind, but has no log to mine');
-like(($node->psql('postgres', "\\set VERBOSITY verbose\nCALL serm.merge_versions('killed', '{1,2}')"))[2], qr/0A000/, 'merging is refused');
+like(($node->psql('postgres', "\\set VERBOSITY verbose\nCALL serm.merge_versions('killed', '{1,2}')"))[2],
+	qr/0A000: versions of kind "cross_encoder" cannot be merged.*HINT: .*CALL serm.train\('killed', '{"parent": 1}'\)/s, 'merging is refused, and the hint says what to do instead');
 
 $node->stop;
 done_testing();

@@ -7,6 +7,7 @@
 #define SERM_TEST_ENCODER_MODERN_FIXTURE_H
 
 #include "core/base/hash.h"
+#include "core/train/loss.h"
 #include "encoder_fixture.h"
 
 /* FNV-1a of the name; element i of the tensor comes from splitmix64 of the sum of it and i. */
@@ -44,7 +45,7 @@ formula_flat(const SermEncoderConfig *config, SermArena *arena)
 
 		serm_encoder_entry(config, &layout, e, &entry);
 		length = strlen(entry.name);
-		norm = length > 11 && strcmp(entry.name + length - 11, "norm.weight") == 0;
+		norm = length > 10 && strcmp(entry.name + length - 10, "orm.weight") == 0;
 		spread = entry.rank == 1 ? .25 : strstr(entry.name, "tok_embeddings") != NULL ? .5 : .375;
 		for (size_t i = 0; i < entry.count; i++) {
 			uint64_t bits = formula_hash(formula_seed(entry.name) + i) >> 48;
@@ -56,18 +57,88 @@ formula_flat(const SermEncoderConfig *config, SermArena *arena)
 	return flat;
 }
 
-/* Token 1 first; token 2 at the end and after a third, as a pair has its separators. */
+/* Tokens of the first 61. Token 1 first; token 2 at the end and after a third, as a pair has its separators.
+ */
 static inline SermEncoderInput
 formula_input(const SermEncoderConfig *config, uint64_t number, uint32_t length, SermArena *arena)
 {
 	uint32_t *ids = serm_arena_array(arena, length, sizeof(*ids));
 
 	for (uint32_t t = 0; t < length; t++)
-		ids[t] = 3 + (uint32_t) (formula_hash(1000 * number + t) % (config->vocab - 3));
+		ids[t] = 3 + (uint32_t) (formula_hash(1000 * number + t) %
+		                         ((config->vocab < 61 ? config->vocab : 61) - 3));
 	ids[0] = 1;
 	if (length > 3)
 		ids[length / 3] = ids[length - 1] = 2;
 	return (SermEncoderInput){.ids = ids, .length = length};
+}
+
+enum { FORMULA_INPUTS = 6 };
+
+/* Tokens of input number n, what its one label should be, and its grade of four. */
+static const uint32_t formula_lengths[FORMULA_INPUTS] = {1, 4, 9, 17, 40, 64};
+static const double formula_targets[FORMULA_INPUTS] = {1, 0, .25, .75, 1, .5};
+static const uint32_t formula_grades[FORMULA_INPUTS] = {3, 0, 1, 2, 3, 1};
+
+static inline double
+formula_norm(const SermReal *x, size_t count)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += (double) x[i] * x[i];
+	return sqrt(sum);
+}
+
+/* Losses and, from them, the derivatives by the logits of the mean loss. */
+static inline double
+formula_losses(const SermEncoderConfig *config, const double *golden, const SermReal *logits,
+    SermReal *d_logits, double *worst)
+{
+	const SermLoss *ce = serm_loss_find("ce");
+	uint32_t labels = config->labels, width = labels == 1 ? 2 : labels;
+	double total = 0;
+
+	for (uint32_t i = 0; i < FORMULA_INPUTS; i++) {
+		SermReal scores[4] = {0}, target[4] = {0}, derivative[4];
+		SermLossList one = {.n = 1, .width = width, .scores = scores, .targets = target};
+		double loss;
+
+		/* The binary cross-entropy of a logit is the cross-entropy of the two logits 0 and it. */
+		memcpy(scores + width - labels, logits + i * labels, labels * sizeof(SermReal));
+		target[labels == 1 ? 0 : formula_grades[i]] = labels == 1 ? (SermReal) (1 - formula_targets[i]) : 1;
+		if (labels == 1)
+			target[1] = (SermReal) formula_targets[i];
+		loss = ce->function(&one, &ce->defaults, derivative);
+		*worst = fmax(*worst, fabs(loss - golden[i]));
+		total += loss / FORMULA_INPUTS;
+		for (uint32_t y = 0; y < labels; y++)
+			d_logits[i * labels + y] = derivative[y + width - labels] / FORMULA_INPUTS;
+	}
+	return total;
+}
+
+/* Adds how far a tensor's gradient is from its golden norm to the worst; how many tensors have this name. */
+static inline uint32_t
+formula_gradient(
+    const SermEncoderConfig *config, const SermReal *gradient, const char *name, double golden, double *worst)
+{
+	SermEncoderLayout layout = serm_encoder_layout(config);
+	uint32_t found = 0;
+
+	for (uint32_t e = 0; e < serm_encoder_entry_count(config); e++) {
+		SermEncoderEntry entry;
+		double norm;
+
+		serm_encoder_entry(config, &layout, e, &entry);
+		if (strcmp(entry.name, name) != 0)
+			continue;
+		found++;
+		norm = formula_norm(gradient + entry.offset, entry.count);
+		/* Softmax does not see the bias of keys: what is left there is rounding. */
+		*worst = fmax(*worst, golden < 1e-12 ? fabs(norm) : fabs(norm / golden - 1));
+	}
+	return found;
 }
 
 static inline const SermReal *

@@ -3,7 +3,7 @@
  * state goes on with the same bits, what is frozen or did not occur stays, and
  * what is out of range is refused.
  */
-#include "core/train/encoder_fit.h"
+#include "core/train/encoder_update.h"
 #include "encoder_fixture.h"
 
 enum { QUERIES = 60, DOCS = 6, COUNT = QUERIES * DOCS, WORDS = 24, LENGTH = 9 };
@@ -234,6 +234,75 @@ test_frozen(SermEncoderArchitecture architecture, SermArena *arena)
 	CHECK(rows && moved, "only rows of words that occurred are updated");
 }
 
+/* One parameter after a step of AdamW (Loshchilov and Hutter 2019), written down once more. */
+static double
+plain_adamw(double x, double gradient, double decay, double rate, int t, double *mean, double *square)
+{
+	*mean = .9 * *mean + .1 * gradient;
+	*square = .999 * *square + .001 * gradient * gradient;
+	return x * (1 - rate * decay) -
+	       rate * (*mean / (1 - pow(.9, t))) / (sqrt(*square / (1 - pow(.999, t))) + 1e-8);
+}
+
+/* Two updates: the gradient is clipped by its norm, weights and embeddings decay, words that did not occur
+ * rest. */
+static void
+test_update(SermEncoderArchitecture architecture, SermArena *arena)
+{
+	enum { WORD = 5 };
+	Task *task = make_task(architecture, 1, arena);
+	const SermEncoderConfig *config = &task->config;
+	SermEncoderLayout layout = serm_encoder_layout(config);
+	SermEncoderBack back = {.config = config, .gemm = &serm_gemm_packed};
+	SermReal *flat = begin(config, arena);
+	double *expected = serm_arena_array(arena, layout.count, sizeof(double)), worst = 0, norm = 0;
+	double *mean = serm_arena_array(arena, layout.count, sizeof(double));
+	double *square = serm_arena_array(arena, layout.count, sizeof(double));
+	SermEncoderState state;
+	SermEncoderUpdate update = {
+	    .config = config, .weight_decay = .1, .clip = .5, .back = &back, .state = &state};
+	SermError error;
+	SermRng rng;
+
+	serm_rng_seed(&rng, 9);
+	update.packed = serm_arena_alloc(arena, serm_encoder_packed_bytes(config, SERM_PRECISION_F32, NULL));
+	CHECK(serm_encoder_back_init(&back, NULL, arena) &&
+	          serm_encoder_state_init(config, flat, NULL, arena, &state),
+	    "room for an update");
+	for (size_t i = 0; i < layout.count; i++)
+		expected[i] = state.flat[i];
+	back.touched[back.touched_count++] = WORD;
+	for (int t = 1; t <= 2; t++) {
+		norm = 0;
+		for (uint32_t e = 0; e < serm_encoder_entry_count(config); e++) {
+			SermEncoderEntry entry;
+
+			serm_encoder_entry(config, &layout, e, &entry);
+			for (size_t i = entry.offset; i < entry.offset + entry.count; i++) {
+				bool rests = i < config->vocab * (size_t) config->hidden && i / config->hidden != WORD;
+
+				back.gradient[i] = rests ? 0 : (SermReal) (2 * serm_rng_uniform(&rng) - 1);
+				norm += (double) back.gradient[i] * back.gradient[i];
+			}
+		}
+		CHECK(serm_encoder_update(&update, .01, NULL, &error) == SERM_OK, "an update");
+		for (uint32_t e = 0; e < serm_encoder_entry_count(config); e++) {
+			SermEncoderEntry entry;
+
+			serm_encoder_entry(config, &layout, e, &entry);
+			for (size_t i = entry.offset; i < entry.offset + entry.count; i++) {
+				bool rests = i < config->vocab * (size_t) config->hidden && i / config->hidden != WORD;
+
+				if (!rests)
+					expected[i] = plain_adamw(expected[i], back.gradient[i] * .5 / sqrt(norm),
+					    entry.rank == 2 ? .1 : 0, .01, t, &mean[i], &square[i]);
+				worst = fmax(worst, fabs(state.flat[i] - expected[i]));
+			}
+		}
+	}
+	CHECK(worst < 1e-5, "updates are those of AdamW: apart by %.2g", worst);
+}
+
 static void
 test_refusals(SermArena *arena)
 {
@@ -279,6 +348,8 @@ main(void)
 	test_going_on(SERM_ENCODER_MODERNBERT, &arena);
 	test_frozen(SERM_ENCODER_BERT, &arena);
 	test_frozen(SERM_ENCODER_MODERNBERT, &arena);
+	test_update(SERM_ENCODER_BERT, &arena);
+	test_update(SERM_ENCODER_MODERNBERT, &arena);
 	test_refusals(&arena);
 	serm_arena_free(&arena);
 	DONE();

@@ -4,7 +4,6 @@
  */
 #include "core/model/model.h"
 #include "core/train/encoder_back.h"
-#include "core/train/loss.h"
 #include "encoder_modern_fixture.h"
 #include "encoder_modern_golden.h"
 
@@ -19,10 +18,6 @@
 #endif
 
 enum { VARIANTS = 4, COUNT = 6 };
-
-static const uint32_t lengths[MODERN_INPUTS] = {1, 4, 9, 17, 40, 64};
-static const double targets[MODERN_INPUTS] = {1, 0, .25, .75, 1, .5};
-static const uint32_t grades[MODERN_INPUTS] = {3, 0, 1, 2, 3, 1};
 
 /* The configs of the golden numbers, in their order. */
 static SermEncoderConfig
@@ -55,7 +50,7 @@ static void
 make_inputs(const SermEncoderConfig *config, SermEncoderInput *inputs, SermArena *arena)
 {
 	for (uint32_t i = 0; i < MODERN_INPUTS; i++)
-		inputs[i] = formula_input(config, i, lengths[i], arena);
+		inputs[i] = formula_input(config, i, formula_lengths[i], arena);
 }
 
 static void
@@ -91,16 +86,6 @@ test_logits(int variant, SermArena *arena)
 	CHECK(same, "the same bits alone and in a batch");
 }
 
-static double
-norm_of(const SermReal *x, size_t count)
-{
-	double sum = 0;
-
-	for (size_t i = 0; i < count; i++)
-		sum += (double) x[i] * x[i];
-	return sqrt(sum);
-}
-
 /* Norms of layers, over every row; and keeping what the way back needs changes no bit. */
 static void
 test_norms(int variant, SermArena *arena)
@@ -126,13 +111,13 @@ test_norms(int variant, SermArena *arena)
 			same = same && serm_encoder_prepare(&run, arena, &error) == SERM_OK &&
 			       serm_encoder_forward(&run, &error) == SERM_OK &&
 			       memcmp(run.logits, logits, config.labels * sizeof(SermReal)) == 0;
-			worst = fmax(worst, fabs(norm_of(run.pooled, hidden) / golden[6] - 1));
+			worst = fmax(worst, fabs(formula_norm(run.pooled, hidden) / golden[6] - 1));
 			if (config.pooling == SERM_POOLING_MEAN)
-				worst = fmax(worst, fabs(norm_of(run.final, all) / golden[5] - 1));
+				worst = fmax(worst, fabs(formula_norm(run.final, all) / golden[5] - 1));
 			for (uint32_t layer = 0; rows == 1 && layer <= config.layers; layer++) {
 				const SermReal *x = layer == 0 ? run.layers[0].input : run.layers[layer - 1].output;
 
-				worst = fmax(worst, fabs(norm_of(x, all) / golden[layer] - 1));
+				worst = fmax(worst, fabs(formula_norm(x, all) / golden[layer] - 1));
 			}
 		}
 	}
@@ -141,40 +126,11 @@ test_norms(int variant, SermArena *arena)
 	CHECK(same, "the logits have the same bits with and without what is kept");
 }
 
-/* Losses and, from them, the derivatives by the logits of the mean loss. */
-static double
-losses_of(const SermEncoderConfig *config, const double *golden, const SermReal *logits, SermReal *d_logits,
-    double *worst)
-{
-	const SermLoss *ce = serm_loss_find("ce");
-	uint32_t labels = config->labels, width = labels == 1 ? 2 : labels;
-	double total = 0;
-
-	for (uint32_t i = 0; i < MODERN_INPUTS; i++) {
-		SermReal scores[4] = {0}, target[4] = {0}, derivative[4];
-		SermLossList one = {.n = 1, .width = width, .scores = scores, .targets = target};
-		double loss;
-
-		/* The binary cross-entropy of a logit is the cross-entropy of the two logits 0 and it. */
-		memcpy(scores + width - labels, logits + i * labels, labels * sizeof(SermReal));
-		target[labels == 1 ? 0 : grades[i]] = labels == 1 ? (SermReal) (1 - targets[i]) : 1;
-		if (labels == 1)
-			target[1] = (SermReal) targets[i];
-		loss = ce->function(&one, &ce->defaults, derivative);
-		*worst = fmax(*worst, fabs(loss - golden[i]));
-		total += loss / MODERN_INPUTS;
-		for (uint32_t y = 0; y < labels; y++)
-			d_logits[i * labels + y] = derivative[y + width - labels] / MODERN_INPUTS;
-	}
-	return total;
-}
-
 static void
 test_gradients(int variant, SermArena *arena)
 {
 	const ModernGolden *golden = &modern_golden[variant];
 	SermEncoderConfig config = variant_config(variant);
-	SermEncoderLayout layout = serm_encoder_layout(&config);
 	SermReal *flat = formula_flat(&config, arena), d_logits[MODERN_INPUTS * 4];
 	SermEncoderInput inputs[MODERN_INPUTS];
 	const SermEncoderInput *list[MODERN_INPUTS];
@@ -193,24 +149,13 @@ test_gradients(int variant, SermArena *arena)
 	CHECK(serm_encoder_prepare(&run, arena, &error) == SERM_OK &&
 	          serm_encoder_forward(&run, &error) == SERM_OK && serm_encoder_back_init(&back, NULL, arena),
 	    "variant %d: forward", variant);
-	loss = losses_of(&config, golden->losses, run.logits, d_logits, &worst);
+	loss = formula_losses(&config, golden->losses, run.logits, d_logits, &worst);
 	CHECK(worst < LOGIT_TOLERANCE && fabs(loss - golden->loss) < LOGIT_TOLERANCE, "golden losses");
 	serm_encoder_back_pack(&back, flat, NULL);
 	CHECK(serm_encoder_backward(&back, &run, d_logits, arena, &error) == SERM_OK, "the way back");
 	for (uint32_t g = 0; golden->gradients[g].name != NULL; g++)
-		for (uint32_t e = 0; e < serm_encoder_entry_count(&config); e++) {
-			SermEncoderEntry entry;
-			double norm;
-
-			serm_encoder_entry(&config, &layout, e, &entry);
-			if (strcmp(entry.name, golden->gradients[g].name) != 0)
-				continue;
-			found++;
-			norm = norm_of(back.gradient + entry.offset, entry.count);
-			if (fabs(norm / golden->gradients[g].norm - 1) > GRADIENT_TOLERANCE)
-				printf("# %s: %.9g, expected %.9g\n", entry.name, norm, golden->gradients[g].norm);
-			gradient = fmax(gradient, fabs(norm / golden->gradients[g].norm - 1));
-		}
+		found += formula_gradient(
+		    &config, back.gradient, golden->gradients[g].name, golden->gradients[g].norm, &gradient);
 	CHECK(found == serm_encoder_entry_count(&config) && gradient < GRADIENT_TOLERANCE,
 	    "%u golden gradient norms", found);
 	printf("# largest differences: losses %.2g, norms %.2g\n", worst, gradient);

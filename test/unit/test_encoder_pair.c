@@ -31,8 +31,8 @@ types_of(bool match_types, const char *query, const char *doc, uint32_t tokens_m
 	SermError error;
 	char *digits;
 
-	serm_tokenizer_encode(tokenizer, text_of(query), 64, arena, &first, &first_count, &error);
-	serm_tokenizer_encode(tokenizer, text_of(doc), 64, arena, &second, &second_count, &error);
+	serm_tokenizer_encode(tokenizer, text_of(query), 64, NULL, arena, &first, &first_count, &error);
+	serm_tokenizer_encode(tokenizer, text_of(doc), 64, NULL, arena, &second, &second_count, &error);
 	CHECK(serm_encoder_pair(&config, tokenizer, first, first_count, second, second_count, tokens_max, arena,
 	          &tokens, &error) == SERM_OK,
 	    "a pair");

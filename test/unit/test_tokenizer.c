@@ -144,7 +144,7 @@ ids_of(const SermTokenizer *tokenizer, SermText text, uint32_t tokens_max)
 
 	out[0] = '\0';
 	if (tokenizer == NULL ||
-	    serm_tokenizer_encode(tokenizer, text, tokens_max, &arena, &ids, &count, &error) != SERM_OK)
+	    serm_tokenizer_encode(tokenizer, text, tokens_max, NULL, &arena, &ids, &count, &error) != SERM_OK)
 		return "error";
 	for (uint32_t i = 0; i < count && used < sizeof(out) - 16; i++)
 		used += (size_t) snprintf(out + used, sizeof(out) - used, "%s%u", i > 0 ? " " : "", ids[i]);
@@ -484,7 +484,7 @@ test_damage(void)
 				if (serm_tokenizer_open(bytes, length, &own, &tokenizer, &error) != SERM_OK)
 					refusals++;
 				else if (serm_tokenizer_encode(tokenizer, TEXT("Blue pillows the ab A  <x> \xe4\xb8\xad"), 50,
-				             &own, &ids, &count, &error) == SERM_OK)
+				             NULL, &own, &ids, &count, &error) == SERM_OK)
 					opened++;
 				serm_arena_rewind(&own, mark);
 			}
@@ -519,8 +519,8 @@ test_long(void)
 			uint32_t count;
 			SermError error;
 
-			good = good && serm_tokenizer_encode(tokenizers[j], (SermText){text, length}, UINT32_MAX, &own,
-			                   &ids, &count, &error) == SERM_OK;
+			good = good && serm_tokenizer_encode(tokenizers[j], (SermText){text, length}, UINT32_MAX, NULL,
+			                   &own, &ids, &count, &error) == SERM_OK;
 			serm_arena_free(&own);
 		}
 		CHECK(good, "a quarter of a megabyte of one unit (%u)", i);

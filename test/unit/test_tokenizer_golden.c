@@ -110,7 +110,7 @@ yields_special(SermTokenizer *tokenizer, SermText text, SermArena *arena)
 	SermError error;
 
 	tokenizer->text_yields_special = false;
-	if (serm_tokenizer_encode(tokenizer, text, SERM_TOKENS_MAX, arena, &ids, &count, &error) != SERM_OK)
+	if (serm_tokenizer_encode(tokenizer, text, SERM_TOKENS_MAX, NULL, arena, &ids, &count, &error) != SERM_OK)
 		return true;
 	for (uint32_t i = 0; i < count; i++)
 		if (serm_tokenizer_special(tokenizer, ids[i]) && ids[i] != tokenizer->unk)
@@ -128,7 +128,8 @@ check_text(SermTokenizer *tokenizer, const SermJson *json, SermArena *arena)
 	SermError error;
 
 	tokenizer->text_yields_special = spells_special(tokenizer, text);
-	if (serm_tokenizer_encode(tokenizer, text, SERM_TOKENS_MAX, arena, &ids, &count, &error) != SERM_OK ||
+	if (serm_tokenizer_encode(tokenizer, text, SERM_TOKENS_MAX, NULL, arena, &ids, &count, &error) !=
+	        SERM_OK ||
 	    serm_tokenizer_single(tokenizer, ids, count, SERM_TOKENS_MAX, arena, &tokens, &error) != SERM_OK ||
 	    !equals(json, serm_json_value(json, 0, "ids"), tokens.ids, NULL, tokens.count))
 		return false;
@@ -153,8 +154,8 @@ check_pair(SermTokenizer *tokenizer, const SermJson *json, SermArena *arena)
 	(void) serm_json_integer(json, serm_json_value(json, 0, "max_length"), &tokens_max);
 	for (int i = 0; i < 2; i++)
 		if (serm_tokenizer_encode(tokenizer, texts[i],
-		        i == 0 ? SERM_TOKENS_MAX : serm_tokenizer_wanted(counts[0], (uint32_t) tokens_max), arena,
-		        &ids[i], &counts[i], &error) != SERM_OK)
+		        i == 0 ? SERM_TOKENS_MAX : serm_tokenizer_wanted(counts[0], (uint32_t) tokens_max), NULL,
+		        arena, &ids[i], &counts[i], &error) != SERM_OK)
 			return false;
 	status = serm_tokenizer_pair(tokenizer, ids[0], counts[0], ids[1], counts[1], (uint32_t) tokens_max,
 	    only_second ? SERM_TRUNCATE_ONLY_SECOND : SERM_TRUNCATE_LONGEST_FIRST, arena, &tokens, &error);

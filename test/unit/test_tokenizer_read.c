@@ -41,7 +41,7 @@ ids_of(SermTokenizerFiles files, const char *text)
 	if (read_files(files, &spec, &error) != SERM_OK ||
 	    serm_tokenizer_write(&spec, &arena, &bytes, &length, &error) != SERM_OK ||
 	    serm_tokenizer_open(bytes, length, &arena, &tokenizer, &error) != SERM_OK ||
-	    serm_tokenizer_encode(tokenizer, TEXT(text), 100, &arena, &ids, &count, &error) != SERM_OK) {
+	    serm_tokenizer_encode(tokenizer, TEXT(text), 100, NULL, &arena, &ids, &count, &error) != SERM_OK) {
 		printf("# %s\n", error.message);
 		return "error";
 	}
@@ -299,7 +299,7 @@ within(size_t limit, SermTokenizerFiles files, SermText text)
 	if (status == SERM_OK)
 		status = serm_tokenizer_open(bytes, length, &small, &tokenizer, &error);
 	if (status == SERM_OK)
-		status = serm_tokenizer_encode(tokenizer, text, 1 << 20, &small, &ids, &count, &error);
+		status = serm_tokenizer_encode(tokenizer, text, 1 << 20, NULL, &small, &ids, &count, &error);
 	serm_arena_free(&small);
 	return status;
 }

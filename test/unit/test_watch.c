@@ -298,6 +298,84 @@ test_merges(SermArena *arena)
 	CHECK(strstr(error.message, "chosen to fall on one place") != NULL, "with a reason");
 }
 
+/*
+ * A vocabulary of each kind in which every place of a text of one letter begins a walk as long as the longest
+ * piece: what the slowest text of the length that SQL reads can take.
+ */
+static const SermTokenizer *
+slow_tokenizer(SermTokenizerKind kind, SermArena *arena)
+{
+	enum { LONGEST = SERM_PIECE_BYTES_MAX - 1, BYTES = 256 };
+	char *letters = memset(serm_arena_alloc(arena, LONGEST + 1), 'a', LONGEST);
+	SermText *pieces = serm_arena_array(arena, BYTES + 3, sizeof(*pieces));
+	const SermTemplateItem first = {SERM_TEMPLATE_FIRST, 0, 0}, second = {SERM_TEMPLATE_SECOND, 0, 0};
+	const SermMerge merge = {{"a", 1}, {"a", 1}};
+	SermTokenizerSpec spec = {.kind = kind,
+	    .pieces = pieces,
+	    .piece_count = 3,
+	    .unk_id = kind == SERM_TOKENIZER_BPE ? SERM_TOKEN_NONE : 0,
+	    .pad_id = SERM_TOKEN_NONE,
+	    .continuing = {"##", 2},
+	    .word_max = 100,
+	    .scores = (const double[]){-9, -1, -1000},
+	    .single = {1, {first}},
+	    .pair = {2, {first, second}}};
+	const unsigned char *bytes;
+	const SermTokenizer *tokenizer = NULL;
+	SermError error = {0};
+	size_t length;
+
+	pieces[0] = (SermText){"?", 1}, pieces[1] = (SermText){"a", 1};
+	letters[LONGEST - 1] = 'b';
+	pieces[2] = (SermText){letters, LONGEST};
+	if (kind == SERM_TOKENIZER_BPE) {
+		for (uint32_t b = 0; b < BYTES; b++) {
+			char *piece = serm_arena_alloc(arena, 4);
+
+			pieces[b] = (SermText){piece, serm_bpe_byte_piece((unsigned char) b, piece)};
+		}
+		pieces[BYTES] = (SermText){"aa", 2};
+		spec.piece_count = BYTES + 1, spec.merges = &merge, spec.merge_count = 1;
+	}
+	CHECK(serm_tokenizer_write(&spec, arena, &bytes, &length, &error) == SERM_OK &&
+	          serm_tokenizer_open(bytes, length, arena, &tokenizer, &error) == SERM_OK,
+	    "a vocabulary that makes texts slow: %s", error.message);
+	return tokenizer;
+}
+
+static void
+test_long_text(SermArena *arena)
+{
+	enum { LENGTH = 65536 };
+	char *text = memset(serm_arena_alloc(arena, LENGTH), 'a', LENGTH);
+	uint32_t count, expected[SERM_TOKENIZER_KIND_COUNT] = {1, LENGTH / 2, LENGTH + 1};
+	const uint32_t *ids;
+	SermError error;
+
+	for (int kind = 0; kind < SERM_TOKENIZER_KIND_COUNT; kind++) {
+		const SermTokenizer *tokenizer = slow_tokenizer((SermTokenizerKind) kind, arena);
+		Watcher watcher = start();
+		SermWatch watch = {ask, &watcher};
+		SermStatus status = serm_tokenizer_encode(
+		    tokenizer, (SermText){text, LENGTH}, UINT32_MAX, &watch, arena, &ids, &count, &error);
+		uint64_t asked = watcher.asked;
+
+		told(&watcher, status == SERM_OK && count == expected[kind], "the slowest text");
+		CHECK(asked >= (kind == SERM_TOKENIZER_WORDPIECE ? 0 : 2), "asked %llu times meanwhile",
+		    (unsigned long long) asked);
+		for (uint64_t i = 1; i <= asked; i += 1 + asked / 5) {
+			watcher = (Watcher){.stop_at = i};
+			CHECK(serm_tokenizer_encode(tokenizer, (SermText){text, LENGTH}, UINT32_MAX, &watch, arena, &ids,
+			          &count, &error) == SERM_ERR_CANCELED &&
+			          watcher.asked == i,
+			    "and it stops at question %llu of %llu", (unsigned long long) i, (unsigned long long) asked);
+		}
+	}
+	CHECK(serm_tokenizer_encode(slow_tokenizer(SERM_TOKENIZER_BPE, arena), (SermText){text, (1 << 20) + 1}, 1,
+	          NULL, arena, &ids, &count, &error) == SERM_ERR_LIMIT,
+	    "what is longer than anything that SQL reads is refused");
+}
+
 /* --- encoders */
 
 static SermEncoderConfig
@@ -482,6 +560,7 @@ main(int count, char **arguments)
 	test_json(&arena);
 	test_tokenizer(&arena);
 	test_merges(&arena);
+	test_long_text(&arena);
 	test_encoder("a layer of MiniLM-L6", classic(1, 384, 12));
 	test_encoder("a head of ModernBERT", modern(1, 64, 1, LONG));
 	test_making((SermEncoderMaking){1, 64, 2, 128, 2000, 128, 4}, 60);

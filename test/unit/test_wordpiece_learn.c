@@ -225,12 +225,13 @@ test_round_trip(SermArena *arena)
 	    "words that come twice, punctuation, ideographs and lower case");
 	for (int i = 0; i < 4; i++) {
 		serm_tokenizer_encode(
-		    tokenizer, (SermText){lines[i], strlen(lines[i])}, 1000, arena, &ids, &count, &error);
+		    tokenizer, (SermText){lines[i], strlen(lines[i])}, 1000, NULL, arena, &ids, &count, &error);
 		for (uint32_t t = 0; t < count; t++)
 			unknown += ids[t] == SERM_WORDPIECE_UNK;
 	}
 	CHECK(unknown == 0, "%u unknown words", unknown);
-	serm_tokenizer_encode(tokenizer, (SermText){"BLUE  pillowcases", 17}, 1000, arena, &ids, &count, &error);
+	serm_tokenizer_encode(
+	    tokenizer, (SermText){"BLUE  pillowcases", 17}, 1000, NULL, arena, &ids, &count, &error);
 	for (uint32_t t = 0; t < count; t++) {
 		SermText piece = serm_tokenizer_piece(tokenizer, ids[t]);
 		bool inner = piece.length > 2 && memcmp(piece.bytes, "##", 2) == 0;
@@ -240,7 +241,7 @@ test_round_trip(SermArena *arena)
 		strncat(out, piece.bytes + (inner ? 2 : 0), piece.length - (inner ? 2 : 0));
 	}
 	CHECK(strcmp(out, "blue pillowcases") == 0, "a text comes back: %s", out);
-	serm_tokenizer_encode(tokenizer, (SermText){"[MASK] [SEP]", 12}, 1000, arena, &ids, &count, &error);
+	serm_tokenizer_encode(tokenizer, (SermText){"[MASK] [SEP]", 12}, 1000, NULL, arena, &ids, &count, &error);
 	for (uint32_t t = 0; t < count; t++)
 		CHECK(
 		    ids[t] != SERM_WORDPIECE_MASK && ids[t] != SERM_WORDPIECE_SEP, "no text yields a special token");

@@ -8,6 +8,8 @@
 #include "core/model/cross_encoder_stored.h"
 
 #define LAYOUT_NAME_MAX 64
+/* Laid out between two questions to the host. */
+#define QUIET_NUMBERS ((size_t) 1 << 20)
 
 typedef struct CrossBatch {
 	SermBatch batch;
@@ -39,27 +41,13 @@ serm_cross_encoder_stored(const SermTensorSet *tensors)
 #endif
 
 static SermTensor
-vector_tensor(const char *name, SermDtype dtype, size_t count, const void *data)
+vector_tensor(const char *name, SermDtype dtype, size_t count)
 {
 	SermTensor tensor = {
-	    .dtype = dtype, .rank = 1, .shape = {count}, .data = data, .bytes = count * serm_dtype_size(dtype)};
+	    .dtype = dtype, .rank = 1, .shape = {count}, .bytes = count * serm_dtype_size(dtype)};
 
 	memcpy(tensor.name, name, strlen(name) + 1);
 	return tensor;
-}
-
-static bool
-copy_tensor(const SermTensorSet *tensors, const char *name, SermArena *arena, SermTensor *copy)
-{
-	const SermTensor *tensor = serm_tensor_find(tensors, name);
-	void *data = serm_arena_reserve(arena, tensor->bytes);
-
-	if (data == NULL)
-		return false;
-	memcpy(data, tensor->data, tensor->bytes);
-	*copy = *tensor;
-	copy->data = data;
-	return true;
 }
 
 /* The text of "encoder.layout"; returns its length. */
@@ -71,41 +59,126 @@ layout_name(const SermModelSettings *settings, char *name)
 }
 
 SermStatus
+serm_cross_encoder_plan(const SermTensorSet *stored, const SermModelSettings *settings, SermArena *arena,
+    SermCrossPlan *plan, SermError *error)
+{
+	const uint64_t any = 0;
+	const SermTensor *json, *tables;
+	char name[LAYOUT_NAME_MAX];
+	SermStatus status =
+	    serm_tensor_require(stored, SERM_ENCODER_CONFIG_TENSOR, SERM_DTYPE_U8, 1, &any, &json, error);
+
+	if (status == SERM_OK)
+		status =
+		    serm_tensor_shaped(stored, SERM_ENCODER_TOKENIZER_TENSOR, SERM_DTYPE_U8, 1, &any, &tables, error);
+	if (status == SERM_OK)
+		status = serm_encoder_config_read(json->data, json->bytes, arena, &plan->config, error);
+	if (status == SERM_OK)
+		status = serm_encoder_supported(&plan->config, error);
+	if (status == SERM_OK)
+		status = serm_encoder_shapes_check(&plan->config, stored, error);
+	if (status != SERM_OK)
+		return status;
+	plan->settings = *settings;
+	plan->prepared[SERM_CROSS_CONFIG] = vector_tensor(SERM_ENCODER_CONFIG_TENSOR, SERM_DTYPE_U8, json->bytes);
+	plan->prepared[SERM_CROSS_TOKENIZER] =
+	    vector_tensor(SERM_ENCODER_TOKENIZER_TENSOR, SERM_DTYPE_U8, tables->bytes);
+	plan->prepared[SERM_CROSS_PLAIN] =
+	    vector_tensor(SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, serm_encoder_layout(&plan->config).plain_count);
+	plan->prepared[SERM_CROSS_PACKED] = vector_tensor(SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8,
+	    serm_encoder_packed_bytes(&plan->config, settings->precision, settings->gemm));
+	plan->prepared[SERM_CROSS_LAYOUT] =
+	    vector_tensor(SERM_TENSOR_ENCODER_LAYOUT, SERM_DTYPE_U8, layout_name(settings, name));
+	return SERM_OK;
+}
+
+/* Where the caller has made room. */
+static void *
+room_of(const SermCrossPlan *plan, SermCrossTensor tensor)
+{
+	return (void *) (uintptr_t) plan->prepared[tensor].data;
+}
+
+SermStatus
+serm_cross_encoder_begin(SermCrossPlan *plan, SermArena *arena, SermError *error)
+{
+	const SermTensor *tables = &plan->prepared[SERM_CROSS_TOKENIZER];
+	const SermTokenizer *tokenizer;
+	char name[LAYOUT_NAME_MAX];
+	SermStatus status = serm_tokenizer_open(tables->data, tables->bytes, arena, &tokenizer, error);
+
+	if (status == SERM_OK)
+		status = serm_encoder_fits(&plan->config, tokenizer, error);
+	if (status != SERM_OK)
+		return status;
+	memcpy(room_of(plan, SERM_CROSS_LAYOUT), name, layout_name(&plan->settings, name));
+	if (!serm_encoder_fill_start(&plan->fill, &plan->config, plan->settings.precision, plan->settings.gemm,
+	        room_of(plan, SERM_CROSS_PLAIN), room_of(plan, SERM_CROSS_PACKED), arena))
+		return no_memory(error);
+	return SERM_OK;
+}
+
+/* All numbers of all entries. */
+static SermStatus
+fill_all(SermCrossPlan *plan, const SermTensorSet *stored, const SermEncoderHost *host, SermError *error)
+{
+	const SermEncoderLayout layout = serm_encoder_layout(&plan->config);
+	SermStatus status = SERM_OK;
+
+	for (uint32_t i = 0; i < serm_encoder_entry_count(&plan->config); i++) {
+		SermEncoderEntry entry;
+		const SermTensor *tensor;
+
+		serm_encoder_entry(&plan->config, &layout, i, &entry);
+		tensor = serm_tensor_find(stored, entry.name);
+		status = serm_tensor_require(
+		    stored, entry.name, tensor->dtype, tensor->rank, tensor->shape, &tensor, error);
+		for (size_t at = 0; status == SERM_OK && at < entry.count; at += QUIET_NUMBERS) {
+			if (!serm_watch_ask(host))
+				return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
+			status = serm_encoder_fill(&plan->fill, &entry, at, tensor->dtype,
+			    (const char *) tensor->data + at * serm_dtype_size(tensor->dtype),
+			    entry.count - at < QUIET_NUMBERS ? entry.count - at : QUIET_NUMBERS, error);
+		}
+		if (status != SERM_OK)
+			break;
+	}
+	return status;
+}
+
+SermStatus
 serm_cross_encoder_prepare(const SermTensorSet *tensors, const SermModelSettings *settings,
     const SermEncoderHost *host, SermArena *arena, SermTensorSet *prepared, SermError *error)
 {
-	const SermTokenizer *tokenizer;
-	SermEncoderConfig config;
-	SermReal *flat;
-	SermTensor *list;
-	size_t bytes;
-	void *packed;
-	char *name;
-	SermStatus status = serm_encoder_stored_open(tensors, host, arena, &config, &tokenizer, error);
+	static const char *const copied[] = {[SERM_CROSS_CONFIG] = SERM_ENCODER_CONFIG_TENSOR,
+	    [SERM_CROSS_TOKENIZER] = SERM_ENCODER_TOKENIZER_TENSOR};
+	SermCrossPlan *plan = serm_arena_alloc(arena, sizeof(*plan));
+	SermStatus status;
 
+	if (plan == NULL)
+		return no_memory(error);
+	status = serm_cross_encoder_plan(tensors, settings, arena, plan, error);
+	for (int i = 0; status == SERM_OK && i < SERM_CROSS_TENSORS; i++) {
+		SermTensor *tensor = &plan->prepared[i];
+		void *room = serm_arena_reserve(arena, tensor->bytes);
+		bool good;
+
+		if (room == NULL)
+			return no_memory(error);
+		tensor->data = room;
+		if (i < (int) SERM_LENGTH(copied))
+			good = serm_watch_copy(host, room, serm_tensor_find(tensors, copied[i])->data, tensor->bytes);
+		else
+			good = serm_watch_clear(host, room, tensor->bytes);
+		if (!good)
+			return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
+	}
 	if (status == SERM_OK)
-		status = serm_encoder_flatten(&config, tensors, host, arena, &flat, error);
-	if (status != SERM_OK)
-		return status;
-	bytes = serm_encoder_packed_bytes(&config, settings->precision, settings->gemm);
-	packed = serm_arena_reserve(arena, bytes);
-	list = serm_arena_array(arena, 5, sizeof(*list));
-	name = serm_arena_alloc(arena, LAYOUT_NAME_MAX);
-	if (packed == NULL || list == NULL || name == NULL)
-		return no_memory(error);
-	/* Also what lies between two linears is written to a file. */
-	if (!serm_watch_clear(host, packed, bytes) ||
-	    !serm_encoder_pack(&config, settings->precision, settings->gemm, flat, packed, host))
-		return serm_fail(error, SERM_ERR_CANCELED, "laying out the encoder's weights was canceled");
-	if (!copy_tensor(tensors, SERM_ENCODER_CONFIG_TENSOR, arena, &list[0]) ||
-	    !copy_tensor(tensors, SERM_ENCODER_TOKENIZER_TENSOR, arena, &list[1]))
-		return no_memory(error);
-	list[2] =
-	    vector_tensor(SERM_TENSOR_ENCODER_PLAIN, REAL_DTYPE, serm_encoder_layout(&config).plain_count, flat);
-	list[3] = vector_tensor(SERM_TENSOR_ENCODER_PACKED, SERM_DTYPE_U8, bytes, packed);
-	list[4] = vector_tensor(SERM_TENSOR_ENCODER_LAYOUT, SERM_DTYPE_U8, layout_name(settings, name), name);
-	*prepared = (SermTensorSet){list, 5};
-	return SERM_OK;
+		status = serm_cross_encoder_begin(plan, arena, error);
+	if (status == SERM_OK)
+		status = fill_all(plan, tensors, host, error);
+	*prepared = (SermTensorSet){plan->prepared, SERM_CROSS_TENSORS};
+	return status;
 }
 
 /* Config and tokenizer of prepared tensors, whose weights were verified when they were prepared. */
@@ -194,18 +267,25 @@ cross_open(const SermTensorSet *tensors, const SermModelSettings *settings, Serm
 
 /* --- scoring */
 
+static SermWatch
+watch_of(const SermCrossEncoder *opened)
+{
+	return (SermWatch){opened->model.keep_going, opened->model.keep_going_context};
+}
+
 static SermStatus
 cross_parse_query(
     const SermModel *model, SermText query, SermArena *arena, SermQuery **parsed, SermError *error)
 {
 	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
 	SermCrossQuery *result = serm_arena_alloc(arena, sizeof(*result));
+	SermWatch watch = watch_of(opened);
 	SermStatus status;
 
 	if (result == NULL)
 		return no_memory(error);
 	status = serm_tokenizer_encode(
-	    opened->tokenizer, query, opened->tokens_max, arena, &result->ids, &result->count, error);
+	    opened->tokenizer, query, opened->tokens_max, &watch, arena, &result->ids, &result->count, error);
 	if (status == SERM_OK)
 		*parsed = &result->query;
 	return status;
@@ -216,10 +296,11 @@ read_text(const SermCrossEncoder *opened, const SermQuery *query, SermText doc, 
     SermCrossPair *pair, SermError *error)
 {
 	const SermCrossQuery *read = (const SermCrossQuery *) query;
+	SermWatch watch = watch_of(opened);
 	const uint32_t *ids;
 	uint32_t count;
 	SermStatus status = serm_tokenizer_encode(
-	    opened->tokenizer, doc, serm_cross_wanted(opened, read), arena, &ids, &count, error);
+	    opened->tokenizer, doc, serm_cross_wanted(opened, read), &watch, arena, &ids, &count, error);
 
 	return status == SERM_OK ? serm_cross_read(opened, read, ids, count, arena, pair, NULL, error) : status;
 }
@@ -269,7 +350,10 @@ static SermStatus
 cross_encode(
     const SermModel *model, SermText text, SermArena *arena, SermTokenDocument *doc, SermError *error)
 {
-	return serm_token_document_parse(((const SermCrossEncoder *) model)->tokenizer, text, arena, doc, error);
+	const SermCrossEncoder *opened = (const SermCrossEncoder *) model;
+	SermWatch watch = watch_of(opened);
+
+	return serm_token_document_parse(opened->tokenizer, text, &watch, arena, doc, error);
 }
 
 static SermBatch *

@@ -162,10 +162,14 @@ typedef enum SermTensorUse {
 extern SermTensorUse serm_encoder_tensor_name(
     const SermEncoderConfig *config, const char *name, char *canonical);
 
-/*
- * Does `tensors` hold every tensor of the model in its shape and as f32, f16 or bf16, every number finite?
- * Error: CORRUPT, naming the tensor.
- */
+/* Does `tensors` hold every tensor of the model in its shape and as f32, f16 or bf16? Data is not looked at.
+ * Error: CORRUPT, naming the tensor. */
+extern SermStatus serm_encoder_shapes_check(
+    const SermEncoderConfig *config, const SermTensorSet *tensors, SermError *error);
+/* Are these numbers of tensor `name` (f32, f16, bf16) finite? Error: CORRUPT. */
+extern SermStatus serm_encoder_numbers_check(
+    const char *name, SermDtype dtype, const void *numbers, size_t count, SermError *error);
+/* Both, for tensors whose data is there. */
 extern SermStatus serm_encoder_tensors_check(
     const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch, SermError *error);
 

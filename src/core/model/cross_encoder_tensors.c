@@ -298,34 +298,67 @@ serm_encoder_tensor_name(const SermEncoderConfig *config, const char *name, char
 
 /* --- weights */
 
-/* Every number in [from, end) finite: an exponent of all ones is an infinity or none. */
-static bool
-all_finite(const SermTensor *tensor, size_t from, size_t end)
+/* An exponent of all ones is an infinity or none. */
+SermStatus
+serm_encoder_numbers_check(
+    const char *name, SermDtype dtype, const void *numbers, size_t count, SermError *error)
 {
-	const uint16_t half = tensor->dtype == SERM_DTYPE_F16 ? 0x7c00 : 0x7f80;
+	const uint16_t half = dtype == SERM_DTYPE_F16 ? 0x7c00 : 0x7f80;
 	bool good = true;
 
-	for (size_t i = from; i < end; i++)
-		if (tensor->dtype == SERM_DTYPE_F32)
-			good &= (((const uint32_t *) tensor->data)[i] & 0x7f800000) != 0x7f800000;
+	for (size_t i = 0; i < count; i++)
+		if (dtype == SERM_DTYPE_F32)
+			good &= (((const uint32_t *) numbers)[i] & 0x7f800000) != 0x7f800000;
 		else
-			good &= (((const uint16_t *) tensor->data)[i] & half) != half;
-	return good;
+			good &= (((const uint16_t *) numbers)[i] & half) != half;
+	return good ? SERM_OK
+	            : serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has a number that is not finite", name);
 }
 
 static SermStatus
 check_numbers(const SermTensor *tensor, const SermWatch *watch, SermError *error)
 {
-	const size_t count = tensor->bytes / serm_dtype_size(tensor->dtype);
+	const size_t size = serm_dtype_size(tensor->dtype), count = tensor->bytes / size;
+	SermStatus status = SERM_OK;
 
-	for (size_t at = 0; at < count; at += QUIET_NUMBERS) {
+	for (size_t at = 0; status == SERM_OK && at < count; at += QUIET_NUMBERS) {
 		if (!serm_watch_ask(watch))
 			return serm_fail(error, SERM_ERR_CANCELED, "reading weights was canceled");
-		if (!all_finite(tensor, at, count - at < QUIET_NUMBERS ? count : at + QUIET_NUMBERS))
-			return serm_fail(
-			    error, SERM_ERR_CORRUPT, "tensor \"%s\" has a number that is not finite", tensor->name);
+		status =
+		    serm_encoder_numbers_check(tensor->name, tensor->dtype, (const char *) tensor->data + at * size,
+		        count - at < QUIET_NUMBERS ? count - at : QUIET_NUMBERS, error);
 	}
-	return SERM_OK;
+	return status;
+}
+
+/* Find tensor `index` of the model in its shape and type. */
+static SermStatus
+find_tensor(const SermEncoderConfig *config, uint32_t index, const SermTensorSet *tensors,
+    const SermTensor **found, SermError *error)
+{
+	SermEncoderTensor needed;
+
+	serm_encoder_tensor(config, index, &needed);
+	*found = serm_tensor_find(tensors, needed.name);
+	if (*found != NULL && (*found)->dtype != SERM_DTYPE_F32 && (*found)->dtype != SERM_DTYPE_F16 &&
+	    (*found)->dtype != SERM_DTYPE_BF16)
+		return serm_fail(error, SERM_ERR_CORRUPT,
+		    "tensor \"%s\" has type %s where f32, f16 or bf16 is needed", needed.name,
+		    serm_dtype_name((*found)->dtype));
+	return serm_tensor_shaped(tensors, needed.name, *found != NULL ? (*found)->dtype : SERM_DTYPE_F32,
+	    needed.rank, needed.shape, found, error);
+}
+
+SermStatus
+serm_encoder_shapes_check(const SermEncoderConfig *config, const SermTensorSet *tensors, SermError *error)
+{
+	const uint32_t count = serm_encoder_tensor_count(config);
+	SermStatus status = SERM_OK;
+	const SermTensor *found;
+
+	for (uint32_t i = 0; status == SERM_OK && i < count; i++)
+		status = find_tensor(config, i, tensors, &found, error);
+	return status;
 }
 
 SermStatus
@@ -333,25 +366,17 @@ serm_encoder_tensors_check(
     const SermEncoderConfig *config, const SermTensorSet *tensors, const SermWatch *watch, SermError *error)
 {
 	const uint32_t count = serm_encoder_tensor_count(config);
+	SermStatus status = SERM_OK;
 
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; status == SERM_OK && i < count; i++) {
 		const SermTensor *found;
-		SermEncoderTensor needed;
-		SermStatus status;
 
-		serm_encoder_tensor(config, i, &needed);
-		found = serm_tensor_find(tensors, needed.name);
-		if (found != NULL && found->dtype != SERM_DTYPE_F32 && found->dtype != SERM_DTYPE_F16 &&
-		    found->dtype != SERM_DTYPE_BF16)
-			return serm_fail(error, SERM_ERR_CORRUPT,
-			    "tensor \"%s\" has type %s where f32, f16 or bf16 is needed", needed.name,
-			    serm_dtype_name(found->dtype));
-		status = serm_tensor_require(tensors, needed.name, found != NULL ? found->dtype : SERM_DTYPE_F32,
-		    needed.rank, needed.shape, &found, error);
+		status = find_tensor(config, i, tensors, &found, error);
+		if (status == SERM_OK)
+			status = serm_tensor_require(
+			    tensors, found->name, found->dtype, found->rank, found->shape, &found, error);
 		if (status == SERM_OK)
 			status = check_numbers(found, watch, error);
-		if (status != SERM_OK)
-			return status;
 	}
-	return SERM_OK;
+	return status;
 }

@@ -17,16 +17,15 @@
 #define REAL_TANH tanhf
 #endif
 
-static uint32_t
-linear_count(const SermEncoderConfig *config)
+uint32_t
+serm_encoder_linear_count(const SermEncoderConfig *config)
 {
 	return config->layers * SERM_LINEARS + 2;
 }
 
-/* Shape, bias and weights of linear `index`; the small ones at the end are always f32. */
-static SermLinear
-linear_at(const SermEncoderConfig *config, const SermEncoderLayout *layout, SermPrecision precision,
-    const SermGemmProvider *gemm, uint32_t index, size_t *bias, size_t *weights)
+SermLinear
+serm_encoder_linear_at(const SermEncoderConfig *config, const SermEncoderLayout *layout,
+    SermPrecision precision, const SermGemmProvider *gemm, uint32_t index, size_t *bias, size_t *weights)
 {
 	uint32_t h = config->hidden;
 	SermLinear linear = {h, h, precision, gemm == NULL ? &serm_gemm_packed : gemm, NULL, NULL};
@@ -60,8 +59,8 @@ serm_encoder_packed_bytes(
 	SermEncoderLayout layout = serm_encoder_layout(config);
 	size_t bytes = 0, bias, weights;
 
-	for (uint32_t i = 0; i < linear_count(config); i++) {
-		SermLinear linear = linear_at(config, &layout, precision, gemm, i, &bias, &weights);
+	for (uint32_t i = 0; i < serm_encoder_linear_count(config); i++) {
+		SermLinear linear = serm_encoder_linear_at(config, &layout, precision, gemm, i, &bias, &weights);
 
 		bytes += serm_linear_bytes(&linear);
 	}
@@ -82,8 +81,8 @@ serm_encoder_pack(const SermEncoderConfig *config, SermPrecision precision, cons
 	size_t bias, weights;
 	char *at = packed;
 
-	for (uint32_t i = 0; i < linear_count(config); i++) {
-		SermLinear linear = linear_at(config, &layout, precision, gemm, i, &bias, &weights);
+	for (uint32_t i = 0; i < serm_encoder_linear_count(config); i++) {
+		SermLinear linear = serm_encoder_linear_at(config, &layout, precision, gemm, i, &bias, &weights);
 
 		if (!serm_encoder_go_on(host))
 			return false;
@@ -104,15 +103,16 @@ serm_encoder_open(const SermEncoderConfig *config, SermPrecision precision, cons
 	if (status != SERM_OK)
 		return status;
 	opened = serm_arena_alloc(arena, sizeof(*opened));
-	if (opened == NULL ||
-	    (opened->linears = serm_arena_array(arena, linear_count(config), sizeof(SermLinear))) == NULL)
+	if (opened == NULL || (opened->linears = serm_arena_array(
+	                           arena, serm_encoder_linear_count(config), sizeof(SermLinear))) == NULL)
 		return serm_fail(error, SERM_ERR_MEMORY, "the encoder does not fit into its memory limit");
 	opened->config = *config;
 	opened->layout = serm_encoder_layout(config);
 	opened->plain = plain;
-	for (uint32_t i = 0; i < linear_count(config); i++) {
+	for (uint32_t i = 0; i < serm_encoder_linear_count(config); i++) {
 		size_t bias, weights;
-		SermLinear linear = linear_at(config, &opened->layout, precision, gemm, i, &bias, &weights);
+		SermLinear linear =
+		    serm_encoder_linear_at(config, &opened->layout, precision, gemm, i, &bias, &weights);
 
 		linear.bias = bias == SERM_ENCODER_NONE ? NULL : plain + bias;
 		linear.packed = at;
@@ -280,7 +280,7 @@ serm_encoder_prepare(SermEncoderRun *run, SermArena *arena, SermError *error)
 		run->longest = length > run->longest ? length : run->longest;
 		run->start[s + 1] = run->tokens;
 	}
-	for (uint32_t i = 0; i < linear_count(config); i++) {
+	for (uint32_t i = 0; i < serm_encoder_linear_count(config); i++) {
 		size_t needed = serm_linear_scratch(&encoder->linears[i], run->tokens);
 
 		scratch = needed > scratch ? needed : scratch;

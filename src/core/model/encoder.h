@@ -37,6 +37,14 @@ typedef struct SermEncoderInput {
 	uint64_t key; /* names the sequence to dropout */
 } SermEncoderInput;
 
+extern uint32_t serm_encoder_linear_count(const SermEncoderConfig *config);
+/*
+ * Shape of linear `index`, and the places of its bias (or SERM_ENCODER_NONE) and its weights in the flat
+ * vector. The weights of all lie one behind the other. The small ones at the end are f32 in any precision.
+ */
+extern SermLinear serm_encoder_linear_at(const SermEncoderConfig *config, const SermEncoderLayout *layout,
+    SermPrecision precision, const SermGemmProvider *gemm, uint32_t index, size_t *bias, size_t *weights);
+
 /* Bytes of all packed weights in this precision. `gemm` NULL: the built-in one. */
 extern size_t serm_encoder_packed_bytes(
     const SermEncoderConfig *config, SermPrecision precision, const SermGemmProvider *gemm);

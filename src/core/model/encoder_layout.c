@@ -352,22 +352,21 @@ brain_to_float(uint16_t brain)
 	return value;
 }
 
-/* Numbers [from, end) of a tensor. */
-static bool
-copy_reals(const SermTensor *tensor, size_t from, size_t end, SermReal *out)
+bool
+serm_encoder_reals(SermDtype dtype, const void *numbers, size_t count, SermReal *out)
 {
-	switch (tensor->dtype) {
+	switch (dtype) {
 		case SERM_DTYPE_F32:
-			for (size_t i = from; i < end; i++)
-				out[i] = (SermReal) ((const float *) tensor->data)[i];
+			for (size_t i = 0; i < count; i++)
+				out[i] = (SermReal) ((const float *) numbers)[i];
 			return true;
 		case SERM_DTYPE_F16:
-			for (size_t i = from; i < end; i++)
-				out[i] = (SermReal) half_to_float(((const uint16_t *) tensor->data)[i]);
+			for (size_t i = 0; i < count; i++)
+				out[i] = (SermReal) half_to_float(((const uint16_t *) numbers)[i]);
 			return true;
 		case SERM_DTYPE_BF16:
-			for (size_t i = from; i < end; i++)
-				out[i] = (SermReal) brain_to_float(((const uint16_t *) tensor->data)[i]);
+			for (size_t i = 0; i < count; i++)
+				out[i] = (SermReal) brain_to_float(((const uint16_t *) numbers)[i]);
 			return true;
 		default:
 			return false;
@@ -399,11 +398,11 @@ read_entry(const SermEncoderEntry *entry, const SermTensorSet *tensors, const Se
 	    tensor->bytes != entry->count * serm_dtype_size(tensor->dtype))
 		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has another shape", entry->name);
 	for (size_t at = 0; at < entry->count; at += QUIET_REALS) {
-		size_t end = entry->count - at < QUIET_REALS ? entry->count : at + QUIET_REALS;
-
 		if (!serm_watch_ask(watch))
 			return canceled(error);
-		if (!copy_reals(tensor, at, end, out))
+		if (!serm_encoder_reals(tensor->dtype,
+		        (const char *) tensor->data + at * serm_dtype_size(tensor->dtype),
+		        entry->count - at < QUIET_REALS ? entry->count - at : QUIET_REALS, out + at))
 			return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" is of type %s, not f32, f16 or bf16",
 			    entry->name, serm_dtype_name(tensor->dtype));
 	}

@@ -58,6 +58,9 @@ extern uint32_t serm_encoder_entry_count(const SermEncoderConfig *config);
 extern void serm_encoder_entry(const SermEncoderConfig *config, const SermEncoderLayout *layout,
     uint32_t index, SermEncoderEntry *entry);
 
+/* Numbers of type f32, f16 or bf16 as reals; false when they are of another type. */
+extern bool serm_encoder_reals(SermDtype dtype, const void *numbers, size_t count, SermReal *out);
+
 /* Architectures that the engine computes. INVALID says what it does not. */
 extern SermStatus serm_encoder_supported(const SermEncoderConfig *config, SermError *error);
 

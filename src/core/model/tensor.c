@@ -72,7 +72,7 @@ serm_tensor_find(const SermTensorSet *set, const char *name)
 }
 
 SermStatus
-serm_tensor_require(const SermTensorSet *set, const char *name, SermDtype dtype, uint32_t rank,
+serm_tensor_shaped(const SermTensorSet *set, const char *name, SermDtype dtype, uint32_t rank,
     const uint64_t *shape, const SermTensor **tensor, SermError *error)
 {
 	const SermTensor *found = serm_tensor_find(set, name);
@@ -94,7 +94,20 @@ serm_tensor_require(const SermTensorSet *set, const char *name, SermDtype dtype,
 	if (!serm_tensor_bytes(dtype, rank, found->shape, &bytes) || found->bytes != bytes)
 		return serm_fail(
 		    error, SERM_ERR_CORRUPT, "tensor \"%s\" does not have the bytes that its shape needs", name);
-	if (bytes > 0 && (found->data == NULL || (uintptr_t) found->data % serm_dtype_size(dtype) != 0))
+	*tensor = found;
+	return SERM_OK;
+}
+
+SermStatus
+serm_tensor_require(const SermTensorSet *set, const char *name, SermDtype dtype, uint32_t rank,
+    const uint64_t *shape, const SermTensor **tensor, SermError *error)
+{
+	const SermTensor *found;
+	SermStatus status = serm_tensor_shaped(set, name, dtype, rank, shape, &found, error);
+
+	if (status != SERM_OK)
+		return status;
+	if (found->bytes > 0 && (found->data == NULL || (uintptr_t) found->data % serm_dtype_size(dtype) != 0))
 		return serm_fail(error, SERM_ERR_CORRUPT, "tensor \"%s\" has no aligned data", name);
 	*tensor = found;
 	return SERM_OK;

@@ -46,7 +46,11 @@ extern size_t serm_dtype_size(SermDtype dtype);
 /* Bytes of a tensor of this type and shape; false when the product overflows. */
 extern bool serm_tensor_bytes(SermDtype dtype, uint32_t rank, const uint64_t *shape, size_t *bytes);
 extern const SermTensor *serm_tensor_find(const SermTensorSet *set, const char *name);
-/* Find a tensor that must have this type, rank and shape (0 in `shape` accepts any extent). */
+/* Find a tensor that must have this type, rank and shape (0 in `shape` accepts any extent), whatever its
+ * data. */
+extern SermStatus serm_tensor_shaped(const SermTensorSet *set, const char *name, SermDtype dtype,
+    uint32_t rank, const uint64_t *shape, const SermTensor **tensor, SermError *error);
+/* The same, and its data is there. */
 extern SermStatus serm_tensor_require(const SermTensorSet *set, const char *name, SermDtype dtype,
     uint32_t rank, const uint64_t *shape, const SermTensor **tensor, SermError *error);
 

@@ -11,6 +11,8 @@
 #include "core/text/unicode.h"
 
 #define SHORT_WORD 64
+/* What taking a candidate from a large heap costs, as steps. */
+#define MERGE_STEPS 16
 
 /* --- the alphabet: printable bytes stand for themselves, the others for U+0100 and on, in order */
 
@@ -121,18 +123,21 @@ consider(const SermTokenizer *tokenizer, const Symbol *symbols, uint32_t at, uin
 
 /* `items` has room for 3 candidates per symbol: each merge takes one away and adds at most two. */
 static void
-merge_all(const SermTokenizer *tokenizer, Symbol *symbols, uint32_t count, Candidate *items)
+merge_all(
+    const SermTokenizer *tokenizer, Symbol *symbols, uint32_t count, Candidate *items, SermTokenSink *sink)
 {
 	Heap heap = {items, 0};
 
 	for (uint32_t i = 0; i + 1 < count; i++)
 		consider(tokenizer, symbols, i, count, &heap);
-	while (heap.count > 0) {
+	serm_token_spend(sink, count);
+	while (heap.count > 0 && !serm_token_stopped(sink)) {
 		Candidate top = heap_pop(&heap);
 		Symbol *symbol = &symbols[top.at];
 		const SermMergeSlot *merge;
 		uint32_t next = symbol->next;
 
+		serm_token_spend(sink, MERGE_STEPS);
 		if (symbol->id == SERM_TOKEN_NONE || next >= count)
 			continue;
 		/* The pair may have changed since; as in the reference it counts when it makes the same piece. */
@@ -175,7 +180,7 @@ encode_word(const SermTokenizer *tokenizer, SermText word, SermTokenSink *sink)
 		symbols[count] = (Symbol){id, count > 0 ? count - 1 : SERM_TOKEN_NONE, count + 1};
 		count++;
 	}
-	merge_all(tokenizer, symbols, count, items);
+	merge_all(tokenizer, symbols, count, items, sink);
 	for (uint32_t i = 0; i < count && !serm_token_full(sink); i = symbols[i].next)
 		serm_token_push(sink, symbols[i].id);
 	serm_arena_rewind(sink->scratch, mark);

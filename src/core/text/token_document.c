@@ -43,8 +43,8 @@ serm_token_document_is(const unsigned char *bytes, size_t length)
 }
 
 SermStatus
-serm_token_document_parse(
-    const SermTokenizer *tokenizer, SermText text, SermArena *arena, SermTokenDocument *doc, SermError *error)
+serm_token_document_parse(const SermTokenizer *tokenizer, SermText text, const SermWatch *watch,
+    SermArena *arena, SermTokenDocument *doc, SermError *error)
 {
 	SermText title, body;
 	const uint32_t *ids;
@@ -53,10 +53,10 @@ serm_token_document_parse(
 	serm_text_split_document(text, &title, &body);
 	doc->tokenizer = serm_tokenizer_fingerprint(tokenizer);
 	/* Words do not reach over the end of a line, so the title's tokens are the first ones of the whole. */
-	status = serm_tokenizer_encode(tokenizer, title, SERM_TOKENS_MAX, arena, &ids, &doc->title, error);
+	status = serm_tokenizer_encode(tokenizer, title, SERM_TOKENS_MAX, watch, arena, &ids, &doc->title, error);
 	if (status == SERM_OK)
-		status =
-		    serm_tokenizer_encode(tokenizer, text, SERM_TOKENS_MAX, arena, &doc->ids, &doc->count, error);
+		status = serm_tokenizer_encode(
+		    tokenizer, text, SERM_TOKENS_MAX, watch, arena, &doc->ids, &doc->count, error);
 	if (status == SERM_OK && doc->title > doc->count)
 		doc->title = doc->count;
 	return status;

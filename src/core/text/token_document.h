@@ -34,8 +34,8 @@ typedef struct SermTokenDocument {
 /* Do these bytes say that they are one? */
 extern bool serm_token_document_is(const unsigned char *bytes, size_t length);
 /* The tokens of a text, in `arena`. Errors: those of the tokenizer. */
-extern SermStatus serm_token_document_parse(const SermTokenizer *tokenizer, SermText text, SermArena *arena,
-    SermTokenDocument *doc, SermError *error);
+extern SermStatus serm_token_document_parse(const SermTokenizer *tokenizer, SermText text,
+    const SermWatch *watch, SermArena *arena, SermTokenDocument *doc, SermError *error);
 extern size_t serm_token_document_size(const SermTokenDocument *doc);
 extern void serm_token_document_write(const SermTokenDocument *doc, unsigned char *bytes);
 /* The first `wanted` ids of a stored form, in `arena`. CORRUPT: it is none that could have been written. */

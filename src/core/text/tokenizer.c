@@ -11,7 +11,8 @@
 #include "core/text/tokenizer_parts.h"
 #include "core/text/unicode.h"
 
-#define TEXT_BYTES_MAX ((size_t) 256 << 20)
+/* Normalising one of these takes too little time to ask anybody. */
+#define TEXT_BYTES_MAX ((size_t) 1 << 20)
 
 SermTokenizerKind
 serm_tokenizer_kind(const SermTokenizer *tokenizer)
@@ -115,11 +116,13 @@ spaces_behind(SermText text, size_t at)
 
 /* The longest added token that begins at `at`; SERM_TOKEN_NONE without one, else *bytes long. */
 static uint32_t
-added_at(const SermTokenizer *tokenizer, const SermTrie *trie, SermText text, size_t at, size_t *bytes)
+added_at(const SermTokenizer *tokenizer, const SermTrie *trie, SermText text, size_t at, size_t *bytes,
+    SermTokenSink *sink)
 {
 	uint32_t node = 0, found = SERM_TOKEN_NONE;
+	size_t i = at;
 
-	for (size_t i = at; i < text.length; i++) {
+	for (; i < text.length; i++) {
 		uint32_t value;
 
 		node = serm_trie_step(trie, node, (unsigned char) text.bytes[i]);
@@ -131,6 +134,7 @@ added_at(const SermTokenizer *tokenizer, const SermTrie *trie, SermText text, si
 			*bytes = i + 1 - at;
 		}
 	}
+	serm_token_spend(sink, 1 + i - at);
 	return found;
 }
 
@@ -145,7 +149,7 @@ split_added(
 
 	for (size_t at = 0; trie->count > 1 && at < text.length && !serm_token_full(sink);) {
 		size_t bytes = 0, left = at, right;
-		uint32_t found = added_at(tokenizer, trie, text, at, &bytes);
+		uint32_t found = added_at(tokenizer, trie, text, at, &bytes, sink);
 
 		if (found == SERM_TOKEN_NONE) {
 			at++;
@@ -217,11 +221,11 @@ serm_tokenizer_sanitize(SermText *text, SermArena *arena)
 }
 
 SermStatus
-serm_tokenizer_encode(const SermTokenizer *tokenizer, SermText text, uint32_t tokens_max, SermArena *arena,
-    const uint32_t **ids, uint32_t *count, SermError *error)
+serm_tokenizer_encode(const SermTokenizer *tokenizer, SermText text, uint32_t tokens_max,
+    const SermWatch *watch, SermArena *arena, const uint32_t **ids, uint32_t *count, SermError *error)
 {
 	SermArena scratch;
-	SermTokenSink sink = {.arena = arena, .scratch = &scratch, .wanted = tokens_max};
+	SermTokenSink sink = {.arena = arena, .scratch = &scratch, .wanted = tokens_max, .watch = watch};
 
 	if (text.length > TEXT_BYTES_MAX)
 		return serm_fail(error, SERM_ERR_LIMIT, "a text of %zu bytes is too long", text.length);
@@ -232,6 +236,8 @@ serm_tokenizer_encode(const SermTokenizer *tokenizer, SermText text, uint32_t to
 	else
 		split_added(tokenizer, &tokenizer->added_raw, text, &sink, encode_raw);
 	serm_arena_free(&scratch);
+	if (sink.canceled)
+		return serm_fail(error, SERM_ERR_CANCELED, "reading a text was canceled");
 	if (sink.out_of_memory)
 		return serm_fail(error, SERM_ERR_MEMORY, "out of memory for the tokens of a text");
 	*ids = sink.ids;

@@ -140,10 +140,12 @@ extern uint32_t serm_tokenizer_overhead(const SermTokenizer *tokenizer, bool pai
 
 /*
  * The ids of a text without special tokens, the first `tokens_max` of them; *ids is in `arena`. Bytes that
- * are no UTF-8 count as U+FFFD. Time and memory are linear in the text, times the longest piece.
+ * are no UTF-8 count as U+FFFD. Memory is linear in the text, and time in the text times the longest piece:
+ * a vocabulary may make that long, so whoever watches (NULL: nobody) is asked. Errors: LIMIT for a text of
+ * more than 1 MiB; MEMORY; CANCELED.
  */
 extern SermStatus serm_tokenizer_encode(const SermTokenizer *tokenizer, SermText text, uint32_t tokens_max,
-    SermArena *arena, const uint32_t **ids, uint32_t *count, SermError *error);
+    const SermWatch *watch, SermArena *arena, const uint32_t **ids, uint32_t *count, SermError *error);
 
 typedef enum SermTruncation {
 	SERM_TRUNCATE_LONGEST_FIRST = 0, /* the longer text gives first */

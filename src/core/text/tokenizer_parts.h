@@ -79,16 +79,39 @@ typedef struct SermTokenSink {
 	uint32_t count;
 	uint32_t capacity;
 	uint32_t wanted; /* more ids than these are not needed */
+	uint32_t steps;  /* since the last question */
+	const SermWatch *watch;
 	bool out_of_memory;
+	bool canceled;
 } SermTokenSink;
 
 extern void serm_token_push(SermTokenSink *sink, uint32_t id);
+
+/* Of a walk through a vocabulary between two questions: milliseconds. */
+#define SERM_TOKEN_QUIET_STEPS ((uint32_t) 1 << 18)
+
+/* After so many steps; a sink that was canceled is full. */
+static inline void
+serm_token_spend(SermTokenSink *sink, size_t steps)
+{
+	sink->steps += (uint32_t) steps;
+	if (sink->steps < SERM_TOKEN_QUIET_STEPS)
+		return;
+	sink->steps = 0;
+	sink->canceled |= !serm_watch_ask(sink->watch);
+}
+
+static inline bool
+serm_token_stopped(const SermTokenSink *sink)
+{
+	return sink->out_of_memory || sink->canceled;
+}
 
 /* True when no more ids are wanted or can be kept. */
 static inline bool
 serm_token_full(const SermTokenSink *sink)
 {
-	return sink->count >= sink->wanted || sink->out_of_memory;
+	return sink->count >= sink->wanted || serm_token_stopped(sink);
 }
 
 /* May a text yield this id by its spelling? */

@@ -30,20 +30,22 @@ offer(Node *node, double score, uint32_t start, uint32_t id)
 		*node = (Node){score, start, id, 0};
 }
 
-static void
-forward(const SermTokenizer *tokenizer, SermText word, Node *nodes)
+/* The best way to every place; false when the sink was stopped meanwhile. */
+static bool
+forward(const SermTokenizer *tokenizer, SermText word, Node *nodes, SermTokenSink *sink)
 {
 	const SermTrie *trie = &tokenizer->pieces;
 
 	nodes[0] = (Node){0, 0, SERM_TOKEN_NONE, 0};
 	for (size_t i = 1; i <= word.length; i++)
 		nodes[i].start = SERM_TOKEN_NONE;
-	for (size_t at = 0; at < word.length;) {
+	for (size_t at = 0; at < word.length && !serm_token_stopped(sink);) {
 		uint32_t c, node = 0;
 		size_t bytes = serm_utf8_decode(word.bytes + at, word.length - at, &c);
 		bool single = false;
+		size_t i = at;
 
-		for (size_t i = at; i < word.length; i++) {
+		for (; i < word.length; i++) {
 			uint32_t id;
 
 			node = serm_trie_step(trie, node, (unsigned char) word.bytes[i]);
@@ -57,8 +59,10 @@ forward(const SermTokenizer *tokenizer, SermText word, Node *nodes)
 		}
 		if (!single)
 			offer(&nodes[at + bytes], nodes[at].score + tokenizer->unk_score, (uint32_t) at, tokenizer->unk);
+		serm_token_spend(sink, 1 + i - at);
 		at += bytes;
 	}
+	return !serm_token_stopped(sink);
 }
 
 /* Append the pieces of one stretch that begins with U+2581 or has none. */
@@ -76,7 +80,8 @@ encode_piece(const SermTokenizer *tokenizer, SermText word, SermTokenSink *sink)
 			return;
 		}
 	}
-	forward(tokenizer, word, nodes);
+	if (!forward(tokenizer, word, nodes, sink))
+		return;
 	for (uint32_t end = (uint32_t) word.length; end > 0; end = nodes[end].start)
 		nodes[nodes[end].start].next = end;
 	for (uint32_t at = 0; at < word.length && !serm_token_full(sink); at = nodes[at].next) {

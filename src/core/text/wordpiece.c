@@ -9,12 +9,12 @@
 
 /* The longest piece at the start of `text`, continuing from `node`; its bytes, 0 when there is none. */
 static size_t
-longest_piece(const SermTokenizer *tokenizer, uint32_t node, SermText text, uint32_t *id)
+longest_piece(const SermTokenizer *tokenizer, uint32_t node, SermText text, uint32_t *id, SermTokenSink *sink)
 {
 	const SermTrie *trie = &tokenizer->pieces;
-	size_t found = 0;
+	size_t found = 0, i = 0;
 
-	for (size_t i = 0; i < text.length; i++) {
+	for (; i < text.length; i++) {
 		node = serm_trie_step(trie, node, (unsigned char) text.bytes[i]);
 		if (node == SERM_TRIE_NONE)
 			break;
@@ -23,6 +23,7 @@ longest_piece(const SermTokenizer *tokenizer, uint32_t node, SermText text, uint
 			found = i + 1;
 		}
 	}
+	serm_token_spend(sink, 1 + i);
 	return found;
 }
 
@@ -39,9 +40,9 @@ encode_word(const SermTokenizer *tokenizer, SermText word, uint32_t length, Serm
 	}
 	/* A word is known or unknown as a whole, also where only its first pieces are wanted. */
 	sink->wanted = UINT32_MAX;
-	while (word.length > 0 && !sink->out_of_memory) {
+	while (word.length > 0 && !serm_token_stopped(sink)) {
 		uint32_t id = SERM_TOKEN_NONE;
-		size_t bytes = node != SERM_TRIE_NONE ? longest_piece(tokenizer, node, word, &id) : 0;
+		size_t bytes = node != SERM_TRIE_NONE ? longest_piece(tokenizer, node, word, &id, sink) : 0;
 
 		if (bytes == 0) {
 			sink->count = before;

@@ -119,16 +119,21 @@ drop(const Block *block, uint32_t i, uint32_t low, uint32_t end, SermReal *row)
 		serm_drop(attention->seed + block->first + i, attention->drop, row + low, end - low);
 }
 
-static void
-block_back(
-    const Block *block, const SermReal *d_context, SermReal *d_query, SermReal *d_key, SermReal *d_value)
+/* Many keys make each step of a block some ten ms. */
+static bool
+block_back(const Block *block, const SermWatch *watch, const SermReal *d_context, SermReal *d_query,
+    SermReal *d_key, SermReal *d_value)
 {
 	const SermAttention *attention = block->attention;
 	SermReal *probability = block->scratch->probability, *derivative = block->scratch->derivative;
 	SermReal scale = (SermReal) (1 / sqrt((double) attention->size));
 	uint32_t low, end;
 
+	if (!serm_watch_ask(watch))
+		return false;
 	compare(block, attention->query, block->scratch->keys, probability);
+	if (!serm_watch_ask(watch))
+		return false;
 	for (uint32_t i = 0; i < block->rows; i++) {
 		SermReal *row = probability + i * block->room;
 
@@ -140,8 +145,14 @@ block_back(
 		memcpy(derivative + i * block->room, row, block->columns * sizeof(SermReal));
 		drop(block, i, low, end, derivative + i * block->room);
 	}
+	if (!serm_watch_ask(watch))
+		return false;
 	gather(block, derivative, d_context, d_value);
+	if (!serm_watch_ask(watch))
+		return false;
 	compare(block, d_context, block->scratch->values, derivative);
+	if (!serm_watch_ask(watch))
+		return false;
 	for (uint32_t i = 0; i < block->rows; i++) {
 		SermReal *row = derivative + i * block->room;
 
@@ -150,8 +161,13 @@ block_back(
 		serm_softmax_back(probability + i * block->room + low, row + low, end - low, scale);
 		clear_unseen(block, low, end, row);
 	}
+	if (!serm_watch_ask(watch))
+		return false;
 	descend(block, d_query);
+	if (!serm_watch_ask(watch))
+		return false;
 	gather(block, derivative, attention->query, d_key);
+	return true;
 }
 
 bool
@@ -174,14 +190,13 @@ serm_attention_window_back(const SermAttention *attention, uint32_t reach,
 		Block block = {attention, scratch, reach, first, rows_of(attention->rows - first), 0, 0, 0};
 		uint32_t low, stop, unused;
 
-		if (!serm_watch_ask(watch))
-			return false;
 		serm_attention_sees(first, reach, attention->length, &low, &unused);
 		serm_attention_sees(first + block.rows - 1, reach, attention->length, &unused, &stop);
 		block.start = low / SERM_PANEL * SERM_PANEL;
 		block.columns = stop - block.start;
 		block.room = room_of(block.columns);
-		block_back(&block, d_context, d_query, d_key, d_value);
+		if (!block_back(&block, watch, d_context, d_query, d_key, d_value))
+			return false;
 	}
 	return true;
 }

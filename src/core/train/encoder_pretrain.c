@@ -136,12 +136,12 @@ read_doc(Pretraining *training, SermText text, SermError *error)
 	const uint32_t *title;
 	SermArenaMark mark = serm_arena_mark(training->arena);
 	SermStatus status = serm_tokenizer_encode(training->tokenizer, (SermText){text.bytes, first_line(text)},
-	    training->tokens_max, training->arena, &title, &doc->title, error);
+	    training->tokens_max, &training->go_on, training->arena, &title, &doc->title, error);
 
 	serm_arena_rewind(training->arena, mark);
 	if (status == SERM_OK)
-		status = serm_tokenizer_encode(
-		    training->tokenizer, text, training->tokens_max, training->arena, &doc->ids, &doc->count, error);
+		status = serm_tokenizer_encode(training->tokenizer, text, training->tokens_max, &training->go_on,
+		    training->arena, &doc->ids, &doc->count, error);
 	if (status == SERM_OK && doc->title > doc->count)
 		doc->title = doc->count;
 	training->doc_count += status == SERM_OK && doc->count >= 2;

@@ -43,10 +43,11 @@ read_input(const Reader *reader, const uint32_t *query, uint32_t query_count, Se
 {
 	const SermTokenizer *tokenizer = reader->reading->tokenizer;
 	uint32_t most = reader->reading->tokens_max, count;
+	const SermWatch watch = {reader->host->keep_going, reader->host->context};
 	const uint32_t *ids;
 	SermTokens tokens;
 	SermStatus status = serm_tokenizer_encode(
-	    tokenizer, doc, serm_tokenizer_wanted(query_count, most), scratch, &ids, &count, error);
+	    tokenizer, doc, serm_tokenizer_wanted(query_count, most), &watch, scratch, &ids, &count, error);
 
 	if (status == SERM_OK)
 		status = serm_encoder_pair(reader->reading->config, tokenizer, query, query_count, ids, count, most,
@@ -61,6 +62,7 @@ read_list(const Reader *reader, uint32_t list, SermArena *scratch, SermError *er
 {
 	const SermTrainingSet *given = reader->given;
 	const SermExampleOrder *order = &reader->order;
+	const SermWatch watch = {reader->host->keep_going, reader->host->context};
 	SermArenaMark mark = serm_arena_mark(scratch);
 	uint32_t known = UINT32_MAX, query_count = 0;
 	const uint32_t *query = NULL;
@@ -75,7 +77,7 @@ read_list(const Reader *reader, uint32_t list, SermArena *scratch, SermError *er
 		/* Queries of one list may differ in what only this tokenizer sees. */
 		if (example->query != known)
 			status = serm_tokenizer_encode(reader->reading->tokenizer, given->queries[example->query],
-			    reader->reading->tokens_max, scratch, &query, &query_count, error);
+			    reader->reading->tokens_max, &watch, scratch, &query, &query_count, error);
 		if (status != SERM_OK)
 			break;
 		known = example->query;

@@ -197,8 +197,10 @@ serm_merge_versions(PG_FUNCTION_ARGS)
 	if (strcmp(merge->training.row->kind, "interaction") != 0)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		    errmsg("versions of kind \"%s\" cannot be merged", merge->training.row->kind),
-		    errhint("Continue one of them on all judgments: CALL serm.train('%s', '{\"parent\": %d}').",
-		        merge->training.row->name, merge->versions[0]));
+		    strcmp(merge->training.row->kind, SERM_KIND_REMOTE) == 0
+		        ? errhint("A remote model has no versions: what it says cannot be changed here.")
+		        : errhint("Continue one of them on all judgments: CALL serm.train('%s', '{\"parent\": %d}').",
+		              merge->training.row->name, merge->versions[0]));
 	serm_train_settings_defaults(&merge->training.settings, merge->training.row->kind);
 	serm_host_init(&merge->training.host, context, (Size) serm_train_memory_mb * 1024 * 1024);
 	read_versions(merge);

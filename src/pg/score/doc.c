@@ -6,6 +6,7 @@
  */
 #include "pg/serm.h"
 
+#include "access/detoast.h"
 #include "common/hashfn.h"
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
@@ -147,17 +148,27 @@ serm_doc_send(PG_FUNCTION_ARGS)
 	PG_RETURN_BYTEA_P(pq_endtypsend(&message));
 }
 
-/* One document has one stored form. */
-static bool
-same(FunctionCallInfo fcinfo)
+/* One document has one stored form; the order of the bytes is no order of documents, but sorts them. */
+static int
+compare(FunctionCallInfo fcinfo)
 {
 	struct varlena *a = PG_GETARG_VARLENA_PP(0), *b = PG_GETARG_VARLENA_PP(1);
-	bool result = VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-	              memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+	Size a_size = VARSIZE_ANY_EXHDR(a), b_size = VARSIZE_ANY_EXHDR(b);
+	int result = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(a_size, b_size));
 
+	if (result == 0)
+		result = (a_size > b_size) - (a_size < b_size);
 	PG_FREE_IF_COPY(a, 0);
 	PG_FREE_IF_COPY(b, 1);
 	return result;
+}
+
+/* The size tells most of them apart before anything is detoasted. */
+static bool
+same(FunctionCallInfo fcinfo)
+{
+	return toast_raw_datum_size(PG_GETARG_DATUM(0)) == toast_raw_datum_size(PG_GETARG_DATUM(1)) &&
+	       compare(fcinfo) == 0;
 }
 
 SERM_FUNCTION(serm_doc_eq);
@@ -172,6 +183,41 @@ Datum
 serm_doc_ne(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(!same(fcinfo));
+}
+
+SERM_FUNCTION(serm_doc_lt);
+Datum
+serm_doc_lt(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(compare(fcinfo) < 0);
+}
+
+SERM_FUNCTION(serm_doc_le);
+Datum
+serm_doc_le(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(compare(fcinfo) <= 0);
+}
+
+SERM_FUNCTION(serm_doc_ge);
+Datum
+serm_doc_ge(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(compare(fcinfo) >= 0);
+}
+
+SERM_FUNCTION(serm_doc_gt);
+Datum
+serm_doc_gt(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(compare(fcinfo) > 0);
+}
+
+SERM_FUNCTION(serm_doc_cmp);
+Datum
+serm_doc_cmp(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(compare(fcinfo));
 }
 
 SERM_FUNCTION(serm_doc_hash);

@@ -222,63 +222,120 @@ map_file(const char *path, const SermImageKey *key, SermImage *image)
 	return true;
 }
 
+/*
+ * Blocks for all of a file: a page of its mapping that finds none when it is written would end the process.
+ * False with errno.
+ */
 static bool
-write_all(int file, const unsigned char *bytes, Size length)
+reserve_file(int file, Size length)
 {
-	while (length > 0) {
-		ssize_t written;
+	for (Size at = 0; at < length; at += WRITE_BYTES) {
+		int result;
 
-		CHECK_FOR_INTERRUPTS();
-		written = write(file, bytes, Min(length, WRITE_BYTES));
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0) {
-			if (written == 0)
-				errno = ENOSPC;
+		do {
+			CHECK_FOR_INTERRUPTS();
+			result = posix_fallocate(file, (off_t) at, (off_t) Min(WRITE_BYTES, length - at));
+		} while (result == EINTR);
+		errno = result;
+		if (result != 0)
 			return false;
-		}
-		bytes += written;
-		length -= (Size) written;
 	}
 	return true;
 }
 
-/* Write under another name, flush, rename. False with errno when that cannot be done. */
+/* Make the file of a room and map it; false with errno. */
 static bool
-write_file(const char *path, const SermImage *image)
+map_room(SermImageRoom *room, Size length)
 {
-	char temporary[MAXPGPATH];
 	int file;
-	volatile bool written = false;
+	void *bytes = MAP_FAILED;
 
-	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", path, MyProcPid);
 	if (MakePGDirectory(DIRECTORY) < 0 && errno != EEXIST)
 		return false;
-	file = OpenTransientFile(temporary, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+	file = OpenTransientFile(room->path, O_CREAT | O_TRUNC | O_RDWR | PG_BINARY);
 	if (file < 0)
 		return false;
-	PG_TRY();
-	{
-		written = write_all(file, image->bytes, image->length);
+	if (reserve_file(file, length))
+		bytes = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	if (bytes != MAP_FAILED) {
+		room->bytes = bytes;
+		room->length = length;
+		room->mapped = true;
 	}
-	PG_CATCH();
-	{
-		(void) unlink(temporary);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	if (CloseTransientFile(file) != 0)
-		written = false;
-	/* This also flushes the file and its directory. */
-	if (written && durable_rename(temporary, path, LOG) == 0)
-		return true;
 	{
 		int reason = errno;
 
-		(void) unlink(temporary);
+		CloseTransientFile(file);
 		errno = reason;
 	}
-	return false;
+	return room->mapped;
+}
+
+unsigned char *
+serm_image_room(SermImageRoom *room, Size length)
+{
+	unsigned char *block;
+
+	if (room->path != NULL) {
+		if (map_room(room, length))
+			return room->bytes;
+		room->reason = errno;
+	}
+	block = MemoryContextAllocHuge(room->context, add_size(length, SERM_ARENA_ALIGN));
+	block = (unsigned char *) TYPEALIGN64(SERM_ARENA_ALIGN, (uintptr_t) block);
+	for (Size at = 0; at < length; at += WRITE_BYTES) {
+		CHECK_FOR_INTERRUPTS();
+		memset(block + at, 0, Min(WRITE_BYTES, length - at));
+	}
+	return block;
+}
+
+/* Put a complete image on the disk, part by part, so that nobody waits for all of it. False with errno. */
+static bool
+flush_room(const SermImageRoom *room)
+{
+	for (Size at = 0; enableFsync && at < room->length; at += WRITE_BYTES) {
+		CHECK_FOR_INTERRUPTS();
+		if (msync(room->bytes + at, Min(WRITE_BYTES, room->length - at), MS_SYNC) != 0)
+			return false;
+	}
+	return mprotect(room->bytes, room->length, PROT_READ) == 0;
+}
+
+/* Take the file of a room away; its reason stays. */
+static void
+discard_room(SermImageRoom *room)
+{
+	if (room->mapped)
+		munmap(room->bytes, room->length);
+	room->mapped = false;
+	(void) unlink(room->path);
+}
+
+/* Make the image in a file; false with room->reason when there can be none. An image in memory may be left.
+ */
+static bool
+make_file(const SermImageKey *key, const char *path, SermImageRoom *room, SermImage *image)
+{
+	volatile bool made = false;
+
+	PG_TRY();
+	{
+		*image = serm_weights_read(key, room);
+		if (room->mapped) {
+			/* The renaming also flushes the directory. */
+			made = flush_room(room) && durable_rename(room->path, path, LOG) == 0;
+			if (!made)
+				room->reason = errno;
+		}
+	}
+	PG_CATCH();
+	{
+		discard_room(room);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return made;
 }
 
 /* --- files that nobody needs any more */
@@ -397,26 +454,31 @@ SermImage
 serm_cache_open(const SermImageKey *key, MemoryContext context)
 {
 	static bool warned = false;
-	char path[MAXPGPATH];
-	SermImage image, built;
+	char path[MAXPGPATH], temporary[MAXPGPATH];
+	SermImageRoom *room = palloc0(sizeof(SermImageRoom));
+	SermImage image;
+	bool mapped;
 
 	file_path(path, key);
 	if (map_file(path, key, &image))
 		return image;
-	built = serm_weights_read(key, context);
-	if (!write_file(path, &built)) {
-		if (!warned)
-			ereport(WARNING, errcode_for_file_access(), errmsg("could not write cache file \"%s\": %m", path),
-			    errdetail("This session keeps a copy of the weights in its own memory."),
-			    errhint("Make room in the data directory, or make it writable."));
-		warned = true;
-		return built;
-	}
+	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", path, MyProcPid);
+	room->context = context;
+	room->path = temporary;
 	remove_leftovers();
-	if (!map_file(path, key, &image))
-		return built;
-	MemoryContextReset(context);
-	return image;
+	if (make_file(key, path, room, &image))
+		return image;
+	if (!warned) {
+		errno = room->reason;
+		ereport(WARNING, errcode_for_file_access(), errmsg("could not write cache file \"%s\": %m", path),
+		    errdetail("This session keeps a copy of the weights in its own memory."),
+		    errhint("Make room in the data directory, or make it writable."));
+	}
+	warned = true;
+	mapped = room->mapped;
+	discard_room(room);
+	/* What was written to a file that could not be kept is not trusted. */
+	return mapped ? serm_weights_read(key, &(SermImageRoom){.context = context}) : image;
 }
 
 void

@@ -118,11 +118,22 @@ extern void serm_weights_insert(const char *model, int version, const SermTensor
 /* The checksum of a version: over names, types, shapes and the CRCs of the chunks, in order of name and part.
  */
 extern uint64 serm_weights_checksum(const SermTensorSet *sorted);
+/* Where an image is made: in a file that is mapped, or in the memory of a context. */
+typedef struct SermImageRoom {
+	MemoryContext context;
+	const char *path; /* of the file, which must not exist; NULL: in memory */
+	unsigned char *bytes;
+	Size length;
+	bool mapped;
+	int reason; /* errno: why the file cannot be made */
+} SermImageRoom;
+
 /*
- * Read the rows of a version, verifying every checksum, into an image in
- * `context`; inside serm_reading_begin(). Errors: XX001 with model, version and tensor.
+ * Read the rows of a version, verifying every checksum, into an image; inside serm_reading_begin(). Takes a
+ * few megabytes beside the image, more only for a linear layer that is larger. Errors: XX001 with model,
+ * version and tensor.
  */
-extern SermImage serm_weights_read(const SermImageKey *key, MemoryContext context);
+extern SermImage serm_weights_read(const SermImageKey *key, SermImageRoom *room);
 /* The same as tensors, those of a cross-encoder as they were stored. */
 extern SermTensorSet serm_weights_stored(const SermImageKey *key, MemoryContext context);
 
@@ -158,6 +169,9 @@ extern const SermGemmProvider *serm_blas_provider(SermLayout layout);
  */
 extern SermImage serm_cache_open(const SermImageKey *key, MemoryContext context);
 extern void serm_cache_release(SermImage *image);
+/* `length` zeroed bytes, aligned to SERM_ARENA_ALIGN: of the room's file, or in memory where that cannot be
+ * made. */
+extern unsigned char *serm_image_room(SermImageRoom *room, Size length);
 /* Fill in header and sums of an image whose table and data are complete. */
 extern void serm_image_seal(unsigned char *bytes, Size length, const SermImageKey *key, uint32 tensor_count);
 /* Place of the table in an image, and the size of header and table for `count` tensors, aligned. */

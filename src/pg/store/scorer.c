@@ -226,9 +226,7 @@ check_run(SermStatus status, const SermError *error)
 static Weights *
 load_weights(const WeightsKey *key, const SermModelRow *row)
 {
-	/* The image may be built in a context of its own, which is reset once it is mapped instead. */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "serm weights", ALLOCSET_SMALL_SIZES);
-	MemoryContext build = AllocSetContextCreate(context, "serm image", ALLOCSET_SMALL_SIZES);
 	SermImage *image = MemoryContextAllocZero(context, sizeof(SermImage));
 	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
 	SermModelSettings settings = {.long_documents = key->long_documents,
@@ -241,7 +239,7 @@ load_weights(const WeightsKey *key, const SermModelRow *row)
 	SermError error = {SERM_OK, ""};
 
 	serm_layout_settings(key->image.layout, &settings);
-	*image = serm_cache_open(&key->image, build);
+	*image = serm_cache_open(&key->image, context);
 	callback->func = close_image;
 	callback->arg = image;
 	MemoryContextRegisterResetCallback(context, callback);
@@ -450,7 +448,7 @@ prepare_query(SermScorer *scorer, SermText text)
 	    &error);
 	if (status != SERM_OK)
 		scorer->query = NULL;
-	serm_check(status, &error);
+	check_run(status, &error);
 	/* Counted by the tests: work that must not be done for every row. */
 	elog(DEBUG3, "serm parsed a query of %zu bytes", text.length);
 }
@@ -511,8 +509,8 @@ open_tokens(SermScorer *scorer, SermDocBytes source)
 	SermError error = {SERM_OK, ""};
 
 	if (!source.encoded)
-		serm_check(serm_model_encode(scorer->weights->model,
-		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &scorer->scratch, &doc, &error),
+		check_run(serm_model_encode(scorer->weights->model, serm_text_utf8(source.bytes, &scorer->doc_buffer),
+		              &scorer->scratch, &doc, &error),
 		    &error);
 	else if (!serm_token_document_is(bytes, source.bytes.length))
 		wrong_document(scorer, "it holds words, not tokens");
@@ -669,8 +667,8 @@ serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocBytes source)
 	prepare_query(scorer, query);
 	serm_arena_rewind(&scorer->scratch, scorer->scratch_start);
 	if (serm_model_reads_text(scorer->weights->model) && !source.encoded) {
-		serm_check(serm_batch_add_text(scorer->batch, scorer->query,
-		               serm_text_utf8(source.bytes, &scorer->doc_buffer), &error),
+		check_run(serm_batch_add_text(scorer->batch, scorer->query,
+		              serm_text_utf8(source.bytes, &scorer->doc_buffer), &error),
 		    &error);
 		return;
 	}

@@ -6,6 +6,7 @@
  */
 #include "pg/serm.h"
 
+#include "access/detoast.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 
@@ -18,22 +19,23 @@
 #endif
 
 #define CHUNK_BYTES ((Size) 16 * 1024 * 1024)
+/* What is in memory of a chunk at a time when it is read. */
+#define SLICE_BYTES ((Size) 1024 * 1024)
 
 typedef struct Part {
 	uint32 tensor;
 	int32 part;
 	uint32 crc;
-	Size offset; /* in the image */
+	Size offset; /* in the tensor */
 	Size bytes;
 } Part;
 
+/* The rows of a version but their data. */
 typedef struct Layout {
 	SermTensor *tensors;
-	Size *offsets; /* of the tensors in the image */
 	uint32 count;
 	Part *parts;
 	uint64 part_count;
-	Size length; /* of the image */
 } Layout;
 
 static SermPlan parts_plan = {
@@ -186,7 +188,7 @@ align_up(Size size)
 	return TYPEALIGN64(SERM_ARENA_ALIGN, size);
 }
 
-/* Read all rows but their data; lays the tensors out and verifies that they are complete. */
+/* Read all rows but their data; verifies that the tensors are complete. */
 static Layout
 read_layout(const SermImageKey *key)
 {
@@ -199,7 +201,6 @@ read_layout(const SermImageKey *key)
 
 	layout.tensors = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(rows + 1, sizeof(SermTensor)));
 	layout.parts = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(rows + 1, sizeof(Part)));
-	layout.offsets = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(rows + 1, sizeof(Size)));
 	for (uint64 row = 0; row < rows; row++) {
 		SermTensor tensor;
 		Part *part = &layout.parts[row];
@@ -216,14 +217,12 @@ read_layout(const SermImageKey *key)
 			if (layout.count >= SERM_TENSORS_MAX)
 				damaged(key, "is one tensor too many", tensor.name, 0);
 			layout.tensors[layout.count] = tensor;
-			layout.offsets[layout.count] = layout.length;
-			layout.length = align_up(add_size(layout.length, tensor.bytes));
 			last = &layout.tensors[layout.count++];
 			filled = 0;
 		} else if (last == NULL || !same_tensor(last, &tensor) || part->part != part[-1].part + 1)
 			damaged(key, "does not continue the part before it", tensor.name, part->part);
 		part->tensor = layout.count - 1;
-		part->offset = layout.offsets[part->tensor] + filled;
+		part->offset = filled;
 		if (part->bytes > last->bytes - filled)
 			damaged(key, "is longer than its shape says", tensor.name, part->part);
 		filled += part->bytes;
@@ -240,131 +239,191 @@ read_layout(const SermImageKey *key)
 	return layout;
 }
 
+/* Takes `length` bytes of a tensor, those behind the first `at`. */
+typedef void (*TakeSlice)(void *context, Size at, const unsigned char *bytes, Size length);
+
+/* Hand a chunk on slice by slice, and verify it. What was taken counts only if this returns. */
 static void
-read_chunk(const SermImageKey *key, const Layout *layout, const Part *part, unsigned char *image)
+read_part(const SermImageKey *key, const Layout *layout, const Part *part, TakeSlice take, void *context)
 {
 	const char *name = layout->tensors[part->tensor].name;
 	Datum values[] = {CStringGetTextDatum(key->model), Int32GetDatum(key->version), CStringGetTextDatum(name),
 	    Int32GetDatum(part->part)};
-	Datum stored;
-	bytea *data;
+	SPITupleTable *rows;
+	struct varlena *stored;
+	uint32 crc = 0;
 	bool null;
 
-	CHECK_FOR_INTERRUPTS();
 	if (serm_plan_select(&chunk_plan, values) != 1)
 		damaged(key, "is missing", name, part->part);
-	stored = serm_spi_value(0, 1, &null);
-	data = DatumGetByteaPP(stored);
-	if (VARSIZE_ANY_EXHDR(data) != part->bytes ||
-	    serm_crc32c(0, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)) != part->crc)
+	rows = SPI_tuptable;
+	stored = (struct varlena *) DatumGetPointer(serm_spi_value(0, 1, &null));
+	if (toast_raw_datum_size(PointerGetDatum(stored)) - VARHDRSZ != part->bytes)
 		damaged(key, "does not match its checksum", name, part->part);
-	memcpy(image + part->offset, VARDATA_ANY(data), part->bytes);
-	/* A short chunk lies in the row itself. */
-	if ((Pointer) data != DatumGetPointer(stored))
-		pfree(data);
-	SPI_freetuptable(SPI_tuptable);
+	for (Size at = 0; at < part->bytes; at += SLICE_BYTES) {
+		Size length = Min(SLICE_BYTES, part->bytes - at);
+		struct varlena *slice;
+
+		CHECK_FOR_INTERRUPTS();
+		slice = pg_detoast_datum_slice(stored, (int32) at, (int32) length);
+		if (VARSIZE_ANY_EXHDR(slice) != length)
+			damaged(key, "does not match its checksum", name, part->part);
+		crc = serm_crc32c(crc, VARDATA_ANY(slice), length);
+		take(context, part->offset + at, (const unsigned char *) VARDATA_ANY(slice), length);
+		pfree(slice);
+	}
+	if (crc != part->crc)
+		damaged(key, "does not match its checksum", name, part->part);
+	SPI_freetuptable(rows);
 }
 
-/* An image of these tensors, which lie anywhere. */
-static SermImage
-build_image(const SermImageKey *key, const SermTensorSet *tensors, MemoryContext context)
+static void
+read_tensor_data(
+    const SermImageKey *key, const Layout *layout, const SermTensor *tensor, TakeSlice take, void *context)
 {
-	const Size start = serm_image_data_start((uint32) tensors->count);
-	Size length = start, at = start;
-	unsigned char *block, *image;
+	for (uint64 i = 0; i < layout->part_count; i++)
+		if (&layout->tensors[layout->parts[i].tensor] == tensor)
+			read_part(key, layout, &layout->parts[i], take, context);
+}
 
-	for (size_t i = 0; i < tensors->count; i++)
-		length = add_size(length, align_up(tensors->tensors[i].bytes));
-	block = MemoryContextAllocHuge(context, add_size(length, SERM_ARENA_ALIGN));
-	image = (unsigned char *) TYPEALIGN64(SERM_ARENA_ALIGN, (uintptr_t) block);
-	memset(image, 0, start);
-	for (size_t i = 0; i < tensors->count; i++) {
-		const SermTensor *tensor = &tensors->tensors[i];
-		Size room = align_up(tensor->bytes);
+static void
+take_bytes(void *tensor, Size at, const unsigned char *bytes, Size length)
+{
+	memcpy((unsigned char *) tensor + at, bytes, length);
+}
 
-		serm_image_describe(image, (uint32) i, tensor, at);
-		for (Size done = 0; done < tensor->bytes; done += CHUNK_BYTES) {
-			CHECK_FOR_INTERRUPTS();
-			memcpy(image + at + done, (const char *) tensor->data + done,
-			    Min(CHUNK_BYTES, tensor->bytes - done));
-		}
-		memset(image + at + tensor->bytes, 0, room - tensor->bytes);
-		at += room;
+/* Make room for an image of these tensors, describe them there and say where their data go. */
+static SermImage
+start_image(SermTensor *tensors, uint32 count, SermImageRoom *room)
+{
+	Size length = serm_image_data_start(count), at = length;
+	unsigned char *bytes;
+
+	for (uint32 i = 0; i < count; i++)
+		length = add_size(length, align_up(tensors[i].bytes));
+	bytes = serm_image_room(room, length);
+	for (uint32 i = 0; i < count; i++) {
+		serm_image_describe(bytes, i, &tensors[i], at);
+		tensors[i].data = bytes + at;
+		at += align_up(tensors[i].bytes);
 	}
-	serm_image_seal(image, length, key, (uint32) tensors->count);
-	return (SermImage){image, length, false};
+	return (SermImage){bytes, length, room->mapped};
+}
+
+static void *
+data_of(const SermTensor *tensor)
+{
+	return unconstify(void *, tensor->data);
+}
+
+static SermImage
+read_stored(const SermImageKey *key, Layout *layout, SermImageRoom *room)
+{
+	SermImage image = start_image(layout->tensors, layout->count, room);
+
+	for (uint64 i = 0; i < layout->part_count; i++)
+		read_part(
+		    key, layout, &layout->parts[i], take_bytes, data_of(&layout->tensors[layout->parts[i].tensor]));
+	serm_image_seal(unconstify(unsigned char *, image.bytes), image.length, key, layout->count);
+	return image;
+}
+
+/* --- the weights of a cross-encoder, as they are computed with */
+
+typedef struct Filling {
+	const SermImageKey *key;
+	SermEncoderFill *fill;
+	SermEncoderEntry entry;
+	SermDtype dtype;
+} Filling;
+
+static void
+take_numbers(void *context, Size at, const unsigned char *bytes, Size length)
+{
+	Filling *filling = context;
+	Size size = serm_dtype_size(filling->dtype);
+	SermError error = {SERM_OK, ""};
+
+	if (at % size != 0 || length % size != 0)
+		damaged(filling->key, "ends within a number", filling->entry.name, (int) (at / CHUNK_BYTES));
+	serm_check(serm_encoder_fill(
+	               filling->fill, &filling->entry, at / size, filling->dtype, bytes, length / size, &error),
+	    &error);
+}
+
+static void
+fill_weights(const SermImageKey *key, const Layout *layout, SermCrossPlan *plan)
+{
+	const SermTensorSet stored = {layout->tensors, layout->count};
+	const SermEncoderLayout places = serm_encoder_layout(&plan->config);
+	Filling filling = {.key = key, .fill = &plan->fill};
+
+	for (uint32 i = 0; i < serm_encoder_entry_count(&plan->config); i++) {
+		const SermTensor *tensor;
+
+		serm_encoder_entry(&plan->config, &places, i, &filling.entry);
+		tensor = serm_tensor_find(&stored, filling.entry.name);
+		filling.dtype = tensor->dtype;
+		read_tensor_data(key, layout, tensor, take_numbers, &filling);
+	}
 }
 
 /*
  * A cross-encoder lies in the image as it is computed with, so that backends share the laid out weights too.
- * What is stored lies in `build`, which goes before there is room for the image.
+ * Beside the image one linear layer and one slice of what is stored are in memory.
  */
 static SermImage
-prepare_image(
-    const SermImageKey *key, const SermTensorSet *tensors, MemoryContext build, MemoryContext context)
+prepare_image(const SermImageKey *key, Layout *layout, SermImageRoom *room)
 {
 	MemoryContext work = AllocSetContextCreate(CurrentMemoryContext, "serm prepare", ALLOCSET_DEFAULT_SIZES);
+	const SermTensorSet stored = {layout->tensors, layout->count};
+	SermTensor *config = unconstify(SermTensor *, serm_tensor_find(&stored, SERM_ENCODER_CONFIG_TENSOR));
 	SermModelSettings settings = {.chunk_count = 1};
-	SermTensorSet prepared;
+	SermCrossPlan plan;
 	SermImage image;
 	SermHost host;
-	SermEncoderHost asked = {serm_host_keep_going, &host};
 	SermError error = {SERM_OK, ""};
 
 	serm_host_init(&host, work, SIZE_MAX);
 	serm_layout_settings(key->layout, &settings);
-	serm_host_check(&host,
-	    serm_cross_encoder_prepare(tensors, &settings, &asked, &host.arena, &prepared, &error), &error);
-	MemoryContextDelete(build);
-	image = build_image(key, &prepared, context);
+	config->data = MemoryContextAllocHuge(work, config->bytes + 1);
+	read_tensor_data(key, layout, config, take_bytes, data_of(config));
+	serm_check(serm_cross_encoder_plan(&stored, &settings, &host.arena, &plan, &error), &error);
+	image = start_image(plan.prepared, SERM_CROSS_TENSORS, room);
+	memcpy(data_of(&plan.prepared[SERM_CROSS_CONFIG]), config->data, config->bytes);
+	read_tensor_data(key, layout, serm_tensor_find(&stored, SERM_ENCODER_TOKENIZER_TENSOR), take_bytes,
+	    data_of(&plan.prepared[SERM_CROSS_TOKENIZER]));
+	serm_check(serm_cross_encoder_begin(&plan, &host.arena, &error), &error);
+	fill_weights(key, layout, &plan);
+	serm_image_seal(unconstify(unsigned char *, image.bytes), image.length, key, SERM_CROSS_TENSORS);
 	MemoryContextDelete(work);
 	return image;
 }
 
-/* The rows of a version as an image, the weights of a cross-encoder as they are stored. */
-static SermImage
-read_stored(const SermImageKey *key, MemoryContext context)
+SermImage
+serm_weights_read(const SermImageKey *key, SermImageRoom *room)
 {
 	Layout layout = read_layout(key);
-	SPITupleTable *rows = SPI_tuptable;
-	const Size start = serm_image_data_start(layout.count);
-	Size length = add_size(start, layout.length);
-	unsigned char *block = MemoryContextAllocHuge(context, add_size(length, SERM_ARENA_ALIGN));
-	unsigned char *image = (unsigned char *) TYPEALIGN64(SERM_ARENA_ALIGN, (uintptr_t) block);
 
-	SPI_freetuptable(rows);
-	memset(image, 0, start);
-	for (uint32 i = 0; i < layout.count; i++) {
-		Size end = layout.offsets[i] + layout.tensors[i].bytes;
-
-		serm_image_describe(image, i, &layout.tensors[i], start + layout.offsets[i]);
-		memset(image + start + end, 0, align_up(end) - end);
-	}
-	for (uint64 i = 0; i < layout.part_count; i++)
-		read_chunk(key, &layout, &layout.parts[i], image + start);
-	serm_image_seal(image, length, key, layout.count);
-	return (SermImage){image, length, false};
-}
-
-SermImage
-serm_weights_read(const SermImageKey *key, MemoryContext context)
-{
-	MemoryContext build = AllocSetContextCreate(context, "serm stored image", ALLOCSET_SMALL_SIZES);
-	SermImage stored = read_stored(key, build);
-	SermTensorSet tensors = serm_image_tensors(&stored);
-
-	if (!serm_cross_encoder_stored(&tensors))
-		return stored;
-	return prepare_image(key, &tensors, build, context);
+	SPI_freetuptable(SPI_tuptable);
+	if (serm_cross_encoder_stored(&(SermTensorSet){layout.tensors, layout.count}))
+		return prepare_image(key, &layout, room);
+	return read_stored(key, &layout, room);
 }
 
 SermTensorSet
 serm_weights_stored(const SermImageKey *key, MemoryContext context)
 {
-	SermImage stored = read_stored(key, context);
-	MemoryContext previous = MemoryContextSwitchTo(context);
-	SermTensorSet tensors = serm_image_tensors(&stored);
+	Layout layout = read_layout(key);
+	SermImageRoom room = {.context = context};
+	MemoryContext previous;
+	SermTensorSet tensors;
+	SermImage image;
 
+	SPI_freetuptable(SPI_tuptable);
+	image = read_stored(key, &layout, &room);
+	previous = MemoryContextSwitchTo(context);
+	tensors = serm_image_tensors(&image);
 	MemoryContextSwitchTo(previous);
 	return tensors;
 }
