@@ -84,6 +84,7 @@ typedef struct Setup {
 	SermForm form;
 	int example_count;
 	SermPromptRow *prompt;
+	SermPrompt *written; /* one that was written; NULL: none yet */
 	SermText *grade_names;
 	Oid evidence; /* InvalidOid: none */
 	char *evidence_statement;
@@ -244,7 +245,8 @@ hash_question(const SermJob *job, const SermPromptInput *input)
 /* A job while it is prepared. */
 typedef struct Draft {
 	SermJob *job;
-	const Setup *setup;
+	Setup *setup;
+	const uint8 *nonce;
 	SermPromptInput input;
 } Draft;
 
@@ -359,14 +361,19 @@ write_step(void *argument)
 	SermError error;
 	SermHost host;
 
-	if (!pg_strong_random(draft->input.nonce, sizeof(draft->input.nonce)))
-		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
+	memcpy(draft->input.nonce, draft->nonce, sizeof(draft->input.nonce));
+	draft->input.like = draft->setup->written;
 	request.seed =
 	    serm_hash_mix(serm_hash_bytes(job->task.agent, strlen(job->task.agent), (uint64) job->task.sample) +
 	                  ((uint64) job->task.path << 32) + (uint64) job->task.attempt);
 
 	serm_host_init(&host, job->context, SERM_JOB_MEMORY_BYTES);
 	serm_host_check(&host, serm_prompt_build(&draft->input, &host.arena, &prompt, &error), &error);
+	/* Lists differ in their number of documents. */
+	if (job->question.form != SERM_FORM_LIST && draft->setup->written == NULL) {
+		draft->setup->written = palloc(sizeof(SermPrompt));
+		*draft->setup->written = prompt;
+	}
 	memcpy(job->canary, prompt.canary, sizeof(job->canary));
 	serm_host_check(&host, serm_prompt_request(&prompt, &request, &host.arena, &job->body, &error), &error);
 	/* A token is a byte at least. */
@@ -447,13 +454,17 @@ serm_jobs_prepare(List *jobs)
 {
 	int count = list_length(jobs);
 	Draft *drafts = palloc0(mul_size(Max(count, 1), sizeof(Draft)));
+	uint8 *nonces = palloc(mul_size(Max(count, 1), SERM_PROMPT_NONCE_BYTES));
 	List *setups = NIL;
 	ListCell *cell;
 
+	if (!pg_strong_random(nonces, (size_t) count * SERM_PROMPT_NONCE_BYTES))
+		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
 	foreach (cell, jobs) {
 		Draft *draft = &drafts[foreach_current_index(cell)];
 
 		draft->job = lfirst(cell);
+		draft->nonce = nonces + (size_t) foreach_current_index(cell) * SERM_PROMPT_NONCE_BYTES;
 		draft->setup = find_setup(&setups, draft->job);
 		if (draft->setup->failure != NULL)
 			draft->job->failure = MemoryContextStrdup(draft->job->context, draft->setup->failure);

@@ -213,8 +213,10 @@ read_task(uint64 i, int64 token, bool limited)
 	" UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"                                           \
 	"  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
 
+/* A row that is locked stays where it is. */
 #define DUE_TASKS                                                                                            \
-	"WITH due AS (SELECT t.id, t.not_before, t.sample, t.compared, a.server FROM serm.task t"                \
+	"WITH due AS (SELECT t.id, t.ctid AS place, t.not_before, t.sample, t.compared, a.server FROM "          \
+	"serm.task t"                                                                                            \
 	"  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"                                          \
 	"   AND a.server::pg_catalog.text = ANY ($5)"                                                            \
 	"  WHERE t.requested_by = $1 AND" DUE
@@ -268,12 +270,12 @@ claim_within(Oid role, Datum servers, int limit, double tokens, int lease_ms)
 
 	serm_spi_execute_kept(&kept,
 	    DUE_TASKS "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
-	              " sized AS (SELECT d.id, d.server, d.not_before,"
+	              " sized AS (SELECT d.id, d.place, d.server, d.not_before,"
 	              "   pg_catalog.sum(" ESTIMATE(
 	                  "d") ") OVER (ORDER BY d.not_before, d.id"
 	                       "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
 	                       "  FROM due d JOIN serm.sample s ON s.id = d.sample)" CLAIMED
-	                       " FROM sized z, serm.sample s WHERE t.id = z.id AND s.id = t.sample"
+	                       " FROM sized z, serm.sample s WHERE t.ctid = z.place AND s.id = t.sample"
 	                       "  AND (z.before IS NULL OR z.before < $6) RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	return read_tasks(token, true);
@@ -297,9 +299,10 @@ claim_after(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mar
 	bool null;
 
 	serm_spi_execute_kept(&kept,
-	    DUE_TASKS "   AND (t.not_before, t.id) > ($6, $7)"
-	              "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
-	              " FROM due z, serm.sample s WHERE t.id = z.id AND s.id = z.sample RETURNING" TASK_COLUMNS,
+	    DUE_TASKS
+	    "   AND (t.not_before, t.id) > ($6, $7)"
+	    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
+	    " FROM due z, serm.sample s WHERE t.ctid = z.place AND s.id = z.sample RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		int64 id = DatumGetInt64(serm_spi_value(i, 1, &null));
