@@ -149,7 +149,10 @@ take_ended(SermWorker *worker)
 		}
 	}
 	note_pace(worker);
-	drop_stock(worker, NULL, NULL);
+	/* The first one has waited longest. */
+	if (worker->stock != NIL && TimestampDifferenceExceeds(((SermJob *) linitial(worker->stock))->ready,
+	                                GetCurrentTimestamp(), STOCK_OLD_MS))
+		drop_stock(worker, NULL, NULL);
 }
 
 /* A request that is started leaves when the network is looked at, so that is what comes last. */
