@@ -8,8 +8,10 @@
 #include <math.h>
 
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/numeric.h"
 
 typedef struct Column {
 	Oid type; /* of the elements */
@@ -52,6 +54,14 @@ set_number(Column *column, int i, int number)
 	column->values[i] = Int32GetDatum(number);
 }
 
+/* Most cost nothing: the way over digits is a long one. */
+static Datum
+numeric_of(double amount)
+{
+	return amount == 0 ? NumericGetDatum(int64_to_numeric(0))
+	                   : DirectFunctionCall1(float8_numeric, Float8GetDatum(amount));
+}
+
 enum {
 	ID,
 	TOKEN,
@@ -90,7 +100,7 @@ set_vote(Column *columns, int i, const SermAnswer *answer)
 		columns[REPLY].values[i] =
 		    PointerGetDatum(cstring_to_text_with_len(vote->reply, (int) vote->reply_length));
 	columns[COST].nulls[i] = isnan(vote->cost);
-	columns[COST].values[i] = Float8GetDatum(vote->cost);
+	columns[COST].values[i] = numeric_of(vote->cost);
 	columns[KEY].nulls[i] = vote->key == NULL;
 	columns[KEY].values[i] = PointerGetDatum(vote->key);
 	columns[CACHED].values[i] = BoolGetDatum(vote->cached);
@@ -122,7 +132,7 @@ by_task(const void *a, const void *b)
 	"  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "        \
 	"cached, extra, compared, places, canary)"                                                               \
 	"  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"          \
-	"   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra,"              \
+	"   g.latency_ms, g.prompt, g.reply, g.cost, g.key, g.cached, g.extra,"                                  \
 	"   g.compared, g.places::pg_catalog.int2[], g.canary FROM gone g" on_conflict                           \
 	") SELECT g.id FROM gone g"
 
@@ -138,7 +148,7 @@ void
 serm_queue_finish(SermAnswer *answers, int count)
 {
 	static const Oid types[COLUMNS] = {INT8OID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID,
-	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
+	    BYTEAOID, NUMERICOID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
 	Column columns[COLUMNS];
 	SermParam params[COLUMNS];
 	ErrorData *error;
