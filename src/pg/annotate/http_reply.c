@@ -119,8 +119,7 @@ serm_http_take_zeros(size_t count, size_t each)
 	steps = size / KEPT_STEP + (size % KEPT_STEP != 0);
 	if (steps >= lengthof(kept))
 		return calloc(1, size);
-	block = kept[steps];
-	if (block == NULL || !pthread_equal(pthread_self(), keeper))
+	if (!pthread_equal(pthread_self(), keeper) || (block = kept[steps]) == NULL)
 		return calloc(1, steps * KEPT_STEP);
 	kept[steps] = block->next;
 	block->next = NULL;
