@@ -6,8 +6,10 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-/* Plans follow tables that grow from nothing without anybody analysing them. */
-#define KEPT_MS 1000
+/* Plans follow tables that grow from nothing without anybody analysing them: one is made anew after this,
+ * and then each time after twice as long. */
+#define KEPT_FIRST_MS 1000
+#define KEPT_LAST_MS 64000
 
 /*
  * The caller's search_path must not decide what our SQL means: operators and
@@ -112,6 +114,7 @@ keep_plan(SermKept *kept, const char *sql, const SermParam *params, int count)
 		SPI_freeplan(kept->plan);
 	kept->plan = plan;
 	kept->made = GetCurrentTimestamp();
+	kept->lasts_ms = Min(Max(2 * kept->lasts_ms, KEPT_FIRST_MS), KEPT_LAST_MS);
 }
 
 void
@@ -125,7 +128,7 @@ serm_spi_execute_kept(SermKept *kept, const char *sql, int expected, const SermP
 	Assert(count <= FUNC_MAX_ARGS);
 	/* A trigger may lead back here: a plan that runs is not replaced. */
 	if (kept->plan == NULL ||
-	    (kept->depth == 0 && TimestampDifferenceExceeds(kept->made, GetCurrentTimestamp(), KEPT_MS)))
+	    (kept->depth == 0 && TimestampDifferenceExceeds(kept->made, GetCurrentTimestamp(), kept->lasts_ms)))
 		keep_plan(kept, sql, params, count);
 	for (int i = 0; i < count; i++) {
 		values[i] = params[i].value;

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(142);
+SELECT plan(146);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -309,6 +309,20 @@ CALL serm.annotate('tap_path');
 SET search_path = public;
 SELECT is((SELECT grade FROM serm.sample WHERE model = 'tap_path'), 2::real, 'a judge finds what its author meant');
 SELECT is(serm._finish(1, 1, 1), false, 'finishing a task that is not there stores nothing');
+
+-- --- a vote that is there already stays, and its task goes
+BEGIN;
+SELECT serm.add_agent('tap_change', 'tap_local', '{"name": "twice", "paths": 2}');
+INSERT INTO serm.sample (model, query, doc_id, doc, state) VALUES ('tap_change', 'q', '3', 'q', 'annotating');
+INSERT INTO serm.task (model, sample, agent, path, requested_by)
+	SELECT 'tap_change', id, 'twice', path, current_user::regrole FROM serm.sample, generate_series(1, 2) AS path WHERE model = 'tap_change' AND doc_id = '3';
+INSERT INTO serm.vote (sample, agent, path, grade) SELECT sample, agent, path, 3 FROM serm.task WHERE agent = 'twice' AND path = 1;
+CREATE TEMP TABLE tap_leases AS SELECT * FROM serm._claim(100);
+SELECT is((SELECT count(*) FROM tap_leases WHERE agent = 'twice'), 2::bigint, 'two tasks are leased');
+SELECT is((SELECT array_agg(serm._finish(task, token, 1)) FROM tap_leases WHERE agent = 'twice'), '{t,t}', 'and finished');
+SELECT is((SELECT array_agg(grade ORDER BY path) FROM serm.vote WHERE agent = 'twice'), '{3,1}', 'what was said first stays said');
+SELECT is_empty($$SELECT 1 FROM serm.task WHERE agent = 'twice'$$, 'and nothing is owed any more');
+ROLLBACK;
 
 -- --- encodings of the queue: hostile text goes through as data
 SELECT serm.create_model('tap_text', options => '{"rule": "unanimous", "gold_rate": 0}');

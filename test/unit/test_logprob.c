@@ -176,7 +176,7 @@ static void
 test_request(void)
 {
 	SermArena arena = unit_arena();
-	SermPrompt prompt = {.system = {"s", 1}, .user = {"u", 1}};
+	SermPrompt prompt = {.system_json = {"\"s\"", 3}, .user = {"u", 1}};
 	SermRequest request = {.model = {"m", 1}, .tokens_max = 16, .top_logprobs = SERM_LOGPROB_TOP};
 	SermError error;
 	SermText body;

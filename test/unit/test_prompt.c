@@ -267,8 +267,8 @@ test_request(void)
 	SermArena arena = unit_arena();
 	SermPromptInput input = input_of("say \"hi\" \\ back\nslash", "tab\t and \xf0\x9f\x98\x80 \xff");
 	SermRequest request = {text_of("model \"x\""), 0.7, UINT64_C(0xffffffffffffffff), 300, true};
-	SermPrompt prompt;
-	SermText body;
+	SermPrompt prompt, again;
+	SermText body, other;
 	SermError error;
 	cJSON *json;
 
@@ -289,7 +289,18 @@ test_request(void)
 	                 cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "messages"), 1), "content")),
 	          prompt.user.bytes) == 0,
 	    "the user message survives escaping");
+	CHECK(strcmp(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(
+	                 cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "messages"), 0), "content")),
+	          prompt.system.bytes) == 0,
+	    "so does the system message");
 	cJSON_Delete(json);
+
+	input.like = &prompt;
+	if (serm_prompt_build(&input, &arena, &again, &error) != SERM_OK ||
+	    serm_prompt_request(&again, &request, &arena, &other, &error) != SERM_OK)
+		abort();
+	CHECK(other.length == body.length && memcmp(other.bytes, body.bytes, body.length) == 0,
+	    "a prompt like another one has its system text");
 
 	request.json_mode = false;
 	if (serm_prompt_request(&prompt, &request, &arena, &body, &error) != SERM_OK)

@@ -257,7 +257,7 @@ write_answer_rule(SermWriter *writer, const SermPromptInput *input)
 }
 
 static SermStatus
-write_system(SermWriter *writer, const SermPromptInput *input, SermError *error)
+write_instructions(SermWriter *writer, const SermPromptInput *input, SermError *error)
 {
 	if (input->instructions.bytes != NULL) {
 		SermText clean;
@@ -281,6 +281,23 @@ write_system(SermWriter *writer, const SermPromptInput *input, SermError *error)
 	serm_writer_text(writer, rules);
 	write_answer_rule(writer, input);
 	return SERM_OK;
+}
+
+static SermStatus
+write_system(const SermPromptInput *input, SermArena *arena, SermPrompt *prompt, SermError *error)
+{
+	SermWriter writer;
+	SermStatus status;
+
+	serm_writer_init(&writer, arena);
+	status = write_instructions(&writer, input, error);
+	if (status == SERM_OK)
+		status = serm_writer_finish(&writer, &prompt->system, error);
+	if (status != SERM_OK)
+		return status;
+	serm_writer_init(&writer, arena);
+	serm_writer_json(&writer, prompt->system);
+	return serm_writer_finish(&writer, &prompt->system_json, error);
 }
 
 /* Two syllables and two more: a word that nobody begins a reason with. */
@@ -426,7 +443,7 @@ serm_prompt_build(const SermPromptInput *input, SermArena *arena, SermPrompt *pr
 {
 	static const char digits[] = "0123456789abcdef";
 	char nonce[2 * SERM_PROMPT_NONCE_BYTES + 1];
-	SermWriter system, user;
+	SermWriter user;
 	SermStatus status = check_input(input, error);
 
 	if (status != SERM_OK)
@@ -440,10 +457,11 @@ serm_prompt_build(const SermPromptInput *input, SermArena *arena, SermPrompt *pr
 	if (input->canary)
 		make_canary(input->nonce, prompt->canary);
 
-	serm_writer_init(&system, arena);
-	status = write_system(&system, input, error);
-	if (status == SERM_OK)
-		status = serm_writer_finish(&system, &prompt->system, error);
+	if (input->like != NULL) {
+		prompt->system = input->like->system;
+		prompt->system_json = input->like->system_json;
+	} else
+		status = write_system(input, arena, prompt, error);
 	if (status != SERM_OK)
 		return status;
 	serm_writer_init(&user, arena);
@@ -471,7 +489,7 @@ serm_prompt_request(
 	serm_writer_text(&writer, "{\"model\":");
 	serm_writer_json(&writer, model);
 	serm_writer_text(&writer, ",\"messages\":[{\"role\":\"system\",\"content\":");
-	serm_writer_json(&writer, prompt->system);
+	serm_writer_bytes(&writer, prompt->system_json.bytes, prompt->system_json.length);
 	serm_writer_text(&writer, "},{\"role\":\"user\",\"content\":");
 	serm_writer_json(&writer, prompt->user);
 	/* Thousandths, so that no locale's decimal comma gets in. */

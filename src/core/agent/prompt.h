@@ -43,10 +43,14 @@ typedef struct SermPromptInput {
 	uint32_t grade_count;
 	SermText instructions; /* replaces the first paragraph of the system text; bytes NULL: the built-in one */
 	uint8_t nonce[SERM_PROMPT_NONCE_BYTES];
+	/* NULL, or a prompt of the same form, number of documents, grades and instructions, which is still there:
+	 * its system text need not be written again. */
+	const struct SermPrompt *like;
 } SermPromptInput;
 
 typedef struct SermPrompt {
 	SermText system;
+	SermText system_json; /* the same as a JSON string */
 	SermText user;
 	/* What a judge says first that obeys the canary; empty without one. It follows from the nonce alone, so
 	 * that no author knows it. */

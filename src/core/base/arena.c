@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_MIN ((size_t) 64 * 1024)
+#define BLOCK_LEAST ((size_t) 64 * 1024)
 
 struct SermArenaBlock {
 	SermArenaBlock *previous;
@@ -19,6 +19,7 @@ serm_arena_init(SermArena *arena, SermAllocator allocator, size_t limit)
 	arena->head = NULL;
 	arena->limit = limit;
 	arena->total = 0;
+	arena->block_least = BLOCK_LEAST;
 }
 
 static SermArenaBlock *
@@ -26,7 +27,7 @@ add_block(SermArena *arena, size_t size)
 {
 	const size_t overhead = sizeof(SermArenaBlock) + SERM_ARENA_ALIGN;
 	/* Doubling keeps the number of blocks logarithmic in what is used. */
-	size_t wanted = arena->total > BLOCK_MIN ? arena->total : BLOCK_MIN;
+	size_t wanted = arena->total > arena->block_least ? arena->total : arena->block_least;
 	size_t room = arena->limit - arena->total;
 	SermArenaBlock *block;
 

@@ -26,8 +26,9 @@ typedef struct SermArenaBlock SermArenaBlock;
 typedef struct SermArena {
 	SermAllocator allocator;
 	SermArenaBlock *head;
-	size_t limit; /* bytes that all blocks together may take */
-	size_t total; /* bytes that all blocks together take now */
+	size_t limit;       /* bytes that all blocks together may take */
+	size_t total;       /* bytes that all blocks together take now */
+	size_t block_least; /* a block takes; may be set before the first one */
 } SermArena;
 
 typedef struct SermArenaMark {

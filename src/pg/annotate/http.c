@@ -287,9 +287,10 @@ serm_http_open(void)
 {
 	SermHttp *http = calloc(1, sizeof(SermHttp));
 
+	serm_http_keep_memory();
 	if (http == NULL ||
-	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, serm_http_wipe_and_free, serm_http_grow_and_wipe,
-	        strdup, calloc) != CURLE_OK ||
+	    curl_global_init_mem(CURL_GLOBAL_DEFAULT, serm_http_take, serm_http_wipe_and_free,
+	        serm_http_grow_and_wipe, serm_http_copy, serm_http_take_zeros) != CURLE_OK ||
 	    (http->multi = curl_multi_init()) == NULL || (http->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0) {
 		free(http);
 		ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not start libcurl"));
@@ -569,6 +570,7 @@ serm_http_close(SermHttp *http)
 		free_transfer(transfer);
 	}
 	curl_multi_cleanup(http->multi);
+	serm_http_drop_memory();
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	close(http->epoll);
 	free(http->watched);

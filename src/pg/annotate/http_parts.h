@@ -83,6 +83,11 @@ extern bool serm_http_idle(SermHttp *http, int socket);
 extern size_t serm_http_on_body(char *bytes, size_t size, size_t count, void *context);
 extern size_t serm_http_on_header(char *bytes, size_t size, size_t count, void *context);
 /* Memory for curl: requests carry keys, so what it frees is wiped. */
+extern void serm_http_keep_memory(void); /* of this thread */
+extern void serm_http_drop_memory(void);
+extern void *serm_http_take(size_t size);
+extern void *serm_http_take_zeros(size_t count, size_t each);
+extern char *serm_http_copy(const char *text);
 extern void serm_http_wipe_and_free(void *block);
 extern void *serm_http_grow_and_wipe(void *block, size_t size);
 

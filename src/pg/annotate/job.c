@@ -18,14 +18,22 @@
 /* How long a request waits for others to leave it some money. */
 #define MONEY_MS 500
 
+/* Contexts for jobs to come, all of one parent: the server keeps fewer than there are jobs at a time. */
+static MemoryContext spare[1024];
+static int spare_count;
+
 SermJob *
 serm_job_create(MemoryContext parent, const SermTask *task, Oid role, const char *search_path)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "serm annotating job", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+	    spare_count > 0 ? spare[--spare_count]
+	                    : AllocSetContextCreate(parent, "serm annotating job", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	SermJob *job = palloc0(sizeof(SermJob));
 
 	job->context = context;
+	serm_host_init(&job->host, context, SERM_JOB_MEMORY_BYTES);
+	job->host.arena.block_least = SERM_JOB_BLOCK_BYTES;
 	job->role = role;
 	job->search_path = search_path;
 	job->outcome = SERM_OUTCOME_CONFIG;
@@ -51,7 +59,11 @@ serm_job_free(SermJob *job)
 {
 	if (job->key != NULL)
 		explicit_bzero(job->key, strlen(job->key));
-	MemoryContextDelete(job->context);
+	if (spare_count < (int) lengthof(spare)) {
+		spare[spare_count] = job->context;
+		MemoryContextReset(spare[spare_count++]);
+	} else
+		MemoryContextDelete(job->context);
 }
 
 /* --- encodings */
@@ -84,6 +96,7 @@ typedef struct Setup {
 	SermForm form;
 	int example_count;
 	SermPromptRow *prompt;
+	SermPrompt *written; /* one that was written; NULL: none yet */
 	SermText *grade_names;
 	Oid evidence; /* InvalidOid: none */
 	char *evidence_statement;
@@ -244,7 +257,8 @@ hash_question(const SermJob *job, const SermPromptInput *input)
 /* A job while it is prepared. */
 typedef struct Draft {
 	SermJob *job;
-	const Setup *setup;
+	Setup *setup;
+	const uint8 *nonce;
 	SermPromptInput input;
 } Draft;
 
@@ -357,18 +371,22 @@ write_step(void *argument)
 	    .json_mode = job->server.json_mode};
 	SermPrompt prompt;
 	SermError error;
-	SermHost host;
+	SermHost *host = &job->host;
 
-	if (!pg_strong_random(draft->input.nonce, sizeof(draft->input.nonce)))
-		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
+	memcpy(draft->input.nonce, draft->nonce, sizeof(draft->input.nonce));
+	draft->input.like = draft->setup->written;
 	request.seed =
 	    serm_hash_mix(serm_hash_bytes(job->task.agent, strlen(job->task.agent), (uint64) job->task.sample) +
 	                  ((uint64) job->task.path << 32) + (uint64) job->task.attempt);
 
-	serm_host_init(&host, job->context, SERM_JOB_MEMORY_BYTES);
-	serm_host_check(&host, serm_prompt_build(&draft->input, &host.arena, &prompt, &error), &error);
+	serm_host_check(host, serm_prompt_build(&draft->input, &host->arena, &prompt, &error), &error);
+	/* Lists differ in their number of documents. */
+	if (job->question.form != SERM_FORM_LIST && draft->setup->written == NULL) {
+		draft->setup->written = palloc(sizeof(SermPrompt));
+		*draft->setup->written = prompt;
+	}
 	memcpy(job->canary, prompt.canary, sizeof(job->canary));
-	serm_host_check(&host, serm_prompt_request(&prompt, &request, &host.arena, &job->body, &error), &error);
+	serm_host_check(host, serm_prompt_request(&prompt, &request, &host->arena, &job->body, &error), &error);
 	/* A token is a byte at least. */
 	job->cost_most = ((double) job->body.length * job->server.price_prompt +
 	                     (double) job->server.max_tokens * job->server.price_completion) /
@@ -447,13 +465,17 @@ serm_jobs_prepare(List *jobs)
 {
 	int count = list_length(jobs);
 	Draft *drafts = palloc0(mul_size(Max(count, 1), sizeof(Draft)));
+	uint8 *nonces = palloc(mul_size(Max(count, 1), SERM_PROMPT_NONCE_BYTES));
 	List *setups = NIL;
 	ListCell *cell;
 
+	if (!pg_strong_random(nonces, (size_t) count * SERM_PROMPT_NONCE_BYTES))
+		ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
 	foreach (cell, jobs) {
 		Draft *draft = &drafts[foreach_current_index(cell)];
 
 		draft->job = lfirst(cell);
+		draft->nonce = nonces + (size_t) foreach_current_index(cell) * SERM_PROMPT_NONCE_BYTES;
 		draft->setup = find_setup(&setups, draft->job);
 		if (draft->setup->failure != NULL)
 			draft->job->failure = MemoryContextStrdup(draft->job->context, draft->setup->failure);

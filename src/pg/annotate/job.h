@@ -12,13 +12,15 @@
 
 #include "core/agent/prompt.h"
 
-/* For the parsing and writing of one. */
+/* For the parsing and writing of one, and what most need. */
 #define SERM_JOB_MEMORY_BYTES ((Size) 8 * 1024 * 1024)
+#define SERM_JOB_BLOCK_BYTES ((Size) 16 * 1024)
 /* Prices are per million. */
 #define SERM_TOKENS_PRICED 1e6
 
 typedef struct SermJob {
 	MemoryContext context;
+	SermHost host; /* for its parsing and writing */
 	SermTask task;
 	Oid role;
 	const char *search_path; /* for evidence functions */

@@ -141,10 +141,9 @@ static void
 read_reply(SermJob *job, SermText body, SermReply *reply)
 {
 	SermError error;
-	SermHost host;
 
-	serm_host_init(&host, job->context, SERM_JOB_MEMORY_BYTES);
-	serm_host_check(&host, serm_reply_parse(body, job->question, &host.arena, reply, &error), &error);
+	serm_host_check(
+	    &job->host, serm_reply_parse(body, job->question, &job->host.arena, reply, &error), &error);
 	if (reply->tokens_prompt >= 0 || reply->tokens_completion >= 0)
 		job->vote.tokens = Max(reply->tokens_prompt, 0) + Max(reply->tokens_completion, 0);
 	if (reply->reason == SERM_REPLY_OK) {

@@ -10,6 +10,7 @@
 
 #include <math.h>
 
+#include "access/htup_details.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -173,16 +174,11 @@ serm_queue_extend(int64 sample, const char *model, const List *agents, int extra
 }
 
 static int64 *
-read_compared(uint64 row, int *count)
+read_compared(Datum array, int *count)
 {
-	bool null;
-	Datum array = serm_spi_value(row, 12, &null);
 	Datum *elements;
 	int64 *ids;
 
-	*count = 0;
-	if (null)
-		return NULL;
 	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, 8, true, TYPALIGN_DOUBLE, &elements, NULL, count);
 	ids = palloc(mul_size((Size) *count, sizeof(int64)));
 	for (int i = 0; i < *count; i++)
@@ -190,27 +186,33 @@ read_compared(uint64 row, int *count)
 	return ids;
 }
 
+#define TASK_COLUMN_COUNT 14
+
+/* Of columns in the order of TASK_COLUMNS, all at once. */
 static SermTask *
 read_task(uint64 i, int64 token, bool limited)
 {
 	SermTask *task = palloc0(sizeof(SermTask));
-	bool null;
+	Datum values[TASK_COLUMN_COUNT];
+	bool nulls[TASK_COLUMN_COUNT];
 
-	task->id = DatumGetInt64(serm_spi_value(i, 1, &null));
+	heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+	task->id = DatumGetInt64(values[0]);
 	task->token = token;
-	task->sample = DatumGetInt64(serm_spi_value(i, 2, &null));
-	task->model = serm_spi_string(i, 3);
-	task->agent = serm_spi_string(i, 4);
-	task->path = DatumGetInt32(serm_spi_value(i, 5, &null));
-	task->attempt = DatumGetInt32(serm_spi_value(i, 6, &null));
-	task->server = serm_spi_string(i, 7);
-	task->query = serm_spi_string(i, 8);
-	task->doc = serm_spi_string(i, 9);
-	task->round = DatumGetInt32(serm_spi_value(i, 10, &null));
-	task->estimate = DatumGetFloat8(serm_spi_value(i, 11, &null));
-	task->owes = DatumGetBool(serm_spi_value(i, 14, &null));
+	task->sample = DatumGetInt64(values[1]);
+	task->model = TextDatumGetCString(values[2]);
+	task->agent = TextDatumGetCString(values[3]);
+	task->path = DatumGetInt32(values[4]);
+	task->attempt = DatumGetInt32(values[5]);
+	task->server = pstrdup(NameStr(*DatumGetName(values[6])));
+	task->query = TextDatumGetCString(values[7]);
+	task->doc = TextDatumGetCString(values[8]);
+	task->round = DatumGetInt32(values[9]);
+	task->estimate = DatumGetFloat8(values[10]);
+	task->owes = DatumGetBool(values[13]);
 	task->limited = limited;
-	task->compared = read_compared(i, &task->compared_count);
+	if (!nulls[11])
+		task->compared = read_compared(values[11], &task->compared_count);
 	return task;
 }
 
@@ -218,13 +220,14 @@ read_task(uint64 i, int64 token, bool limited)
 	" UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"                                           \
 	"  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
 
+/* A row that is locked stays where it is. */
 #define DUE_TASKS                                                                                            \
-	"WITH due AS (SELECT t.id, t.not_before, t.sample, t.compared, a.server FROM serm.task t"                \
+	"WITH due AS (SELECT t.id, t.ctid AS place, t.not_before, t.sample, t.compared, a.server FROM "          \
+	"serm.task t"                                                                                            \
 	"  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"                                          \
 	"   AND a.server::pg_catalog.text = ANY ($5)"                                                            \
 	"  WHERE t.requested_by = $1 AND" DUE
 
-/* Columns as read_task() wants them. */
 #define TASK_COLUMNS                                                                                         \
 	" t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, s.query, s.doc, s.round, " ESTIMATE(    \
 	    "t") ", t.compared, z.not_before, t.reserved IS NOT NULL"
@@ -273,12 +276,12 @@ claim_within(Oid role, Datum servers, int limit, double tokens, int lease_ms)
 
 	serm_spi_execute_kept(&kept,
 	    DUE_TASKS "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
-	              " sized AS (SELECT d.id, d.server, d.not_before,"
+	              " sized AS (SELECT d.id, d.place, d.server, d.not_before,"
 	              "   pg_catalog.sum(" ESTIMATE(
 	                  "d") ") OVER (ORDER BY d.not_before, d.id"
 	                       "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
 	                       "  FROM due d JOIN serm.sample s ON s.id = d.sample)" CLAIMED
-	                       " FROM sized z, serm.sample s WHERE t.id = z.id AND s.id = t.sample"
+	                       " FROM sized z, serm.sample s WHERE t.ctid = z.place AND s.id = t.sample"
 	                       "  AND (z.before IS NULL OR z.before < $6) RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	return read_tasks(token, true);
@@ -302,9 +305,10 @@ claim_after(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mar
 	bool null;
 
 	serm_spi_execute_kept(&kept,
-	    DUE_TASKS "   AND (t.not_before, t.id) > ($6, $7)"
-	              "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
-	              " FROM due z, serm.sample s WHERE t.id = z.id AND s.id = z.sample RETURNING" TASK_COLUMNS,
+	    DUE_TASKS
+	    "   AND (t.not_before, t.id) > ($6, $7)"
+	    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
+	    " FROM due z, serm.sample s WHERE t.ctid = z.place AND s.id = z.sample RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		int64 id = DatumGetInt64(serm_spi_value(i, 1, &null));

@@ -8,8 +8,10 @@
 #include <math.h>
 
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/numeric.h"
 
 typedef struct Column {
 	Oid type; /* of the elements */
@@ -52,6 +54,14 @@ set_number(Column *column, int i, int number)
 	column->values[i] = Int32GetDatum(number);
 }
 
+/* Most cost nothing: the way over digits is a long one. */
+static Datum
+numeric_of(double amount)
+{
+	return amount == 0 ? NumericGetDatum(int64_to_numeric(0))
+	                   : DirectFunctionCall1(float8_numeric, Float8GetDatum(amount));
+}
+
 enum {
 	ID,
 	TOKEN,
@@ -90,7 +100,7 @@ set_vote(Column *columns, int i, const SermAnswer *answer)
 		columns[REPLY].values[i] =
 		    PointerGetDatum(cstring_to_text_with_len(vote->reply, (int) vote->reply_length));
 	columns[COST].nulls[i] = isnan(vote->cost);
-	columns[COST].values[i] = Float8GetDatum(vote->cost);
+	columns[COST].values[i] = numeric_of(vote->cost);
 	columns[KEY].nulls[i] = vote->key == NULL;
 	columns[KEY].values[i] = PointerGetDatum(vote->key);
 	columns[CACHED].values[i] = BoolGetDatum(vote->cached);
@@ -107,14 +117,41 @@ by_task(const void *a, const void *b)
 	return one < other ? -1 : one > other;
 }
 
+/* Close tasks and store their votes; tells which ones. */
+#define FINISH(on_conflict)                                                                                  \
+	"WITH given AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"                  \
+	"   pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"         \
+	"   pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"        \
+	"   pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14))"     \
+	"   AS g(id, token, grade, error, rationale, tokens,"                                                    \
+	"   latency_ms, prompt, reply, cost, key, cached, places, canary)),"                                     \
+	" gone AS (DELETE FROM serm.task t USING given g"                                                        \
+	"  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"                                           \
+	"  RETURNING t.sample, t.agent, t.path, t.extra, t.compared, g.*),"                                      \
+	" stored AS (INSERT INTO serm.vote"                                                                      \
+	"  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "        \
+	"cached, extra, compared, places, canary)"                                                               \
+	"  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"          \
+	"   g.latency_ms, g.prompt, g.reply, g.cost, g.key, g.cached, g.extra,"                                  \
+	"   g.compared, g.places::pg_catalog.int2[], g.canary FROM gone g" on_conflict                           \
+	") SELECT g.id FROM gone g"
+
+static void
+finish_step(void *params)
+{
+	static SermKept kept;
+
+	serm_spi_execute_kept(&kept, FINISH(""), SPI_OK_SELECT, params, COLUMNS);
+}
+
 void
 serm_queue_finish(SermAnswer *answers, int count)
 {
 	static const Oid types[COLUMNS] = {INT8OID, INT8OID, INT4OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID,
-	    BYTEAOID, FLOAT8OID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
-	static SermKept kept;
+	    BYTEAOID, NUMERICOID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
 	Column columns[COLUMNS];
 	SermParam params[COLUMNS];
+	ErrorData *error;
 	bool null;
 
 	qsort(answers, count, sizeof(SermAnswer), by_task);
@@ -124,25 +161,15 @@ serm_queue_finish(SermAnswer *answers, int count)
 		set_vote(columns, i, &answers[i]);
 	for (int i = 0; i < COLUMNS; i++)
 		params[i] = column_param(&columns[i], count);
-	serm_spi_execute_kept(&kept,
-	    "WITH given AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"
-	    "   pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"
-	    "   pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-	    "   pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14))"
-	    "   AS g(id, token, grade, error, rationale, tokens,"
-	    "   latency_ms, prompt, reply, cost, key, cached, places, canary)),"
-	    " gone AS (DELETE FROM serm.task t USING given g"
-	    "  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"
-	    "  RETURNING t.sample, t.agent, t.path, t.extra, t.compared, g.*),"
-	    " stored AS (INSERT INTO serm.vote"
-	    "  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "
-	    "cached, extra, compared, places, canary)"
-	    "  SELECT g.sample, g.agent, g.path, g.grade::pg_catalog.int2, g.error, g.rationale, g.tokens,"
-	    "   g.latency_ms, g.prompt, g.reply, g.cost::pg_catalog.numeric, g.key, g.cached, g.extra,"
-	    "   g.compared, g.places::pg_catalog.int2[], g.canary FROM gone g"
-	    "  ON CONFLICT DO NOTHING)"
-	    " SELECT g.id FROM gone g",
-	    SPI_OK_SELECT, params, COLUMNS);
+	/* That a vote is there already is seen by its key, and looked for only then. */
+	error = serm_attempt(finish_step, params);
+	if (error != NULL && error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		ReThrowError(error);
+	if (error != NULL) {
+		static SermKept kept;
+
+		serm_spi_execute_kept(&kept, FINISH(" ON CONFLICT DO NOTHING"), SPI_OK_SELECT, params, COLUMNS);
+	}
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		SermTask task = {.id = DatumGetInt64(serm_spi_value(i, 1, &null))};
 		SermAnswer wanted = {.task = &task};

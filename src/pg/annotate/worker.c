@@ -7,6 +7,8 @@
  */
 #include "pg/annotate/worker.h"
 
+#include <malloc.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
@@ -25,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #define IDLE_MS 1000
+#define TRIM_BYTES (64 * 1024 * 1024)
 /* What is due and locked by somebody is looked for again after this. */
 #define BLOCKED_MS 250
 #define LOCK_KEY 0x7365726d
@@ -233,6 +236,8 @@ serm_annotate_worker_main(Datum argument)
 	override_settings();
 	if (!take_lock(worker.role))
 		proc_exit(0);
+	/* What a batch took, the next one takes again. */
+	(void) mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 	pgstat_report_activity(STATE_RUNNING, "asking agents");
 	worker.context =
 	    AllocSetContextCreate(TopMemoryContext, "serm annotating worker", ALLOCSET_DEFAULT_SIZES);

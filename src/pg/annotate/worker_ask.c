@@ -2,7 +2,7 @@
  * Asking: tasks are claimed (one short transaction) and their requests prepared
  * (another) in batches, and the network is talked to with no transaction open. A
  * request that ends makes room for the next one of the stock at once: the database
- * is not in the way. The stock is what a tenth of a second takes, and only of servers
+ * is not in the way. The stock is what a seventh of a second takes, and only of servers
  * that are well; what waits in it when its server fails or refuses goes back to the
  * queue as if it had never been claimed.
  */
@@ -17,9 +17,9 @@
  * its tasks. */
 #define LEASE_MS (11 * 60 * 1000)
 #define CLAIM_MS 250
-#define CLAIM_MOST 64
+#define CLAIM_MOST 128
 /* What is kept ready, in time, and how long it stays so: settings and keys may change. */
-#define STOCK_MS 100
+#define STOCK_MS 150
 #define STOCK_OLD_MS 2000
 #define PACE_MS 50
 
@@ -149,7 +149,10 @@ take_ended(SermWorker *worker)
 		}
 	}
 	note_pace(worker);
-	drop_stock(worker, NULL, NULL);
+	/* The first one has waited longest. */
+	if (worker->stock != NIL && TimestampDifferenceExceeds(((SermJob *) linitial(worker->stock))->ready,
+	                                GetCurrentTimestamp(), STOCK_OLD_MS))
+		drop_stock(worker, NULL, NULL);
 }
 
 /* A request that is started leaves when the network is looked at, so that is what comes last. */
@@ -169,7 +172,7 @@ void
 serm_worker_claim(SermWorker *worker)
 {
 	int concurrency = serm_annotate_concurrency;
-	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), 2 * concurrency);
+	int ahead = (int) Min(ceil(worker->pace * STOCK_MS), 3 * concurrency);
 	int have = serm_http_in_flight(worker->http) + list_length(worker->stock);
 	int wanted = Max(concurrency - have, 0);
 	int more = Max(concurrency + ahead - have, 0) - wanted;
@@ -177,7 +180,7 @@ serm_worker_claim(SermWorker *worker)
 	XLogRecPtr claimed;
 	List *jobs;
 
-	if (now < worker->next_claim || (wanted == 0 && more < Min(CLAIM_MOST, (ahead + 1) / 2)) ||
+	if (now < worker->next_claim || (wanted == 0 && more < Min(CLAIM_MOST, (2 * ahead + 2) / 3)) ||
 	    wanted + more == 0)
 		return;
 	wanted = Min(wanted, CLAIM_MOST);

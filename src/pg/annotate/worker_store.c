@@ -9,8 +9,8 @@
 #include "utils/timestamp.h"
 
 /* Answers wait for company, not for long. */
-#define STORE_MS 50
-#define STORE_MOST 64
+#define STORE_MS 100
+#define STORE_MOST 128
 
 void
 serm_worker_keep_ended(SermWorker *worker, SermJob *job)
