@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(88);
+SELECT plan(91);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -248,6 +248,28 @@ CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_
 SELECT results_eq($$SELECT phase, (g ->> 'since_round')::int, reason LIKE 'recent: % recent queries, below 0 (%' FROM serm.round, LATERAL (SELECT metrics -> 'gate' -> 'recent') x (g) WHERE model = 'tap_recent' AND round = 4$$,
 	$$VALUES ('rejected', 4, true)$$, 'strict: a difference below 0 is refused');
 SELECT FROM serm.drop_model('tap_recent');
+
+-- --- under the rule posterior the segment is graded by votes alone: what settling made of them is half the active version's own opinion
+SELECT FROM serm.create_model('tap_votes', log => 'impression', documents => 'product', options => '{"gold_rate": 0}');
+INSERT INTO serm.judgment (model, query, doc_id, grade, source) SELECT 'tap_votes', query, doc_id, 3 - grade, 'import' FROM half_known() WHERE serm.split_of(query) = 'train';
+CALL serm.train('tap_votes', '{"epochs": 6, "pretrain_epochs": 1, "heads": 1}');
+INSERT INTO serm.judgment (model, query, doc_id, grade) SELECT 'tap_votes', query, doc_id, grade FROM half_known() WHERE serm.split_of(query) = 'train' OR md5(query) < '2';
+SELECT FROM serm.add_agent('tap_votes', 'kind_judge(text,text)'::regprocedure);
+SELECT FROM serm.add_agent('tap_votes', 'strict_judge(text,text)'::regprocedure);
+CALL serm.evolve('tap_votes', '{"budget": 200, "gold": 0, "train": {"epochs": 6, "pretrain_epochs": 1, "heads": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3}}');
+CREATE TEMP TABLE voted AS SELECT j.query, j.doc_id, p.doc, j.grade AS settled, j.source, CASE j.source WHEN 'human' THEN j.grade ELSE least(3, greatest(0, o.grade))::real END AS grade
+	  FROM serm.current_judgment j JOIN product p USING (doc_id) JOIN serm.sample s ON s.model = j.model AND s.query = j.query LEFT JOIN serm.sample n ON n.model = j.model AND n.query = j.query AND n.doc_id = j.doc_id,
+		LATERAL (SELECT sum(r.weight * (v.grade - r.level)) / sum(r.weight) AS grade FROM serm.vote v JOIN serm.reliability r USING (agent) WHERE v.sample = n.id AND v.grade IS NOT NULL AND r.model = 'tap_votes') o
+	 WHERE j.model = 'tap_votes' AND serm.split_of(j.query) = 'test' AND (j.source = 'human' OR o.grade IS NOT NULL)
+	 GROUP BY j.query, j.doc_id, p.doc, j.grade, j.source, o.grade;
+SELECT ok(count(*) FILTER (WHERE grade <> settled AND settled = floor(settled)) > 0 AND count(*) FILTER (WHERE settled > floor(settled)) > 0 AND count(*) FILTER (WHERE source = 'human') > 0,
+	'settling leans towards the active version, leaves some in dispute, and people have graded some') FROM voted;
+SELECT results_eq($$SELECT (g ->> 'queries')::bigint, (g ->> 'pairs')::bigint, (g ->> 'by_agents')::bigint FROM serm.round, LATERAL (SELECT metrics -> 'gate' -> 'recent') x (g) WHERE model = 'tap_votes'$$,
+	$$SELECT count(DISTINCT query), count(*), count(*) FILTER (WHERE source = 'agents') FROM voted$$, 'the segment has what is in dispute too');
+SELECT results_eq($$SELECT round((g ->> 'active')::numeric, 4), round((g ->> 'candidate')::numeric, 4), (g ->> 'n')::bigint FROM serm.round, LATERAL (SELECT metrics #> '{gate,recent,ndcg@4}') x (g) WHERE model = 'tap_votes'$$,
+	$$SELECT round(avg(a)::numeric, 4), round(avg(c)::numeric, 4), count(a) FROM (SELECT serm.ndcg(grade, serm.score_version(query, doc, 'tap_votes', 1), 4, 'linear', doc_id) AS a,
+		serm.ndcg(grade, serm.score_version(query, doc, 'tap_votes', 2), 4, 'linear', doc_id) AS c FROM voted GROUP BY query HAVING min(grade) < max(grade)) q$$, 'and its grades are the mean vote');
+SELECT FROM serm.drop_model('tap_votes');
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;
 SELECT results_eq($$SELECT model, rounds, promotions, last_round, last_phase FROM serm.stat_model ORDER BY model$$,

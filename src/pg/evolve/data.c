@@ -368,19 +368,44 @@ serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSe
 	serm_pairs_read_window(host, row, agreed, &all, train, test);
 }
 
+/*
+ * What its agents say of a pair without the model: half of a grade by the rule posterior is the active
+ * version's own opinion, and the active version is one side of the comparison. In numeric: no order of rows
+ * changes a sum.
+ */
+#define GRADE_OF_VOTES                                                                                       \
+	"(SELECT least(greatest(pg_catalog.sum(o.weight * o.grade) / pg_catalog.sum(o.weight), 0), %d)::real"    \
+	"  FROM (SELECT r.weight::numeric AS weight, pg_catalog.avg(v.grade) - r.level::numeric AS grade"        \
+	"   FROM serm.sample s JOIN serm.vote v ON v.sample = s.id AND v.grade IS NOT NULL"                      \
+	"   JOIN serm.agent a ON a.model = s.model AND a.name = v.agent AND a.active"                            \
+	"   JOIN serm.reliability r ON r.model = s.model AND r.agent = v.agent AND r.prompt = v.prompt"          \
+	"   WHERE s.model = $1 AND s.round = coalesce(c.round, 0)"                                               \
+	"    AND pg_catalog.md5(s.query) = pg_catalog.md5(c.query)"                                              \
+	"    AND pg_catalog.md5(s.doc_id) = pg_catalog.md5(c.doc_id)"                                            \
+	"   GROUP BY r.model, r.agent, r.prompt HAVING r.weight > 0) o)"
+
 void
 serm_pairs_read_recent(SermHost *host, const SermModelRow *row, int32 since_round, SermPairSet *test)
 {
 	SermParam params[] = {SERM_TEXT(row->name), SERM_INT4(since_round)};
 	PairReader reader;
+	char *votes = strcmp(row->options.rule, "posterior") == 0 ? psprintf(GRADE_OF_VOTES, row->grade_count - 1)
+	                                                          : "NULL::real";
 
 	start_reader(&reader, host, row, NULL, test);
-	reader.agreed = true;
-	/* The round of any judgment of the query: a grade that people insert themselves has none. */
-	serm_read_rows(psprintf("SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight, %d %s"
-	                        " AND j.source <> 'clicks' AND j.query IN (SELECT r.query FROM serm.judgment r"
-	                        "  WHERE r.model = $1 AND r.round >= $2 AND r.source <> 'clicks')" ORDER_OF_PAIRS,
-	                   SERM_ORIGIN_NEW, serm_judgment_query(row)),
+	/* The round of any judgment of the query: a grade that people insert themselves has none. A fractional
+	 * grade that has no votes is the mean of a soft target. */
+	serm_read_rows(
+	    psprintf(
+	        "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight, %d FROM"
+	        " (SELECT c.id, c.query, c.doc_id, c.doc, c.source, c.weight, CASE c.source WHEN 'agents' THEN"
+	        "   coalesce(%s, CASE WHEN c.grade = pg_catalog.floor(c.grade) THEN c.grade END)"
+	        "   ELSE c.grade END AS grade, CASE WHEN c.source <> 'agents' THEN c.target END AS target"
+	        "  FROM (SELECT j.* %s AND j.source <> 'clicks' AND j.query IN"
+	        "   (SELECT r.query FROM serm.judgment r"
+	        "    WHERE r.model = $1 AND r.round >= $2 AND r.source <> 'clicks')) c) j"
+	        " WHERE j.grade IS NOT NULL" ORDER_OF_PAIRS,
+	        SERM_ORIGIN_NEW, votes, serm_judgment_query(row)),
 	    params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);
 }

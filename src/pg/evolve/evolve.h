@@ -115,8 +115,8 @@ extern void serm_pairs_read_window(SermHost *host, const SermModelRow *row, bool
     const SermPairWindow *window, SermPairSet *train, SermPairSet *test);
 /*
  * The recent segment: of the queries of the test split that a round from `since_round` on had graded, all
- * pairs with their current grade, but those in dispute and those graded by clicks. In order as
- * serm_pairs_read().
+ * pairs with their current grade, but those in dispute and those graded by clicks; under the rule posterior
+ * pairs of agents with their mean vote, in dispute or not. In order as serm_pairs_read().
  */
 extern void serm_pairs_read_recent(
     SermHost *host, const SermModelRow *row, int32 since_round, SermPairSet *test);
