@@ -7,7 +7,7 @@ Prints its port, and writes it to FILE. The first segment of the path chooses th
 habit: /v1/chat/completions is a well-behaved judge, /slow/v1/chat/completions a slow one.
 The grade comes from the words that query and document share, shifted by one for a
 share of the requests that depends on their seed only. GET /stats tells how many
-requests each habit received, GET /seen/TEXT whether TEXT was in any of them.
+requests each habit received, GET /seen/TEXT whether TEXT was in any of them; GET /release lets the habit held answer.
 
 With --tls each NAME.pem (a certificate and its key) of DIRECTORY is served on a port of its own, which NAME.port tells.
 With --replay the table of FILE (judge, pair, grade; tab-separated) answers at /replay/JUDGE/v1/chat/completions with what that
@@ -31,6 +31,7 @@ import inject
 
 FENCE = re.compile(r"<data-([0-9a-f]{32}) (\w+)(?: \(cut\))?>\n(.*?)\n</data-\1>", re.S)
 lock = threading.Lock()
+released = threading.Event()
 counts = {}
 state = {"in_flight": 0, "in_flight_max": 0, "seen": []}
 
@@ -120,6 +121,9 @@ class Judge(BaseHTTPRequestHandler):
         if self.path == "/stats":
             with lock:
                 self.answer(200, dict(counts, in_flight_max=state["in_flight_max"]))
+        elif self.path == "/release":
+            released.set()
+            self.answer(200, {})
         elif self.path.startswith("/seen/"):
             with lock:
                 self.answer(200, {"seen": any(self.path[6:] in text for text in state["seen"])})
@@ -310,6 +314,12 @@ class Judge(BaseHTTPRequestHandler):
 
     def habit_slow(self, request, number):
         time.sleep(0.3)
+        self.grade(request)
+
+    def habit_held(self, request, number):
+        """Answers its first request after GET /release."""
+        if number == 1:
+            released.wait(60)
         self.grade(request)
 
     def habit_sleep(self, request, number):

@@ -44,7 +44,7 @@ sub make_model
 	my ($name, $habit, $options, $samples) = @_;
 	sql(qq{SELECT serm.create_model('$name', options => '{"gold_rate": 0, "rule": "unanimous"}');
 		CREATE SERVER $name FOREIGN DATA WRAPPER serm_agent
-			OPTIONS (endpoint 'http://127.0.0.1:$port/$habit/v1', model 'mock', paths '1', timeout_ms '5000', $options);
+			OPTIONS (endpoint 'http://127.0.0.1:$port/$habit/v1', model 'mock', paths '1', timeout_ms '30000', $options);
 		SELECT serm.add_agent('$name', '$name');
 		INSERT INTO serm.sample (model, query, doc_id, doc)
 		SELECT '$name', 'blue pillow ' || i, 'd' || i, 'a blue pillow ' || i FROM generate_series(1, $samples) AS i});
@@ -89,6 +89,32 @@ $started = time;
 sql(q{CALL serm.annotate('refusing')});
 is(sql(q{SELECT count(v.grade) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'refusing'}), '4', 'refused requests are asked for again');
 cmp_ok(time - $started, '<', 20, 'soon, though the clock was set back');
+machine(0, 0);
+
+# --- a request that takes long holds nothing up when the clock goes back: others are claimed and stored, and it is not asked for again
+make_model('held', 'held', q{cache 'false'}, 20);
+sub more
+{
+	my ($samples) = @_;
+	sql(qq{INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'held', 'red pillow ' || n + i, 'd' || n + i, 'a red pillow ' || n + i
+		FROM generate_series(1, $samples) AS i, (SELECT count(*) AS n FROM serm.sample WHERE model = 'held') AS s; CALL serm.annotate('held', false)});
+}
+more(0);
+wait_for('held', 5);
+machine(-3600, 0);
+wait_for('held', 19);
+for my $jump (-3600)
+{
+	machine($jump, 0);
+	my $wanted = votes('held') + 10;
+	more(10);
+	wait_for('held', $wanted);
+	is($mock->count('held'), $wanted + 1, "with the clock off by $jump s each task is asked for once, while one is on its way");
+}
+$mock->get('/release');
+sql(q{CALL serm.annotate('held')});
+is(sql(q{SELECT count(v.grade), count(DISTINCT sample) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'held'}) . '|' . $mock->count('held'), '30|30|30',
+	'and what took long is answered, too');
 machine(0, 0);
 
 # --- the disk: votes that cannot be stored are asked for again

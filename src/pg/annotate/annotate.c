@@ -15,7 +15,6 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "core/agent/reply.h"
 
@@ -25,7 +24,7 @@
 #define JUDGE_MS 1000
 #define TICK_FIRST_MS 20
 #define TICK_MS 250
-/* However long looking seems to have taken: the clock may have been set meanwhile. */
+/* However long looking took: it may have waited for a lock. */
 #define TICK_MOST_MS 60000
 #define NOTICE_MS 5000
 /* A worker that ends this often without any progress will not make any. */
@@ -46,8 +45,8 @@ static const SermOption annotate_options[] = {
 typedef struct Worker {
 	Oid role;
 	BackgroundWorkerHandle *handle;
-	int starts;          /* since the last answer */
-	TimestampTz refused; /* when the server first had no slot for it; 0: it has */
+	int starts;       /* since the last answer */
+	int64 refused_ms; /* when the server first had no slot for it, by serm_limits_now_ms(); 0: it has */
 } Worker;
 
 typedef struct Run {
@@ -213,11 +212,11 @@ ask_judge(const Run *run, const SermTask *task)
 	char *statement = serm_judge_statement(function);
 	SermVoteRow vote = SERM_NO_VOTE;
 	SermUserAnswer answer;
-	TimestampTz start = GetCurrentTimestamp();
+	int64 start = serm_limits_now_ms();
 
 	vote.cost = 0;
 	serm_user_call(function, statement, run->search_path, task->query, task->doc, &answer);
-	vote.latency_ms = (int) TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+	vote.latency_ms = (int) (serm_limits_now_ms() - start);
 	if (answer.error != NULL)
 		vote.error = clip_text(answer.error, SERM_REPLY_RATIONALE_MAX);
 	else if (answer.null)
@@ -238,7 +237,7 @@ ask_judges(Run *run)
 	bool found;
 
 	do {
-		TimestampTz start = GetCurrentTimestamp();
+		int64 start = serm_limits_now_ms();
 		List *tasks;
 		ListCell *cell;
 
@@ -248,7 +247,7 @@ ask_judges(Run *run)
 		foreach (cell, tasks) {
 			CHECK_FOR_INTERRUPTS();
 			ask_judge(run, lfirst(cell));
-			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), JUDGE_MS))
+			if (serm_limits_now_ms() - start >= JUDGE_MS)
 				break;
 		}
 		commit(run);
@@ -328,10 +327,10 @@ keep_worker(Run *run, Oid role)
 	MemoryContextSwitchTo(previous);
 	if (worker->handle != NULL) {
 		worker->starts++;
-		worker->refused = 0;
-	} else if (worker->refused == 0)
-		worker->refused = GetCurrentTimestamp();
-	else if (TimestampDifferenceExceeds(worker->refused, GetCurrentTimestamp(), WORKER_REFUSED_MS))
+		worker->refused_ms = 0;
+	} else if (worker->refused_ms == 0)
+		worker->refused_ms = serm_limits_now_ms();
+	else if (serm_limits_now_ms() - worker->refused_ms >= WORKER_REFUSED_MS)
 		ereport(ERROR, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 		    errmsg("no background worker is free to ask the agents"),
 		    errhint("Raise max_worker_processes. The tasks are kept: CALL serm.annotate again."));
@@ -372,7 +371,7 @@ warn_if_refused(const Run *run)
 	ListCell *cell;
 
 	foreach (cell, run->workers)
-		if (((Worker *) lfirst(cell))->refused != 0)
+		if (((Worker *) lfirst(cell))->refused_ms != 0)
 			ereport(WARNING, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			    errmsg("no background worker is free to ask the agents"),
 			    errhint(
@@ -395,7 +394,7 @@ resting_servers(const Run *run)
 }
 
 static void
-note_progress(Run *run, int64 open, TimestampTz *last)
+note_progress(Run *run, int64 open, int64 *last)
 {
 	ListCell *cell;
 	char *resting;
@@ -404,24 +403,24 @@ note_progress(Run *run, int64 open, TimestampTz *last)
 		foreach (cell, run->workers)
 			((Worker *) lfirst(cell))->starts = 0;
 	run->open = open;
-	if (!TimestampDifferenceExceeds(*last, GetCurrentTimestamp(), NOTICE_MS))
+	if (serm_limits_now_ms() - *last < NOTICE_MS)
 		return;
 	resting = resting_servers(run);
 	ereport(NOTICE, errmsg("annotating \"%s\": %lld answers are open", run->model->name, (long long) open),
 	    resting != NULL ? errdetail("%s.", resting) : 0);
-	*last = GetCurrentTimestamp();
+	*last = serm_limits_now_ms();
 }
 
 static void
 wait_for_answers(Run *run)
 {
-	TimestampTz last = GetCurrentTimestamp();
+	int64 last = serm_limits_now_ms();
 	int64 foreign_tasks, open;
 	long tick = TICK_FIRST_MS;
 
 	run->open = PG_INT64_MAX;
 	for (;;) {
-		TimestampTz start = GetCurrentTimestamp();
+		int64 start = serm_limits_now_ms();
 
 		open = keep_workers(run, &foreign_tasks);
 		if (open == 0)
@@ -429,8 +428,7 @@ wait_for_answers(Run *run)
 		note_progress(run, open, &last);
 		commit(run);
 		/* Looking takes a tenth of the time at most, however long the queue. */
-		tick = Max(tick, 10 * TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
-		tick = Min(tick, TICK_MOST_MS);
+		tick = (long) Min(Max(tick, 10 * (serm_limits_now_ms() - start)), TICK_MOST_MS);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, tick, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

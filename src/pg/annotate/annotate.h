@@ -191,7 +191,7 @@ extern uint64 serm_queue_extend(int64 sample, const char *model, const List *age
 typedef struct SermQueueMark {
 	TimestampTz not_before;
 	int64 id;
-	TimestampTz since; /* when it was last put to the start */
+	int64 since_ms; /* when it was last put to the start, by serm_limits_now_ms() */
 } SermQueueMark;
 
 /*
@@ -220,6 +220,9 @@ extern void serm_queue_release(Oid role);
 extern int64 serm_queue_next_due(Oid role);
 
 /* --- how fast servers may be asked (limits.c); call inside serm_spi_begin */
+
+/* The clock of waits, which nobody sets, in milliseconds; never 0, and callable anywhere. */
+extern int64 serm_limits_now_ms(void);
 
 typedef struct SermServer {
 	char *name;

@@ -8,8 +8,6 @@
 #include "pg/annotate/annotate.h"
 #include "pg/annotate/http.h"
 
-#include "datatype/timestamp.h"
-
 #include "core/agent/prompt.h"
 
 /* For the parsing and writing of one, and what most need. */
@@ -39,7 +37,7 @@ typedef struct SermJob {
 	int64 retry_after_ms;
 	double cost_most; /* of the request */
 	bool admitted;
-	TimestampTz ready;     /* since when it waits for its turn */
+	int64 ready_ms;        /* since when it waits for its turn, by serm_limits_now_ms() */
 	SermHttpResult result; /* of a request that has ended */
 	SermRetryDecision decision;
 	bool kept; /* its end was stored; false: somebody else has taken the task over */

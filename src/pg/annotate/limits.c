@@ -12,8 +12,8 @@
 #include "common/pg_prng.h"
 #include "foreign/foreign.h"
 
-static int64
-monotonic_ms(void)
+int64
+serm_limits_now_ms(void)
 {
 	struct timespec now;
 
@@ -55,7 +55,7 @@ lock_state(SermServer *server)
 	    SPI_OK_SELECT, params, 1);
 	read_state(server);
 	server->limited = true;
-	serm_limit_fill(&server->state, &server->rates, monotonic_ms());
+	serm_limit_fill(&server->state, &server->rates, serm_limits_now_ms());
 }
 
 /* A server that is gone has no limits: its tasks find out. */
@@ -156,7 +156,7 @@ in_flight(const char *server)
 int
 serm_limits_allowance(const SermServer *server)
 {
-	return serm_limit_allowance(&server->state, &server->rates, monotonic_ms(),
+	return serm_limit_allowance(&server->state, &server->rates, serm_limits_now_ms(),
 	    server->state.openings > 0 ? in_flight(server->name) : 0);
 }
 
@@ -190,7 +190,7 @@ serm_limits_note(List *reports)
 			lock_state(&server);
 		}
 		serm_limit_note(&server.state, &server.rates, report->event, report->tokens_more,
-		    report->retry_after_ms, monotonic_ms(), pg_prng_double(&pg_global_prng_state));
+		    report->retry_after_ms, serm_limits_now_ms(), pg_prng_double(&pg_global_prng_state));
 	}
 	if (server.name != NULL)
 		serm_limits_store(&server);
@@ -225,7 +225,7 @@ serm_limits_admit(const char *name, int wanted, double tokens)
 	if (admission.count > 0)
 		serm_limit_take(&server.state, &server.rates, admission.count, tokens * admission.count);
 	else
-		admission.wait_ms = serm_limit_wait(&server.state, &server.rates, monotonic_ms());
+		admission.wait_ms = serm_limit_wait(&server.state, &server.rates, serm_limits_now_ms());
 	serm_limits_store(&server);
 	return admission;
 }
@@ -235,5 +235,5 @@ SERM_FUNCTION(serm_monotonic_ms);
 Datum
 serm_monotonic_ms(PG_FUNCTION_ARGS pg_attribute_unused())
 {
-	PG_RETURN_INT64(monotonic_ms());
+	PG_RETURN_INT64(serm_limits_now_ms());
 }

@@ -325,7 +325,7 @@ claim_after(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mar
 static void
 reset_mark(SermQueueMark *mark)
 {
-	*mark = (SermQueueMark){DT_NOBEGIN, 0, GetCurrentTimestamp()};
+	*mark = (SermQueueMark){DT_NOBEGIN, 0, serm_limits_now_ms()};
 }
 
 /*
@@ -342,8 +342,7 @@ claim_free(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mark
 	reset_mark(&start);
 	if (mark == NULL)
 		mark = &start;
-	else if (mark->since == 0 || TimestampDifferenceExceeds(mark->since, start.since, MARK_MS) ||
-	         start.since < mark->since)
+	else if (mark->since_ms == 0 || start.since_ms - mark->since_ms >= MARK_MS)
 		*mark = start;
 	from_start = mark->not_before == DT_NOBEGIN;
 	tasks = claim_after(role, servers, limit, lease_ms, mark);

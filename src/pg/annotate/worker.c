@@ -156,7 +156,7 @@ rest(SermWorker *worker)
 
 	/* Tasks that come meanwhile must not wait until all samples are settled. */
 	if (due != 0 && serm_worker_settle_slice(worker)) {
-		worker->next_claim = 0;
+		worker->next_claim_ms = 0;
 		return true;
 	}
 	if (due < 0) {
@@ -172,7 +172,7 @@ rest(SermWorker *worker)
 		    PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
-	worker->next_claim = 0;
+	worker->next_claim_ms = 0;
 	return true;
 }
 

@@ -34,14 +34,15 @@ typedef struct SermWorker {
 	List *ended;    /* jobs to store */
 	List *unwanted; /* jobs of the stock to give back */
 	bool urgent;    /* a server must hear what became of a request */
-	TimestampTz ended_since;
+	/* All by serm_limits_now_ms(): the time of day may be set while requests are on their way. */
+	int64 ended_since_ms;
 	double pace; /* ends of requests in a millisecond */
-	int paced;   /* ends since paced_since */
-	TimestampTz paced_since;
+	int paced;   /* ends since paced_since_ms */
+	int64 paced_since_ms;
 	List *models; /* of SermWorkerModel: their samples may be complete */
-	TimestampTz next_claim;
+	int64 next_claim_ms;
 	bool blocked; /* the last look for tasks found none to claim */
-	TimestampTz next_settle;
+	int64 next_settle_ms;
 } SermWorker;
 
 /* A transaction with SPI; where the extension is gone, the process ends. Returns the level that the other

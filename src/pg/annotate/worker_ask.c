@@ -11,7 +11,6 @@
 #include <math.h>
 
 #include "access/xlog.h"
-#include "utils/timestamp.h"
 
 /* More than the longest timeout of a server and the wait before it: while a worker lives nobody else claims
  * its tasks. */
@@ -51,7 +50,7 @@ serm_worker_by_spending(const ListCell *a, const ListCell *b)
 static void
 prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64 now = serm_limits_now_ms();
 	List *ordered = list_copy(jobs);
 	ListCell *cell;
 	int level = serm_worker_begin();
@@ -68,7 +67,7 @@ prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 		SermJob *job = lfirst(cell);
 
 		serm_worker_note_model(worker, job->task.model);
-		job->ready = now;
+		job->ready_ms = now;
 		if (!job->admitted)
 			serm_worker_keep_ended(worker, job);
 		else
@@ -102,14 +101,13 @@ send_stock(SermWorker *worker)
 static void
 drop_stock(SermWorker *worker, const char *server, const char *reason)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64 now = serm_limits_now_ms();
 	ListCell *cell;
 
 	foreach (cell, worker->stock) {
 		SermJob *job = lfirst(cell);
 
-		if (server != NULL ? strcmp(job->task.server, server) == 0
-		                   : TimestampDifferenceExceeds(job->ready, now, STOCK_OLD_MS)) {
+		if (server != NULL ? strcmp(job->task.server, server) == 0 : now - job->ready_ms >= STOCK_OLD_MS) {
 			if (reason != NULL)
 				job->failure = MemoryContextStrdup(job->context, reason);
 			serm_worker_keep(worker, &worker->unwanted, job);
@@ -121,14 +119,14 @@ drop_stock(SermWorker *worker, const char *server, const char *reason)
 static void
 note_pace(SermWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	double elapsed = (double) (now - worker->paced_since) / 1000;
+	int64 now = serm_limits_now_ms();
+	int64 elapsed = now - worker->paced_since_ms;
 
 	if (elapsed < PACE_MS)
 		return;
-	worker->pace = worker->pace / 2 + worker->paced / elapsed / 2;
+	worker->pace = worker->pace / 2 + worker->paced / (double) elapsed / 2;
 	worker->paced = 0;
-	worker->paced_since = now;
+	worker->paced_since_ms = now;
 }
 
 static void
@@ -150,8 +148,8 @@ take_ended(SermWorker *worker)
 	}
 	note_pace(worker);
 	/* The first one has waited longest. */
-	if (worker->stock != NIL && TimestampDifferenceExceeds(((SermJob *) linitial(worker->stock))->ready,
-	                                GetCurrentTimestamp(), STOCK_OLD_MS))
+	if (worker->stock != NIL &&
+	    serm_limits_now_ms() - ((SermJob *) linitial(worker->stock))->ready_ms >= STOCK_OLD_MS)
 		drop_stock(worker, NULL, NULL);
 }
 
@@ -176,18 +174,18 @@ serm_worker_claim(SermWorker *worker)
 	int have = serm_http_in_flight(worker->http) + list_length(worker->stock);
 	int wanted = Max(concurrency - have, 0);
 	int more = Max(concurrency + ahead - have, 0) - wanted;
-	TimestampTz now = GetCurrentTimestamp();
+	int64 now = serm_limits_now_ms();
 	XLogRecPtr claimed;
 	List *jobs;
 
-	if (now < worker->next_claim || (wanted == 0 && more < Min(CLAIM_MOST, (2 * ahead + 2) / 3)) ||
+	if (now < worker->next_claim_ms || (wanted == 0 && more < Min(CLAIM_MOST, (2 * ahead + 2) / 3)) ||
 	    wanted + more == 0)
 		return;
 	wanted = Min(wanted, CLAIM_MOST);
 	more = Min(more, CLAIM_MOST - wanted);
 	jobs = claim(worker, wanted, more, &claimed);
 	worker->blocked = jobs == NIL;
-	worker->next_claim = list_length(jobs) < wanted + more ? TimestampTzPlusMilliseconds(now, CLAIM_MS) : now;
+	worker->next_claim_ms = list_length(jobs) < wanted + more ? now + CLAIM_MS : now;
 	serm_worker_serve(worker, 0);
 	if (jobs != NIL)
 		prepare(worker, jobs, claimed);

@@ -5,10 +5,9 @@
 #include "pg/annotate/worker.h"
 
 #include "miscadmin.h"
-#include "utils/timestamp.h"
 
 #define SETTLE_MS 5000
-/* However long a step seems to have taken: the clock may have been set meanwhile. */
+/* However long a step took: it may have waited for a lock. */
 #define SETTLE_MOST_MS (10 * 60 * 1000)
 /* Between two looks at the queue when nothing is on its way. */
 #define SLICE_MS 100
@@ -85,7 +84,7 @@ settle_some(SermWorker *worker, SermWorkerModel *model)
 bool
 serm_worker_settle_slice(SermWorker *worker)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	int64 start = serm_limits_now_ms();
 	ListCell *cell;
 
 	foreach (cell, worker->models) {
@@ -97,7 +96,7 @@ serm_worker_settle_slice(SermWorker *worker)
 		do {
 			resumed = model->settler != NULL;
 			while (settle_some(worker, model))
-				if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLICE_MS))
+				if (serm_limits_now_ms() - start >= SLICE_MS)
 					return true;
 		} while (resumed);
 	}
@@ -107,17 +106,15 @@ serm_worker_settle_slice(SermWorker *worker)
 void
 serm_worker_settle_meanwhile(SermWorker *worker)
 {
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz now;
+	int64 start = serm_limits_now_ms();
+	int64 now;
 	ListCell *cell;
 	bool more = false;
 
-	if (start < worker->next_settle &&
-	    worker->next_settle <= TimestampTzPlusMilliseconds(start, SETTLE_MOST_MS))
+	if (start < worker->next_settle_ms)
 		return;
 	foreach (cell, worker->models)
 		more |= settle_some(worker, lfirst(cell));
-	now = GetCurrentTimestamp();
-	worker->next_settle = TimestampTzPlusMilliseconds(now,
-	    Min(SETTLE_MOST_MS, Max(more ? 0 : SETTLE_MS, 20 * TimestampDifferenceMilliseconds(start, now))));
+	now = serm_limits_now_ms();
+	worker->next_settle_ms = now + Min(SETTLE_MOST_MS, Max(more ? 0 : SETTLE_MS, 20 * (now - start + 1)));
 }

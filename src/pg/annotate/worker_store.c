@@ -6,7 +6,6 @@
 #include "pg/annotate/worker.h"
 
 #include "utils/guc.h"
-#include "utils/timestamp.h"
 
 /* Answers wait for company, not for long. */
 #define STORE_MS 100
@@ -16,7 +15,7 @@ void
 serm_worker_keep_ended(SermWorker *worker, SermJob *job)
 {
 	if (worker->ended == NIL)
-		worker->ended_since = GetCurrentTimestamp();
+		worker->ended_since_ms = serm_limits_now_ms();
 	serm_worker_keep(worker, &worker->ended, job);
 }
 
@@ -161,6 +160,5 @@ serm_worker_store_wait(const SermWorker *worker)
 		return SERM_WORKER_POLL_MS;
 	if (serm_http_in_flight(worker->http) == 0)
 		return 0;
-	return Max(
-	    0, STORE_MS - (int) TimestampDifferenceMilliseconds(worker->ended_since, GetCurrentTimestamp()));
+	return (int) Max(0, STORE_MS - (serm_limits_now_ms() - worker->ended_since_ms));
 }
