@@ -194,12 +194,15 @@ typedef struct SermQueueMark {
 	int64 since_ms; /* when it was last put to the start, by serm_limits_now_ms() */
 } SermQueueMark;
 
+/* What a worker's leases are known by. */
+extern int64 serm_queue_new_token(void);
 /*
- * Lease due tasks of servers to this worker: at most `limit`, and `ahead` more, of
- * servers that are not limited before others, those behind `mark` (NULL: the start)
- * first. Returns SermTask *, palloc'd.
+ * Lease due tasks of servers to the worker that has `token`: at most `limit`, and
+ * `ahead` more, of servers that are not limited before others, those behind `mark`
+ * (NULL: the start) first. Never those that it holds already. Returns SermTask *,
+ * palloc'd.
  */
-extern List *serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *mark);
+extern List *serm_queue_claim(Oid role, int64 token, int limit, int ahead, int lease_ms, SermQueueMark *mark);
 /* Store votes and close their tasks; the answers are sorted by task. */
 extern void serm_queue_finish(SermAnswer *answers, int count);
 /* Put tasks back that nobody was asked for: they have used up nothing. A reason may be NULL. */

@@ -4,7 +4,8 @@
  *
  * The clock of the machine may be set: a lease or a wait that lies further ahead
  * than any that is ever set counts as over, so a clock that is set back holds a task
- * up no longer than the longest wait.
+ * up no longer than the longest wait. A worker never claims what it holds itself,
+ * whatever the time: all its leases have its token, and it knows how they end.
  */
 #include "pg/annotate/annotate.h"
 
@@ -18,10 +19,8 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
-/*
- * Longer than every wait (2 minutes). That of leases is far longer than they are (11 minutes): a living
- * worker must not take its own tasks for lost, and those of a dead one are freed by whoever follows it.
- */
+/* Longer than every wait (2 minutes) and lease (11 minutes). Those of a dead worker are freed by whoever
+ * follows it. */
 #define WAIT_HORIZON "interval '3 minutes'"
 #define LEASE_HORIZON "interval '12 hours'"
 /* A task that was given back waits behind the mark of its worker at most so long, if the queue never ends. */
@@ -226,7 +225,7 @@ read_task(uint64 i, int64 token, bool limited)
 	"serm.task t"                                                                                            \
 	"  JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"                                          \
 	"   AND a.server::pg_catalog.text = ANY ($5)"                                                            \
-	"  WHERE t.requested_by = $1 AND" DUE
+	"  WHERE t.requested_by = $1 AND t.token IS DISTINCT FROM $4 AND" DUE
 
 #define TASK_COLUMNS                                                                                         \
 	" t.id, t.sample, t.model, t.agent, t.path, t.attempt, z.server, s.query, s.doc, s.round, " ESTIMATE(    \
@@ -238,8 +237,8 @@ array_of(Datum *names, int count)
 	return PointerGetDatum(construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-static int64
-new_token(void)
+int64
+serm_queue_new_token(void)
 {
 	int64 token;
 
@@ -261,10 +260,9 @@ read_tasks(int64 token, bool limited)
 /* Lease due tasks of one limited server, as many as `tokens` (their estimates, but for the last one) allow.
  */
 static List *
-claim_within(Oid role, Datum servers, int limit, double tokens, int lease_ms)
+claim_within(Oid role, int64 token, Datum servers, int limit, double tokens, int lease_ms)
 {
 	static SermKept kept;
-	int64 token = new_token();
 	SermParam params[] = {
 	    SERM_DATUM(OIDOID, ObjectIdGetDatum(role)),
 	    SERM_INT4(limit),
@@ -289,10 +287,9 @@ claim_within(Oid role, Datum servers, int limit, double tokens, int lease_ms)
 
 /* Lease due tasks of servers without limits that come after `mark`, and move it. */
 static List *
-claim_after(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mark)
+claim_after(Oid role, int64 token, Datum servers, int limit, int lease_ms, SermQueueMark *mark)
 {
 	static SermKept kept;
-	int64 token = new_token();
 	SermParam params[] = {
 	    SERM_DATUM(OIDOID, ObjectIdGetDatum(role)),
 	    SERM_INT4(limit),
@@ -333,7 +330,7 @@ reset_mark(SermQueueMark *mark)
  * behind it. What has come back there is found when the end is reached, or after MARK_MS.
  */
 static List *
-claim_free(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mark)
+claim_free(Oid role, int64 token, Datum servers, int limit, int lease_ms, SermQueueMark *mark)
 {
 	SermQueueMark start;
 	List *tasks;
@@ -345,22 +342,24 @@ claim_free(Oid role, Datum servers, int limit, int lease_ms, SermQueueMark *mark
 	else if (mark->since_ms == 0 || start.since_ms - mark->since_ms >= MARK_MS)
 		*mark = start;
 	from_start = mark->not_before == DT_NOBEGIN;
-	tasks = claim_after(role, servers, limit, lease_ms, mark);
+	tasks = claim_after(role, token, servers, limit, lease_ms, mark);
 	if (list_length(tasks) < limit && !from_start) {
 		*mark = start;
-		tasks = list_concat(tasks, claim_after(role, servers, limit - list_length(tasks), lease_ms, mark));
+		tasks =
+		    list_concat(tasks, claim_after(role, token, servers, limit - list_length(tasks), lease_ms, mark));
 	}
 	return tasks;
 }
 
 /* What a limited server may be sent now; its state is told. */
 static List *
-claim_limited(Oid role, SermServer *server, int limit, int lease_ms)
+claim_limited(Oid role, int64 token, SermServer *server, int limit, int lease_ms)
 {
 	Datum name = CStringGetTextDatum(server->name);
 	int allowed = Min(limit, serm_limits_allowance(server));
 	double tokens = server->rates.tokens_per_minute > 0 ? server->state.tokens : get_float8_infinity();
-	List *tasks = allowed > 0 ? claim_within(role, array_of(&name, 1), allowed, tokens, lease_ms) : NIL;
+	List *tasks =
+	    allowed > 0 ? claim_within(role, token, array_of(&name, 1), allowed, tokens, lease_ms) : NIL;
 	double estimate = 0;
 	ListCell *cell;
 
@@ -377,7 +376,7 @@ claim_limited(Oid role, SermServer *server, int limit, int lease_ms)
 }
 
 List *
-serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *mark)
+serm_queue_claim(Oid role, int64 token, int limit, int ahead, int lease_ms, SermQueueMark *mark)
 {
 	List *servers = serm_limits_lock();
 	int level = serm_spi_prefer_indexes();
@@ -390,21 +389,23 @@ serm_queue_claim(Oid role, int limit, int ahead, int lease_ms, SermQueueMark *ma
 		SermServer *server = lfirst(cell);
 
 		if (server->limited)
-			tasks = list_concat(tasks, claim_limited(role, server, limit - list_length(tasks), lease_ms));
+			tasks =
+			    list_concat(tasks, claim_limited(role, token, server, limit - list_length(tasks), lease_ms));
 		else
 			free[free_count++] = CStringGetTextDatum(server->name);
 	}
 	limited_count = list_length(tasks);
 	limit += ahead - limited_count;
 	if (free_count > 0 && limit > 0)
-		tasks = list_concat(tasks, claim_free(role, array_of(free, free_count), limit, lease_ms, mark));
+		tasks =
+		    list_concat(tasks, claim_free(role, token, array_of(free, free_count), limit, lease_ms, mark));
 	/* Where the others have nothing more, limited ones with rates to spare are asked ahead, too. */
 	foreach (cell, servers) {
 		SermServer *server = lfirst(cell);
 		int room = limit - (list_length(tasks) - limited_count);
 
 		if (server->limited && room > 0 && serm_limits_allowance(server) > 0)
-			tasks = list_concat(tasks, claim_limited(role, server, room, lease_ms));
+			tasks = list_concat(tasks, claim_limited(role, token, server, room, lease_ms));
 	}
 	AtEOXact_GUC(false, level);
 	return tasks;
@@ -466,7 +467,8 @@ serm_claim(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	level = serm_spi_begin(false);
-	tasks = serm_queue_claim(GetUserId(), PG_GETARG_INT32(0), 0, PG_GETARG_INT32(1), NULL);
+	tasks = serm_queue_claim(
+	    GetUserId(), serm_queue_new_token(), PG_GETARG_INT32(0), 0, PG_GETARG_INT32(1), NULL);
 	foreach (cell, tasks) {
 		const SermTask *task = lfirst(cell);
 		Datum values[] = {

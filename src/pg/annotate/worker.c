@@ -245,6 +245,7 @@ serm_annotate_worker_main(Datum argument)
 	MemoryContextSwitchTo(worker.turn);
 	worker.search_path = MemoryContextStrdup(worker.context, namespace_search_path);
 	worker.http = serm_http_open();
+	worker.token = serm_queue_new_token();
 	free_leases(&worker);
 	run_worker(&worker);
 	serm_http_close(worker.http);

@@ -29,6 +29,7 @@ typedef struct SermWorker {
 	MemoryContext turn;    /* what does not; a commit would leave us in the top context */
 	char *search_path;
 	SermHttp *http;
+	int64 token; /* of its leases */
 	SermQueueMark mark;
 	List *stock;    /* jobs whose requests may leave */
 	List *ended;    /* jobs to store */

@@ -12,8 +12,7 @@
 
 #include "access/xlog.h"
 
-/* More than the longest timeout of a server and the wait before it: while a worker lives nobody else claims
- * its tasks. */
+/* More than the longest timeout of a server and the wait before it. */
 #define LEASE_MS (11 * 60 * 1000)
 #define CLAIM_MS 250
 #define CLAIM_MOST 128
@@ -31,7 +30,7 @@ claim(SermWorker *worker, int limit, int ahead, XLogRecPtr *safe)
 	ListCell *cell;
 	int level = serm_worker_begin();
 
-	tasks = serm_queue_claim(worker->role, limit, ahead, LEASE_MS, &worker->mark);
+	tasks = serm_queue_claim(worker->role, worker->token, limit, ahead, LEASE_MS, &worker->mark);
 	foreach (cell, tasks) {
 		SermJob *job = serm_job_create(worker->context, lfirst(cell), worker->role, worker->search_path);
 
