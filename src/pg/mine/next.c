@@ -10,8 +10,10 @@
 
 #include <math.h>
 
+#include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/snapmgr.h"
 
 /* So many of the latest windows are looked at for late impressions. */
 #define WINDOWS_WATCHED "10"
@@ -147,6 +149,39 @@ mine_new(const Next *next, Datum lateness)
 	        " WHERE l.shown_at >= coalesce((SELECT max(w.until) FROM serm.mined AS w WHERE w.model = $1),"
 	        " '-infinity') AND l.shown_at <= now())",
 	        next->log),
+/* The end of the last window as the active snapshot sees it (fresh), or a statement of this transaction. */
+static TimestampTz
+read_watermark(const Next *next, bool fresh)
+{
+	SermParam params[] = {SERM_TEXT(next->model->name)};
+	bool null;
+
+	serm_spi_execute("SELECT coalesce(max(w.until), '-infinity') FROM serm.mined AS w WHERE w.model = $1",
+	    SPI_OK_SELECT, fresh, params, lengthof(params));
+	return DatumGetTimestampTz(serm_spi_value(0, 1, &null));
+}
+
+/*
+ * Under a transaction snapshot the watermark may be an old one, and a window from there would end elsewhere
+ * than the one that was mined meanwhile: nothing else would tell that they overlap.
+ */
+static void
+check_watermark(const Next *next)
+{
+	TimestampTz latest;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	PushActiveSnapshot(GetLatestSnapshot());
+	latest = read_watermark(next, true);
+	PopActiveSnapshot();
+	if (latest != read_watermark(next, false))
+		ereport(ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+		    errmsg("the log of model \"%s\" was mined since this transaction took its snapshot",
+		        next->model->name),
+		    errhint("Roll back and call serm.mine_next again."));
+}
+
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	window.since = DatumGetTimestampTz(serm_spi_value(0, 1, &null));
 	window.until = DatumGetTimestampTz(serm_spi_value(0, 2, &empty));
@@ -172,6 +207,7 @@ serm_mine_next(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	lateness = PG_ARGISNULL(2) ? DirectFunctionCall3(interval_in, CStringGetDatum("1 hour"), InvalidOid, -1)
 	                           : PG_GETARG_DATUM(2);
+	check_watermark(&next);
 	next.budget = PG_ARGISNULL(1) ? BUDGET : PG_GETARG_INT32(1);
 	next.options = PG_ARGISNULL(3) ? SERM_NULL(JSONBOID) : SERM_DATUM(JSONBOID, PG_GETARG_DATUM(3));
 	next.model = serm_model_read(name);
