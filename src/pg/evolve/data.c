@@ -369,7 +369,7 @@ serm_pairs_read(SermHost *host, const SermModelRow *row, bool agreed, SermPairSe
 }
 
 /*
- * What its agents say of a pair without the model: half of a grade by the rule posterior is the active
+ * What its agents say of a pair without the model: a grade by the rule posterior is in part the active
  * version's own opinion, and the active version is one side of the comparison. In numeric: no order of rows
  * changes a sum.
  */
@@ -393,17 +393,22 @@ serm_pairs_read_recent(SermHost *host, const SermModelRow *row, int32 since_roun
 	                                                          : "NULL::real";
 
 	start_reader(&reader, host, row, NULL, test);
-	/* The round of any judgment of the query: a grade that people insert themselves has none. A fractional
-	 * grade that has no votes is the mean of a soft target. */
+	/*
+	 * The round of any judgment of the query: a grade that people insert themselves has none. Nor has one of
+	 * agents outside of rounds, as of what serm.mine_next sampled: it counts by its time. A fractional grade
+	 * without votes is the mean of a soft target.
+	 */
 	serm_read_rows(
 	    psprintf(
 	        "SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight, %d FROM"
 	        " (SELECT c.id, c.query, c.doc_id, c.doc, c.source, c.weight, CASE c.source WHEN 'agents' THEN"
 	        "   coalesce(%s, CASE WHEN c.grade = pg_catalog.floor(c.grade) THEN c.grade END)"
 	        "   ELSE c.grade END AS grade, CASE WHEN c.source <> 'agents' THEN c.target END AS target"
-	        "  FROM (SELECT j.* %s AND j.source <> 'clicks' AND j.query IN"
-	        "   (SELECT r.query FROM serm.judgment r"
-	        "    WHERE r.model = $1 AND r.round >= $2 AND r.source <> 'clicks')) c) j"
+	        "  FROM (SELECT j.* %s AND j.source <> 'clicks' AND j.query IN (SELECT r.query FROM "
+	        "serm.judgment r"
+	        "   WHERE r.model = $1 AND (r.round >= $2 AND r.source <> 'clicks'"
+	        "    OR r.round IS NULL AND r.source = 'agents' AND r.at >= (SELECT min(s.started)"
+	        "     FROM serm.round s WHERE s.model = $1 AND s.round >= $2)))) c) j"
 	        " WHERE j.grade IS NOT NULL" ORDER_OF_PAIRS,
 	        SERM_ORIGIN_NEW, votes, serm_judgment_query(row)),
 	    params, lengthof(params), read_pair, &reader);
