@@ -100,10 +100,12 @@ check-symbols: serm.so ; test/check-symbols.sh
 check-sql: serm--$(EXTVERSION).sql ; test/check-sql.sh $<
 format: ; clang-format-14 -i $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
 format-check: ; clang-format-14 --dry-run -Werror $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
-# A second compiler sees other mistakes.
+# A second compiler sees other mistakes; what is written in assembly it must assemble.
 check-clang:
 	clang-14 -fsyntax-only -std=gnu11 -O2 $(WARNINGS) -Wno-ignored-attributes -D_GNU_SOURCE -Isrc \
 		-isystem $(shell $(PG_CONFIG) --includedir-server) $(CORE_SOURCES) $(PG_SOURCES)
+	for source in gemm gemm_bf16; do \
+		clang-14 -c -std=gnu11 -O2 $(WARNINGS) -Wno-ignored-attributes -D_GNU_SOURCE -Isrc -o /dev/null src/core/math/$$source.c || exit; done
 
 # --- the front door: what a fresh machine lacks is installed first, then a make of its own sees it
 .PHONY: install-here demo-here test-here bench-quality-here bench-speed bench-speed-here \

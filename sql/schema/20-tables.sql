@@ -229,7 +229,7 @@ CREATE TABLE serm.mined (
 	at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (model, until)
 );
-COMMENT ON TABLE serm.mined IS 'windows of the search log that serm.mine_next has mined: the impressions they held, the samples they gave, and the impressions that came late';
+COMMENT ON TABLE serm.mined IS 'windows of the search log that serm.mine_next has mined: the most impressions they have held, the samples they gave, and the impressions that came late';
 
 CREATE TABLE serm.click_model (
 	model text NOT NULL REFERENCES serm.model ON DELETE CASCADE,

@@ -4,7 +4,9 @@
     annotate.py ENDPOINT_PROGRAM
 
 A judge that answers after LATENCY_MS however many ask it; the ideal is concurrency / latency. The votes' time runs from the
-tenth to the ninth tenth of them, so that starting and stopping do not count. Exit status 1: a figure misses its gate.
+tenth to the ninth tenth of them, so that starting and stopping do not count. What the host gave to other guests meanwhile is
+printed; where it was more than STOLEN_MOST the run is made again, up to ATTEMPTS times, and the one that lost least counts.
+Exit status 1: a figure misses its gate.
 """
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import time
 
 LATENCY_MS = 50
 CPU_MOST_US = 150
+STOLEN_MOST = .02
+ATTEMPTS = 4
 # In flight over all workers, workers, votes of each, the share of the ideal that is asked for.
 RUNS = ((64, 1, 12000, .95), (256, 1, 40000, .90), (256, 2, 20000, .90))
 
@@ -24,6 +28,13 @@ def psql(sql, *options):
 def cpu_seconds(pid):
     with open(f"/proc/{pid}/schedstat") as file:
         return int(file.read().split()[0]) * 1e-9
+
+
+def ticks():
+    """Of all processors, and those of them that the host gave to others."""
+    with open("/proc/stat") as file:
+        parts = [int(part) for part in file.readline().split()[1:9]]
+    return sum(parts), parts[7]
 
 
 def votes():
@@ -45,14 +56,15 @@ def add_model(port, name, count):
             repeat('a soft blue pillow for the sofa, number ' || i || '. ', 8) FROM generate_series(1, {count}) AS i""")
 
 
-def run(port, in_flight, workers, count, least):
-    models = [f"m{in_flight}_{workers}_{number}" for number in range(workers)]
+def run(port, attempt, in_flight, workers, count, least):
+    """The share of the host's time that others took, and whether the figures are good."""
+    models = [f"m{in_flight}_{workers}_{attempt}_{number}" for number in range(workers)]
     count *= workers
     psql(f"ALTER SYSTEM SET serm.annotate_concurrency = {in_flight // workers}")
     psql("SELECT pg_reload_conf()")
     for model in models:
         add_model(port, model, count // workers)
-    before = votes()
+    before, start = votes(), ticks()
     for model in models:
         psql(f"CALL serm.annotate('{model}', false)", "-U", model)
     pids = []
@@ -66,6 +78,7 @@ def run(port, in_flight, workers, count, least):
             break
         cpu, seen = last, now
         time.sleep(.5)
+    stolen = (ticks()[1] - start[1]) / (ticks()[0] - start[0])
     # Samples are settled when all are graded: no part of a vote, and timed by itself.
     while worker_pids():
         try:
@@ -82,8 +95,15 @@ def run(port, in_flight, workers, count, least):
     good = rate >= least * ideal and cpu_us <= CPU_MOST_US
     print(f"{in_flight:4} in flight of {workers}: {rate:7.0f} votes/s, {rate / ideal:.3f} of the ideal (least {least}), "
           f"{cpu_us:5.0f} us of CPU per vote (most {CPU_MOST_US})  {'ok' if good else 'MISSED'}; settling took "
-          f"{settling / count * 1e6:.0f} us of CPU per sample", flush=True)
-    return good
+          f"{settling / count * 1e6:.0f} us of CPU per sample; others had {stolen * 100:.0f} % of the host's time", flush=True)
+    return stolen, good
+
+
+def run_undisturbed(port, *each):
+    tries = []
+    while len(tries) < ATTEMPTS and (not tries or min(tries)[0] > STOLEN_MOST):
+        tries.append(run(port, len(tries), *each))
+    return min(tries)[1]
 
 
 def main():
@@ -91,7 +111,7 @@ def main():
     try:
         port = int(endpoint.stdout.readline())
         psql("CREATE EXTENSION IF NOT EXISTS serm")
-        good = [run(port, *each) for each in RUNS]
+        good = [run_undisturbed(port, *each) for each in RUNS]
     finally:
         endpoint.kill()
     sys.exit(0 if all(good) else 1)

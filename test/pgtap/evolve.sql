@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(88);
+SELECT plan(90);
 
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
 INSERT INTO product
@@ -243,10 +243,17 @@ SELECT results_eq($$SELECT phase, g ->> 'rule', g ->> 'verdict', (g -> 'ndcg@4' 
 	$$VALUES ('promoted', 'off', 'unused', true)$$, 'switched off they are measured and have no say');
 SELECT matches(reason, 'over \d+ queries, which have no say$', 'which the reason says') FROM serm.round WHERE model = 'tap_recent' AND round = 3;
 SELECT FROM serm.rollback('tap_recent', 1);
-INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge, round) SELECT 'tap_recent', query, doc_id, 3 - grade, 'agents', 'turned', 4 FROM truth WHERE serm.split_of(query) = 'test';
-CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent": "strict", "recent_rounds": 1}}');
+-- Grades of agents outside of rounds, as of what serm.mine_next sampled, count by their time; those of people make no query recent.
+CREATE TEMP TABLE outside AS SELECT query, (ARRAY['agents', 'agents', 'human'])[number] AS source, CASE number WHEN 2 THEN '2026-01-01' ELSE now() END AS at FROM (SELECT query, row_number() OVER (ORDER BY query) AS number
+	FROM (SELECT DISTINCT query FROM truth WHERE serm.split_of(query) = 'test' EXCEPT SELECT query FROM serm.judgment WHERE model = 'tap_recent' AND round >= 3) q) n WHERE number <= 3;
+SELECT is(count(*), 3::bigint, 'three test queries that the last round did not grade') FROM outside;
+INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge, at) SELECT 'tap_recent', query, doc_id, 3 - grade, source, 'turned', at FROM truth JOIN outside USING (query);
+INSERT INTO serm.judgment (model, query, doc_id, grade, source, judge, round) SELECT 'tap_recent', query, doc_id, 3 - grade, 'agents', 'turned', 4 FROM truth WHERE serm.split_of(query) = 'test' AND query NOT IN (SELECT query FROM outside);
+CALL serm.evolve('tap_recent', '{"budget": 30, "train": {"epochs": 6, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 1, "recent_min_queries": 3, "recent": "strict", "recent_rounds": 2}}');
 SELECT results_eq($$SELECT phase, (g ->> 'since_round')::int, reason LIKE 'recent: % recent queries, below 0 (%' FROM serm.round, LATERAL (SELECT metrics -> 'gate' -> 'recent') x (g) WHERE model = 'tap_recent' AND round = 4$$,
-	$$VALUES ('rejected', 4, true)$$, 'strict: a difference below 0 is refused');
+	$$VALUES ('rejected', 3, true)$$, 'strict: a difference below 0 is refused');
+SELECT is((metrics #>> '{gate,recent,queries}')::bigint, (SELECT count(DISTINCT query) - 2 FROM truth WHERE serm.split_of(query) = 'test'), 'what agents graded since round 3 is recent, in a round or not')
+	FROM serm.round WHERE model = 'tap_recent' AND round = 4;
 SELECT FROM serm.drop_model('tap_recent');
 
 SELECT is(count(*), 0::bigint, 'no progress is left') FROM serm._progress;

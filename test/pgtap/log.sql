@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(44);
+SELECT plan(48);
 
 -- --- a log without a flaw
 CREATE TABLE product (doc_id text PRIMARY KEY, doc text);
@@ -120,6 +120,15 @@ SELECT results_eq($$SELECT since, late FROM serm.mine_next('tap_log', 100000, '2
 SELECT is((SELECT count(*) FROM serm.sample WHERE query = 'kind late'), 3::bigint, 'and are sampled');
 SELECT results_eq('SELECT count(*) > 60, count(*) = count(DISTINCT (query, doc_id)) FROM serm.sample', 'VALUES (true, true)', 'again no pair twice');
 SELECT is_empty($$SELECT * FROM serm.mine_next('tap_log', 30, '2 hours')$$, 'once');
+CREATE TEMP TABLE away AS TABLE stream;
+TRUNCATE stream;
+SELECT is_empty($$SELECT * FROM serm.mine_next('tap_log', 30, '2 hours')$$, 'an emptied log has nothing to mine');
+INSERT INTO stream SELECT * FROM away WHERE position <= 2;
+SELECT is_empty($$SELECT * FROM serm.mine_next('tap_log', 30, '2 hours')$$, 'half of it is back, and was mined before');
+INSERT INTO stream SELECT * FROM away WHERE position > 2;
+SELECT is_empty($$SELECT * FROM serm.mine_next('tap_log', 30, '2 hours')$$, 'and so was the rest');
+INSERT INTO stream SELECT 'kind later', 'p' || n, '2026-05-02 12:00+00', n, false, NULL, 'later' FROM generate_series(1, 2) AS n;
+SELECT results_eq($$SELECT since, late FROM serm.mine_next('tap_log', 30, '2 hours')$$, $$VALUES ('-infinity'::timestamptz, 2::bigint)$$, 'what is late after that is told from it');
 BEGIN;
 INSERT INTO stream SELECT * FROM good_log WHERE shown_at >= '2026-05-04';
 SELECT count(*) FROM serm.mine_next('tap_log', 30) \g /dev/null

@@ -227,7 +227,7 @@ is(scalar @threads, 1, 'least of all into the postmaster');
 sql(q{DELETE FROM serm.version WHERE version = 2});
 
 # --- kill -9 in every phase: each time a session dies, the next call goes on
-my $options = q{{"budget": 120, "train": {"epochs": 3, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 2}}};
+my $options = q{{"budget": 120, "train": {"epochs": 3, "pretrain_epochs": 1}, "gate": {"margin": 1, "min_queries": 2, "recent": null}}};
 
 # Mining: the log becomes a view that stalls while somebody holds a lock.
 sql(q{ALTER TABLE impression RENAME TO impression_table;
@@ -304,7 +304,7 @@ is(sql(q{SELECT serm.check_version('shop', 2)}), 't', 'and serves what was train
 # --- a candidate that people promoted and took back before its gate stays where they left it
 sql(q{SELECT serm.rollback('shop'); UPDATE serm.round SET phase = 'gating'});
 sql(q{CALL serm.evolve('shop')});
-is(sql(q{SELECT phase || ': ' || reason FROM serm.round}), 'rejected: promoted and taken back by hand before the gate', 'what people took back is not promoted again');
+is(sql(q{SELECT phase || ': ' || reason FROM serm.round}), 'rejected: promoted by hand before the gate, and no longer active', 'what people took back is not promoted again');
 is(sql(q{SELECT string_agg(version || status, ',' ORDER BY version) FROM serm.version}), '1active,2retired', 'and keeps its status');
 sql(q{SELECT serm.promote('shop', 2); UPDATE serm.round SET phase = 'promoted'});
 

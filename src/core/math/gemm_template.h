@@ -32,8 +32,11 @@ typedef float NAMED(Floats) __attribute__((vector_size(LANES * 4)));
 #define WIDEN(pointer) LOAD(pointer)
 #endif
 
-/* x += *left b0, y += *left b1: the number read by each multiply-add itself, or once for both. */
-#if VECTOR_BYTES == 64
+/*
+ * x += *left b0, y += *left b1: the number read by each multiply-add itself, or once for both. Sanitizers do
+ * not see what assembly reads.
+ */
+#if VECTOR_BYTES == 64 && !defined(__SANITIZE_ADDRESS__)
 #define ADD_BOTH_READING(x, y, left)                                                                         \
 	do {                                                                                                     \
 		__asm__(SERM_MULTIPLY_ADD_READ : "+v"(x) : "v"(b0), "m"(*(left)));                                   \

@@ -376,10 +376,15 @@ serm_pairs_read_recent(SermHost *host, const SermModelRow *row, int32 since_roun
 
 	start_reader(&reader, host, row, NULL, test);
 	reader.agreed = true;
-	/* The round of any judgment of the query: a grade that people insert themselves has none. */
+	/*
+	 * The round of any judgment of the query: a grade that people insert themselves has none. Nor has one of
+	 * agents outside of rounds, as of what serm.mine_next sampled: it counts by its time.
+	 */
 	serm_read_rows(psprintf("SELECT j.query, j.doc_id, j.doc, j.grade, j.target, j.source, j.weight, %d %s"
 	                        " AND j.source <> 'clicks' AND j.query IN (SELECT r.query FROM serm.judgment r"
-	                        "  WHERE r.model = $1 AND r.round >= $2 AND r.source <> 'clicks')" ORDER_OF_PAIRS,
+	                        "  WHERE r.model = $1 AND (r.round >= $2 AND r.source <> 'clicks'"
+	                        "  OR r.round IS NULL AND r.source = 'agents' AND r.at >= (SELECT min(s.started)"
+	                        "   FROM serm.round s WHERE s.model = $1 AND s.round >= $2)))" ORDER_OF_PAIRS,
 	                   SERM_ORIGIN_NEW, serm_judgment_query(row)),
 	    params, lengthof(params), read_pair, &reader);
 	finish_reader(&reader);

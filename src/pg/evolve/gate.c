@@ -194,8 +194,8 @@ active_version(const SermRound *round, bool lock)
 	return null ? 0 : DatumGetInt32(active);
 }
 
-/* Somebody promoted the candidate while the round ran, and perhaps took it back: there is nothing left to
- * decide. */
+/* Somebody promoted the candidate while the round ran, and perhaps another one since: there is nothing left
+ * to decide. */
 static bool
 decided_by_hand(SermRound *round, int active)
 {
@@ -210,7 +210,8 @@ decided_by_hand(SermRound *round, int active)
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	if (SPI_processed == 0)
 		return false;
-	serm_round_finish(round, "rejected", "promoted and taken back by hand before the gate", NULL, NULL);
+	serm_round_finish(
+	    round, "rejected", "promoted by hand before the gate, and no longer active", NULL, NULL);
 	return true;
 }
 
@@ -218,8 +219,7 @@ static void
 apply(SermRound *round, const SermGateDecision *decision, bool gold, int against, const Jsonb *metrics)
 {
 	const char *reason =
-	    gold ? decision->reason
-	         : psprintf("%s; people graded no test query: the test set is what agents say", decision->reason);
+	    gold ? decision->reason : psprintf("%s; people graded no test query", decision->reason);
 
 	/* With the row locked, nobody promotes between this look and the decision. */
 	int active = active_version(round, true);

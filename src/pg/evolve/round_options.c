@@ -79,6 +79,7 @@ serm_round_settings_read(const Jsonb *options, const char *kind, SermRoundSettin
 {
 	Jsonb *own = serm_json_merge(serm_json_end(serm_json_begin()), options);
 	Jsonb *train, *gate;
+	char *recent;
 
 	defaults(settings, kind);
 	settings->mine = serm_json_take_object(&own, "mine", WHAT);
@@ -96,7 +97,10 @@ serm_round_settings_read(const Jsonb *options, const char *kind, SermRoundSettin
 		        "In a round the gate decides; its options are margin, confidence, min_queries, draws, recent,"
 		        " recent_min_queries, recent_rounds."));
 	serm_train_settings_read(train, &settings->train, WHAT " train");
+	recent = settings->gate.recent;
 	serm_options_read(gate, gate_table, lengthof(gate_table), &settings->gate, WHAT " gate");
+	if (settings->gate.recent == NULL)
+		settings->gate.recent = recent;
 }
 
 /* The options of mining as it will use them: its own defaults, under those of the round. */
