@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "miscadmin.h"
+#include "storage/shmem.h"
 
 #define HUGE_PAGE ((uintptr_t) 2 * 1024 * 1024)
 
@@ -64,6 +65,22 @@ SermAllocator
 serm_context_allocator(MemoryContext context)
 {
 	return (SermAllocator){context_allocate, context_release, context};
+}
+
+size_t
+serm_capacity_for(size_t wanted, size_t capacity)
+{
+	if (wanted <= capacity && capacity > 0)
+		return capacity;
+	return Max(Max(wanted, 1), 2 * capacity);
+}
+
+void *
+serm_array_grow(void *array, MemoryContext context, size_t count, Size size)
+{
+	Size bytes = mul_size(count, size);
+
+	return array == NULL ? MemoryContextAllocHuge(context, bytes) : repalloc_huge(array, bytes);
 }
 
 void

@@ -48,6 +48,11 @@ extern void serm_host_check(SermHost *host, SermStatus status, const SermError *
 /* Raise `error` as its SQLSTATE; for core calls without a host. Does nothing for SERM_OK. */
 extern void serm_check(SermStatus status, const SermError *error);
 extern SermAllocator serm_context_allocator(MemoryContext context);
+/* The elements to make room for, of arrays that have `capacity` and need `wanted`: twice as many as before at
+ * least, and never none. */
+extern size_t serm_capacity_for(size_t wanted, size_t capacity);
+/* An array (NULL: none yet) with room for `count` > 0 elements; in `context`, may be huge. */
+extern void *serm_array_grow(void *array, MemoryContext context, size_t count, Size size);
 
 /* --- spi.c: SQL with a pinned search_path, and transactions in procedures */
 

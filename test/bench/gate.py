@@ -60,7 +60,7 @@ def rounds(fold, seed, grade):
         told = rows("""SELECT phase, parent, candidate, r ->> 'difference', r ->> 'low', r ->> 'high', r ->> 'n' FROM serm.round,
             LATERAL (SELECT metrics -> 'gate' -> 'recent' -> 'ndcg@4') x (r) ORDER BY round DESC LIMIT 1""")[0]
         if told[2]:
-            made.append((training != "", told[0] == "promoted", *map(float, told[3:6]), int(told[6]), gain(fold, *told[1:3], grade)))
+            made.append((training != "", told[0] == "promoted", *(float(x or "nan") for x in told[3:6]), int(told[6]), gain(fold, *told[1:3], grade)))
             print(f"gate.py: fold {fold}, seed {seed}, round {number + 1}: {told}", file=sys.stderr, flush=True)
     psql("SELECT serm.drop_model('loop');")
     return made

@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(146);
+SELECT plan(148);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -162,6 +162,16 @@ SELECT results_eq($$SELECT grade, source, judge, rationale, round FROM serm.judg
 SELECT results_eq($$SELECT state, grade FROM serm.sample WHERE doc_id = '4'$$, $$VALUES ('settled', 1.5::real)$$, 'the sample is closed');
 SELECT lives_ok($$SELECT serm.settle(id, 2) FROM serm.sample WHERE doc_id = '1' AND model = 'tap'$$, 'a person overrules the agents');
 SELECT is((SELECT grade FROM serm.current_judgment WHERE model = 'tap' AND doc_id = '1'), 2::real, 'and is believed');
+
+-- --- transaction ids: one for each batch of votes, none for each vote
+SELECT serm.create_model('tap_many', options => '{"rule": "unanimous", "gold_rate": 0}');
+SELECT serm.add_agent('tap_many', 'judge_int(text,text)'::regprocedure);
+INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'tap_many', 'q', i, 'q ' || i FROM generate_series(1, 300) AS i;
+CREATE TEMP TABLE xid AS SELECT pg_current_xact_id()::text::bigint AS first;
+CALL serm.annotate('tap_many');
+SELECT cmp_ok(pg_current_xact_id()::text::bigint - first, '<', 100::bigint, 'far fewer than votes') FROM xid;
+SELECT is(count(*), 300::bigint, 'of which there are so many') FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'tap_many' AND v.grade = 3;
+SELECT serm.drop_model('tap_many');
 
 -- --- a judge whose function is gone
 SELECT serm.create_model('tap_gone', options => '{"rule": "unanimous", "gold_rate": 0}');

@@ -15,14 +15,15 @@ my $port = $mock->port;
 my $node = PostgreSQL::Test::Cluster->new('judges');
 $node->init;
 $node->append_conf('postgresql.conf', qq{
-shared_preload_libraries = 'serm'
+shared_preload_libraries = 'serm, pg_stat_statements'
+pg_stat_statements.track = all
 serm.launcher_interval = 1
 max_worker_processes = 16
 restart_after_crash = on
 fsync = off
 });
 $node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION serm');
+$node->safe_psql('postgres', 'CREATE EXTENSION serm; CREATE EXTENSION pg_stat_statements');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -86,6 +87,33 @@ is(sql(q{SELECT count(*), count(DISTINCT (query, doc_id)) FROM serm.judgment WHE
 is(sql(q{SELECT count(*) FROM serm.judgment j JOIN before b USING (doc_id) WHERE source = 'agents' AND (j.grade, j.target) IS DISTINCT FROM (b.grade, b.target)}), '0',
 	'and each is what it was');
 is(sql(q{SELECT count(*) FROM serm.sample WHERE state IN ('waiting', 'annotating')}), '0', 'nothing is left open');
+
+# --- two samples with votes, far apart: no step reads the texts of those between them, which have none
+sql(q{CREATE TABLE product AS SELECT colour || thing AS doc_id, format(E'%s %s\nA %s %s.', colour, thing, colour, thing) AS doc
+		FROM unnest('{red,blue,green,black}'::text[]) AS colour, unnest('{shoe,lamp,chair,table,pillow,carpet}'::text[]) AS thing;
+	CREATE TABLE impression AS SELECT split_part(q.doc, E'\n', 1) AS query, d.doc_id, now() - i * interval '1 minute' AS shown_at, i AS position, q = d AS clicked
+		FROM product q, product d, generate_series(1, 3) AS i;
+	CREATE FUNCTION judge(query text, doc text) RETURNS integer LANGUAGE sql IMMUTABLE RETURN CASE WHEN doc LIKE query || '%' THEN 3 ELSE 0 END});
+for my $rule ('posterior', 'unanimous')
+{
+	my $far = "INSERT INTO serm.sample (model, query, doc_id, doc, state) SELECT '$rule', 'blue lamp', state || i, 'blue lamp ' || i, state FROM";
+	sql(qq{SET client_min_messages = warning;
+		SELECT serm.create_model('$rule', log => 'impression', documents => 'product', options => '{"rule": "$rule", "gold_rate": 0}');
+		INSERT INTO serm.judgment (model, query, doc_id, grade)
+			SELECT DISTINCT '$rule', query, doc_id, CASE WHEN clicked THEN 3 ELSE 0 END FROM impression WHERE clicked OR doc_id LIKE 'red%';
+		CALL serm.train('$rule', '{"epochs": 1, "pretrain_epochs": 0, "heads": 1}');
+		SELECT serm.add_agent('$rule', 'judge(text,text)'::regprocedure);
+		$far (VALUES ('waiting', 1)) v (state, i);
+		$far (SELECT 'settled', generate_series(1, 3000)) v (state, i);
+		$far (VALUES ('waiting', 2)) v (state, i);
+		CALL serm.annotate('$rule');
+		SELECT pg_stat_statements_reset();
+		CALL serm.evolve('$rule', '{"budget": 120, "train": {"epochs": 1, "pretrain_epochs": 0, "heads": 1}}')});
+	my $voted = sql(qq{SELECT count(*) FROM serm.sample s WHERE model = '$rule' AND EXISTS (SELECT FROM serm.vote v WHERE v.sample = s.id)});
+	cmp_ok($voted, '>', 100, "$rule: agents voted on more than one page of samples");
+	is(sql(q{SELECT sum(rows), max(rows / calls) <= 100 FROM pg_stat_statements WHERE query LIKE 'SELECT s.id, s.query, s.doc FROM serm.sample%'}), "$voted|t",
+		'the model sees each of them once, and no other');
+}
 
 $node->stop;
 done_testing();

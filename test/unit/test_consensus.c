@@ -278,7 +278,6 @@ test_invariance(void)
 	CHECK(second.judge[CONSTANT].weight > .99, "a person's factor rules");
 }
 
-/* Half of the labels are missing: the grade of a pair must not depend on who was asked. */
 /* Judges who agree have means that are grades, but for rounding, and cuts lie upon them. */
 static void
 test_ties(void)
@@ -323,6 +322,60 @@ test_ties(void)
 	CHECK(differ == 0, "%d of %d pairs of the same labels have another grade", differ, SMALL * WORLDS);
 }
 
+/* Pairs that differ only in which of several alike judges said what have equal values, but for rounding, and
+ * cuts lie among them. */
+static void
+test_turned(SermConsensusRule rule, bool gold)
+{
+	enum { PATTERNS = 40, FEW = 5, WORLDS = 40, TURNED = PATTERNS * FEW };
+	static int16_t label[TURNED * FEW], truth[TURNED];
+	static float prior[TURNED * GRADES];
+	SermJudgeLabels labels = {GRADES, FEW, TURNED, label, gold ? truth : NULL, prior};
+	SermConsensusOptions options;
+	SermRng rng;
+	int differ = 0, near = 0, on = 0;
+
+	serm_rng_seed(&rng, 41);
+	serm_consensus_defaults(&options);
+	options.rule = rule;
+	for (int w = 0; w < WORLDS; w++) {
+		SermArenaMark mark = serm_arena_mark(&arena);
+		SermConsensus consensus;
+
+		for (size_t p = 0; p < PATTERNS; p++) {
+			int16_t pattern[FEW], grade = (int16_t) serm_rng_below(&rng, GRADES);
+
+			for (size_t j = 0; j < FEW; j++)
+				pattern[j] = serm_rng_uniform(&rng) < .3   ? SERM_LABEL_MISSING
+				             : serm_rng_uniform(&rng) < .5 ? grade
+				                                           : (int16_t) serm_rng_below(&rng, GRADES);
+			pattern[0] = pattern[1] = grade;
+			for (size_t i = p * FEW; i < (p + 1) * FEW; i++) {
+				truth[i] = grade;
+				for (size_t y = 0; y < GRADES; y++)
+					prior[i * GRADES + y] = y == (size_t) grade ? .4f : .2f;
+				for (size_t j = 0; j < FEW; j++)
+					label[i * FEW + (i + j) % FEW] = pattern[j];
+			}
+		}
+		consensus = fit(&labels, &options);
+		for (size_t i = 0; i < TURNED; i++) {
+			SermOpinion opinion = opinion_on(&consensus, &labels, i);
+
+			differ += opinion.grade != opinion_on(&consensus, &labels, i / FEW * FEW).grade;
+			for (size_t y = 0; y + 1 < GRADES; y++) {
+				near += opinion.value != consensus.cut[y] && fabs(opinion.value - consensus.cut[y]) < 1e-10;
+				on += opinion.value == consensus.cut[y];
+			}
+		}
+		serm_arena_rewind(&arena, mark);
+	}
+	CHECK(differ == 0, "rule %d, %s gold: %d of %d pairs that differ by who said what have another grade",
+	    rule, gold ? "with" : "without", differ, TURNED * WORLDS);
+	CHECK(on > 0 && near == 0, "%d values are cuts, %d are cuts but for rounding", on, near);
+}
+
+/* Half of the labels are missing: the grade of a pair must not depend on who was asked. */
 static void
 test_missing(void)
 {
@@ -731,6 +784,10 @@ main(void)
 	test_one_grade();
 	test_invariance();
 	test_ties();
+	test_turned(SERM_CONSENSUS_WEIGHTED, false);
+	test_turned(SERM_CONSENSUS_WEIGHTED, true);
+	test_turned(SERM_CONSENSUS_POSTERIOR, false);
+	test_turned(SERM_CONSENSUS_POSTERIOR, true);
 	test_missing();
 	test_targets();
 	test_excellent();

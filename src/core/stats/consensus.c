@@ -14,6 +14,8 @@
  */
 #define GOLD_FEW_JUDGES 40
 #define GOLD_MANY_JUDGES 100
+/* Of a grade: far more than rounding moves a value, far less than anybody tells grades apart by. */
+#define VALUE_STEPS 0x1p30
 
 void
 serm_consensus_defaults(SermConsensusOptions *options)
@@ -183,6 +185,16 @@ correlate(SermConsensusFit *fit)
 
 /* --- cut points */
 
+/*
+ * A value as it is compared with cuts and other values: those that are equal but for the order of their terms
+ * are nearly always one. Two that lie astride of the middle of a step are not.
+ */
+static double
+on_steps(double value)
+{
+	return rint(value * VALUE_STEPS) / VALUE_STEPS;
+}
+
 typedef struct Valued {
 	double value;
 	double weight;
@@ -300,6 +312,7 @@ value_pairs(SermConsensusFit *fit, double *value, double *mass)
 				return status;
 			value[i] = between(value[i], target, grades);
 		}
+		value[i] = on_steps(value[i]);
 		for (uint32_t y = 0; y < grades; y++)
 			mass[y] += posterior       ? target[y]
 			           : prior != NULL ? prior[y] * fit->consensus->prior_scale[y]
@@ -482,6 +495,7 @@ serm_consensus_judge(const SermConsensus *consensus, const int16_t *label, const
 		opinion->value = serm_consensus_mean(consensus, label);
 	else
 		opinion->value = between(serm_consensus_mean(consensus, label), opinion->target, grades);
+	opinion->value = on_steps(opinion->value);
 	cut = cuts_for(consensus, label, opinion->answers, &opinion->value);
 	while (opinion->grade + 1 < grades && opinion->value >= cut[opinion->grade])
 		opinion->grade++;

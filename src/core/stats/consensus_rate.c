@@ -20,8 +20,6 @@
 #define RELIABILITY_MIN 0.02
 /* Of a judge of whom nothing is known; its quality in the confusion's terms. */
 #define RELIABILITY_UNKNOWN 0.3
-/* Of a grade: far more than rounding moves a mean, far less than anybody tells grades apart by. */
-#define VALUE_STEPS 0x1p30
 
 /* --- how good each judge is */
 
@@ -193,7 +191,7 @@ static SermStatus
 compare_with_gold(SermConsensusFit *fit, uint32_t j)
 {
 	SermJudgeQuality *judge = &fit->consensus->judge[j];
-	int16_t first = SERM_LABEL_MISSING;
+	int16_t previous = SERM_LABEL_MISSING;
 	bool differs = false;
 
 	clear_counts(fit);
@@ -204,8 +202,8 @@ compare_with_gold(SermConsensusFit *fit, uint32_t j)
 		if (label == SERM_LABEL_MISSING || gold == SERM_LABEL_MISSING)
 			continue;
 		judge->gold++;
-		differs |= first != SERM_LABEL_MISSING && gold != first;
-		first = gold;
+		differs |= previous != SERM_LABEL_MISSING && gold != previous;
+		previous = gold;
 		fit->counts[(size_t) gold * fit->labels->grade_count + (size_t) label] +=
 		    serm_consensus_weight(fit, i);
 	}
@@ -281,8 +279,7 @@ serm_consensus_mean(const SermConsensus *consensus, const int16_t *label)
 			sum += consensus->judge[j].weight * (label[j] - consensus->judge[j].level);
 			weight += consensus->judge[j].weight;
 		}
-	/* Means that are equal but for the order of their terms fall on the same side of a cut. */
-	return weight > 0.0 ? rint(sum / weight * VALUE_STEPS) / VALUE_STEPS : NAN;
+	return weight > 0.0 ? sum / weight : NAN;
 }
 
 /*

@@ -82,12 +82,6 @@ serm_compared_docs(const SermTask *task)
 
 /* --- reading what was answered */
 
-static void *
-grown(void *array, MemoryContext context, Size bytes)
-{
-	return array == NULL ? MemoryContextAllocHuge(context, bytes) : repalloc_huge(array, bytes);
-}
-
 /* The item of a document in the query that is being read, counted from its first. */
 static uint32
 find_item(Part *part, MemoryContext context, size_t first, int64 id)
@@ -97,8 +91,8 @@ find_item(Part *part, MemoryContext context, size_t first, int64 id)
 			return (uint32) (i - first);
 	if (part->item_count == part->item_capacity) {
 		part->item_capacity = Max(64, 2 * part->item_capacity);
-		part->items = grown(part->items, context, mul_size(part->item_capacity, sizeof(CompareItem)));
-		part->group = grown(part->group, context, mul_size(part->item_capacity, sizeof(uint32)));
+		part->items = serm_array_grow(part->items, context, part->item_capacity, sizeof(CompareItem));
+		part->group = serm_array_grow(part->group, context, part->item_capacity, sizeof(uint32));
 	}
 	part->items[part->item_count] = (CompareItem){id, NAN, NAN};
 	part->group[part->item_count] = part->group_count - 1;
@@ -111,8 +105,8 @@ add_comparison(Part *part, MemoryContext context, SermComparison comparison)
 	if (part->count == part->capacity) {
 		part->capacity = Max(64, 2 * part->capacity);
 		part->comparisons =
-		    grown(part->comparisons, context, mul_size(part->capacity, sizeof(SermComparison)));
-		part->asked = grown(part->asked, context, mul_size(part->capacity, sizeof(uint32)));
+		    serm_array_grow(part->comparisons, context, part->capacity, sizeof(SermComparison));
+		part->asked = serm_array_grow(part->asked, context, part->capacity, sizeof(uint32));
 	}
 	part->comparisons[part->count] = comparison;
 	part->asked[part->count++] = part->group_count - 1;

@@ -2,7 +2,6 @@
 
 #include <math.h>
 
-#include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/array.h"
 
@@ -95,26 +94,19 @@ serm_panel_create(const SermModelRow *row, SermVoteRule rule, MemoryContext cont
 	return panel;
 }
 
-static void *
-grown(void *array, MemoryContext context, Size bytes)
-{
-	return array == NULL ? MemoryContextAllocHuge(context, bytes) : repalloc_huge(array, bytes);
-}
-
 static void
 make_room(SermPanel *panel, size_t more)
 {
-	size_t wanted = panel->count + more;
+	size_t capacity = serm_capacity_for(panel->count + more, panel->capacity);
 
-	if (wanted <= panel->capacity)
+	if (capacity == panel->capacity)
 		return;
-	wanted = Max(wanted, 2 * panel->capacity);
-	panel->ids = grown(panel->ids, panel->context, mul_size(wanted, sizeof(int64)));
-	panel->gold = grown(panel->gold, panel->context, mul_size(wanted, sizeof(int16)));
-	panel->drawn = grown(panel->drawn, panel->context, mul_size(wanted, sizeof(bool)));
-	panel->label = grown(
-	    panel->label, panel->context, mul_size(mul_size(wanted, Max(panel->judge_count, 1)), sizeof(int16)));
-	panel->capacity = wanted;
+	panel->ids = serm_array_grow(panel->ids, panel->context, capacity, sizeof(int64));
+	panel->gold = serm_array_grow(panel->gold, panel->context, capacity, sizeof(int16));
+	panel->drawn = serm_array_grow(panel->drawn, panel->context, capacity, sizeof(bool));
+	panel->label = serm_array_grow(
+	    panel->label, panel->context, capacity, mul_size(Max(panel->judge_count, 1), sizeof(int16)));
+	panel->capacity = capacity;
 }
 
 /* Ids and gold of the next samples; returns how many, their rows behind `count`. */
@@ -288,55 +280,22 @@ needs_model(const SermPanel *panel)
 	           (panel->rule == SERM_VOTE_WEIGHTED && panel->gold_count == 0));
 }
 
-static void
-predict_sample(SermPanel *panel, uint64 row, float *prior)
-{
-	char *query = serm_spi_string(row, 2), *doc = serm_spi_string(row, 3);
-	SermPrediction prediction;
-
-	CHECK_FOR_INTERRUPTS();
-	serm_scorer_predict(
-	    panel->scorer, (SermText){query, strlen(query)}, (SermText){doc, strlen(doc)}, &prediction);
-	memcpy(prior, prediction.probability, (Size) panel->row->grade_count * sizeof(float));
-	pfree(query);
-	pfree(doc);
-}
-
 bool
 serm_panel_predict(SermPanel *panel)
 {
 	uint32 grades = (uint32) panel->row->grade_count;
-	SermParam params[3] = {SERM_TEXT(panel->row->name), SERM_INT8(0), SERM_INT8(0)};
-	size_t last;
-	bool null;
+	size_t count = Min(READ_SAMPLES, panel->count - panel->predicted);
 
-	if (!needs_model(panel) || panel->predicted == panel->count)
+	if (!needs_model(panel) || count == 0)
 		return false;
 	if (panel->scorer == NULL) {
 		panel->scorer = serm_scorer_open(panel->row->name, 0, SERM_SEE_WRITES, panel->context);
 		panel->prior =
 		    MemoryContextAllocHuge(panel->context, mul_size(panel->count, mul_size(grades, sizeof(float))));
 	}
-	last = Min(panel->predicted + READ_SAMPLES, panel->count) - 1;
-	params[1] = SERM_INT8(panel->ids[panel->predicted]);
-	params[2] = SERM_INT8(panel->ids[last]);
-	serm_spi_execute(
-	    "SELECT s.id, s.query, s.doc FROM serm.sample s WHERE s.model = $1 AND s.id BETWEEN $2 AND $3"
-	    " ORDER BY s.id",
-	    SPI_OK_SELECT, false, params, lengthof(params));
-	/* A sample that has gone meanwhile keeps an even distribution. */
-	for (size_t at = panel->predicted * grades; at < (last + 1) * grades; at++)
-		panel->prior[at] = 1.0f / (float) grades;
-	for (uint64 i = 0; i < SPI_processed; i++) {
-		int64 id = DatumGetInt64(serm_spi_value(i, 1, &null));
-
-		while (panel->predicted < last && panel->ids[panel->predicted] < id)
-			panel->predicted++;
-		if (panel->ids[panel->predicted] == id)
-			predict_sample(panel, i, &panel->prior[panel->predicted * grades]);
-	}
-	panel->predicted = last + 1;
-	SPI_freetuptable(SPI_tuptable);
+	serm_samples_predict(panel->scorer, &panel->ids[panel->predicted], count, grades,
+	    &panel->prior[panel->predicted * grades]);
+	panel->predicted += count;
 	return true;
 }
 

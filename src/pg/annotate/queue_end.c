@@ -144,6 +144,35 @@ finish_step(void *params)
 	serm_spi_execute_kept(&kept, FINISH(""), SPI_OK_SELECT, params, COLUMNS);
 }
 
+static void
+finish_careful(const SermParam *params)
+{
+	static SermKept kept;
+
+	serm_spi_execute_kept(&kept, FINISH(" ON CONFLICT DO NOTHING"), SPI_OK_SELECT, params, COLUMNS);
+}
+
+/*
+ * That a vote is there already is seen by its key, and looked for only then. Not for a single vote, as a
+ * judge gives them: its subtransaction would take an xid, and more than 64 of those in one transaction make
+ * the snapshots of all other sessions overflow.
+ */
+static void
+finish_all(SermParam *params, int count)
+{
+	ErrorData *error;
+
+	if (count == 1) {
+		finish_careful(params);
+		return;
+	}
+	error = serm_attempt(finish_step, params);
+	if (error != NULL && error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		ReThrowError(error);
+	if (error != NULL)
+		finish_careful(params);
+}
+
 void
 serm_queue_finish(SermAnswer *answers, int count)
 {
@@ -151,7 +180,6 @@ serm_queue_finish(SermAnswer *answers, int count)
 	    BYTEAOID, NUMERICOID, BYTEAOID, BOOLOID, TEXTOID, BOOLOID};
 	Column columns[COLUMNS];
 	SermParam params[COLUMNS];
-	ErrorData *error;
 	bool null;
 
 	qsort(answers, count, sizeof(SermAnswer), by_task);
@@ -161,15 +189,7 @@ serm_queue_finish(SermAnswer *answers, int count)
 		set_vote(columns, i, &answers[i]);
 	for (int i = 0; i < COLUMNS; i++)
 		params[i] = column_param(&columns[i], count);
-	/* That a vote is there already is seen by its key, and looked for only then. */
-	error = serm_attempt(finish_step, params);
-	if (error != NULL && error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
-		ReThrowError(error);
-	if (error != NULL) {
-		static SermKept kept;
-
-		serm_spi_execute_kept(&kept, FINISH(" ON CONFLICT DO NOTHING"), SPI_OK_SELECT, params, COLUMNS);
-	}
+	finish_all(params, count);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		SermTask task = {.id = DatumGetInt64(serm_spi_value(i, 1, &null))};
 		SermAnswer wanted = {.task = &task};

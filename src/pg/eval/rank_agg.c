@@ -61,12 +61,6 @@ make_state(MemoryContext context, const RankParams *params)
 	return state;
 }
 
-static void *
-grow(MemoryContext context, void *memory, Size size)
-{
-	return memory == NULL ? MemoryContextAllocHuge(context, size) : repalloc_huge(memory, size);
-}
-
 static void
 reserve_rows(MemoryContext context, RankState *state, uint64 added)
 {
@@ -75,7 +69,7 @@ reserve_rows(MemoryContext context, RankState *state, uint64 added)
 	if (wanted <= state->capacity)
 		return;
 	wanted = Max(wanted, 2 * state->capacity);
-	state->rows = grow(context, state->rows, wanted * sizeof(RankRow));
+	state->rows = serm_array_grow(state->rows, context, wanted, sizeof(RankRow));
 	state->capacity = wanted;
 }
 
@@ -87,7 +81,7 @@ reserve_ids(MemoryContext context, RankState *state, Size added)
 	if (wanted <= state->ids_capacity)
 		return;
 	wanted = Max(wanted, 2 * state->ids_capacity);
-	state->ids = grow(context, state->ids, wanted);
+	state->ids = serm_array_grow(state->ids, context, wanted, 1);
 	state->ids_capacity = wanted;
 }
 

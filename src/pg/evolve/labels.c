@@ -25,7 +25,7 @@
 #include "utils/guc.h"
 
 #define JUDGES_MAX 64
-/* Samples read in one step: their texts are not kept. */
+/* Samples read in one step. */
 #define READ_SAMPLES 100
 
 typedef struct Sample {
@@ -156,27 +156,19 @@ read_sample(Votes *votes, uint64 row, size_t at)
 		               : DatumGetInt16(elements[j]);
 }
 
-static void *
-grown(void *array, MemoryContext context, size_t count, Size size)
-{
-	Size bytes = mul_size(Max(count, 1), size);
-
-	return array == NULL ? MemoryContextAllocHuge(context, bytes) : repalloc_huge(array, bytes);
-}
-
 static void
 make_room(Votes *votes, MemoryContext context, size_t more)
 {
-	size_t wanted = votes->count + more;
+	size_t capacity = serm_capacity_for(votes->count + more, votes->capacity);
 
-	if (wanted <= votes->capacity && votes->samples != NULL)
+	if (capacity == votes->capacity)
 		return;
-	wanted = Max(wanted, 2 * votes->capacity);
-	votes->samples = grown(votes->samples, context, wanted, sizeof(Sample));
-	votes->label = grown(votes->label, context, wanted, mul_size(Max(votes->judge_count, 1), sizeof(int16)));
-	votes->gold = grown(votes->gold, context, wanted, sizeof(int16));
-	votes->this_round = grown(votes->this_round, context, wanted, sizeof(bool));
-	votes->capacity = wanted;
+	votes->samples = serm_array_grow(votes->samples, context, capacity, sizeof(Sample));
+	votes->label =
+	    serm_array_grow(votes->label, context, capacity, mul_size(Max(votes->judge_count, 1), sizeof(int16)));
+	votes->gold = serm_array_grow(votes->gold, context, capacity, sizeof(int16));
+	votes->this_round = serm_array_grow(votes->this_round, context, capacity, sizeof(bool));
+	votes->capacity = capacity;
 }
 
 /* The next samples; false when there are no more. */
@@ -286,49 +278,20 @@ measure_agreement(SermRound *round, const Votes *votes)
 
 /* --- soft targets */
 
-/* The active version's distribution for the samples from `first` to before `end`. */
-static void
-predict_page(SermRound *round, SermScorer *scorer, Votes *votes, size_t first, size_t end)
-{
-	MemoryContext page =
-	    AllocSetContextCreate(round->context, "serm labels, one step", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext previous = MemoryContextSwitchTo(page);
-	SermParam params[] = {SERM_TEXT(votes->row->name), SERM_INT8(votes->samples[first].id),
-	    SERM_INT8(votes->samples[end - 1].id)};
-	uint32 grades = votes->grade_count;
-	bool null;
-
-	serm_spi_execute("SELECT s.id, s.query, s.doc FROM serm.sample s WHERE s.model = $1"
-	                 " AND s.id BETWEEN $2 AND $3 ORDER BY s.id",
-	    SPI_OK_SELECT, false, params, lengthof(params));
-	for (uint64 row = 0; row < SPI_processed && first < end; row++) {
-		int64 id = DatumGetInt64(serm_spi_value(row, 1, &null));
-		SermPrediction prediction;
-
-		CHECK_FOR_INTERRUPTS();
-		/* One that has gone meanwhile keeps an even distribution; one that has come is not of them. */
-		while (first < end && votes->samples[first].id < id)
-			first++;
-		if (first == end || votes->samples[first].id != id)
-			continue;
-		serm_scorer_predict(scorer, text_value(row, 2), text_value(row, 3), &prediction);
-		memcpy(&votes->prior[first * grades], prediction.probability, grades * sizeof(float));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	MemoryContextSwitchTo(previous);
-	MemoryContextDelete(page);
-}
-
 static void
 predict_samples(SermRound *round, SermScorer *scorer, Votes *votes)
 {
-	size_t values = votes->count * votes->grade_count;
+	uint32 grades = votes->grade_count;
 
-	votes->prior = MemoryContextAllocHuge(round->context, mul_size(Max(values, 1), sizeof(float)));
-	for (size_t i = 0; i < values; i++)
-		votes->prior[i] = 1.0f / (float) votes->grade_count;
-	for (size_t i = 0; i < votes->count; i += READ_SAMPLES) {
-		predict_page(round, scorer, votes, i, Min(i + READ_SAMPLES, votes->count));
+	votes->prior = MemoryContextAllocHuge(
+	    round->context, mul_size(Max(votes->count, 1), mul_size(grades, sizeof(float))));
+	for (size_t first = 0; first < votes->count; first += READ_SAMPLES) {
+		size_t count = Min(READ_SAMPLES, votes->count - first);
+		int64 ids[READ_SAMPLES];
+
+		for (size_t i = 0; i < count; i++)
+			ids[i] = votes->samples[first + i].id;
+		serm_samples_predict(scorer, ids, count, grades, &votes->prior[first * grades]);
 		serm_spi_commit(&round->level);
 	}
 }

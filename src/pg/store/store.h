@@ -165,6 +165,16 @@ extern void serm_scorer_batch_add(SermScorer *scorer, SermText query, SermDocByt
 extern int serm_scorer_batch_count(const SermScorer *scorer);
 extern int serm_scorer_batch_run(SermScorer *scorer, SermPrediction *predictions);
 
+/* --- samples */
+
+/*
+ * The version's distributions, prior [sample][grade], for samples of its model whose `ids` ascend; an even
+ * one for each that is there no more. Only the texts of some of them are in memory at a time. Inside
+ * serm_spi_begin.
+ */
+extern void serm_samples_predict(
+    SermScorer *scorer, const int64 *ids, size_t count, uint32 grades, float *prior);
+
 /* --- texts as models read them: the same in scoring and in training, so that both see the same bytes */
 
 /* A model reads this much of a query or a document, counted in UTF-8. */
