@@ -386,9 +386,9 @@ is(sql(q{SELECT tasks FROM serm.annotation_progress WHERE model = 'waiting'}), '
 $started = time;
 sql(q{SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE backend_type = 'serm annotator'});
 cmp_ok(time - $started, '<', 2, 'a worker that waits for the network ends when told');
-sql(q{UPDATE serm.task SET attempt = 3, lease_until = now() + interval '5 minutes', token = 1 WHERE model = 'waiting'});
+sql(q{UPDATE serm.task SET attempt = 7, lease_until = now() + interval '5 minutes', token = 1 WHERE model = 'waiting'});
 sql(q{CALL serm.annotate('waiting', false)});
-wait_until(q{SELECT bool_and(lease_until IS NULL AND not_before > now() + interval '2 seconds') FROM serm.task WHERE model = 'waiting'},
+wait_until(q{SELECT bool_and(lease_until IS NULL AND not_before > now() + interval '5 seconds') FROM serm.task WHERE model = 'waiting'},
 	'what has taken down workers is not asked for at once');
 sql(q{SELECT serm.remove_agent('waiting', 'sleeper')});
 
