@@ -91,8 +91,7 @@ extern void serm_spi_execute(
 /*
  * The plan of one statement, kept by the process that runs it often: a static of
  * the caller, zeroed. The server replans it when tables, roles or rights change,
- * and we after a second and ever later, because tables also grow. An error during execution leaves
- * `depth` raised: from then on only the server replans.
+ * and we after a second and ever later, because tables also grow.
  */
 typedef struct SermKept {
 	SPIPlanPtr plan;

@@ -135,8 +135,15 @@ serm_spi_execute_kept(SermKept *kept, const char *sql, int expected, const SermP
 		nulls[i] = params[i].null ? 'n' : ' ';
 	}
 	kept->depth++;
-	code = SPI_execute_plan(kept->plan, values, nulls, false, 0);
-	kept->depth--;
+	PG_TRY();
+	{
+		code = SPI_execute_plan(kept->plan, values, nulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		kept->depth--;
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	check_result(code, expected, sql);
 }

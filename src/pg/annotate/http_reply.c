@@ -150,7 +150,8 @@ serm_http_wipe_and_free(void *block)
 	if (block == NULL)
 		return;
 	explicit_bzero(block, held);
-	if (steps < lengthof(kept) && pthread_equal(pthread_self(), keeper)) {
+	/* Not the last list: a block too large for any may hold as much as those of the last one. */
+	if (steps < lengthof(kept) - 1 && pthread_equal(pthread_self(), keeper)) {
 		((Kept *) block)->next = kept[steps];
 		kept[steps] = block;
 	} else

@@ -384,6 +384,20 @@ suspend_obedient(SermSettler *settler)
 	return suspended > 0;
 }
 
+/*
+ * Whether the agents that settle are still the active ones: another settling may have suspended some, and
+ * found them out before this one did. They stay as they are until the batch is stored.
+ */
+static bool
+agents_hold(const SermSettler *settler)
+{
+	SermParam params[] = {SERM_TEXT(settler->row->name)};
+
+	serm_spi_execute("SELECT FROM serm.agent a WHERE a.model = $1 AND a.active FOR SHARE", SPI_OK_SELECT,
+	    false, params, lengthof(params));
+	return SPI_processed == (uint64) list_length(settler->agents);
+}
+
 SermSettling
 serm_settler_step(SermSettler *settler)
 {
@@ -428,7 +442,7 @@ serm_settler_step(SermSettler *settler)
 			return SERM_SETTLING_MORE;
 		case STEP_SETTLE:
 			/* Whoever is found to obey its documents while others still answer settles nothing more. */
-			if (suspend_obedient(settler)) {
+			if (suspend_obedient(settler) || !agents_hold(settler)) {
 				settler->step = STEP_PANEL;
 				return SERM_SETTLING_MORE;
 			}

@@ -325,8 +325,11 @@ make_file(const SermImageKey *key, const char *path, SermImageRoom *room, SermIm
 		if (room->mapped) {
 			/* The renaming also flushes the directory. */
 			made = flush_room(room) && durable_rename(room->path, path, LOG) == 0;
-			if (!made)
+			if (!made) {
 				room->reason = errno;
+				/* It may have its name already, and only the flush of that have failed. */
+				(void) unlink(path);
+			}
 		}
 	}
 	PG_CATCH();
