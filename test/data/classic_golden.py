@@ -107,10 +107,9 @@ def braces(numbers):
 
 def main():
     print("/* Made by test/data/classic_golden.py, which says of what. */\n#ifndef SERM_TEST_ENCODER_CLASSIC_GOLDEN_H\n"
-          "#define SERM_TEST_ENCODER_CLASSIC_GOLDEN_H\n\nenum { CLASSIC_INPUTS = 6, CLASSIC_GRADIENTS_MAX = 64 };\n\n"
+          "#define SERM_TEST_ENCODER_CLASSIC_GOLDEN_H\n\n#include \"encoder_modern_fixture.h\"\n\nenum { CLASSIC_INPUTS = 6, CLASSIC_GRADIENTS_MAX = 64 };\n\n"
           "typedef struct ClassicGolden {\n\tdouble logits[CLASSIC_INPUTS][4];\n\tdouble loss, losses[CLASSIC_INPUTS];\n"
-          "\tstruct {\n\t\tconst char *name;\n\t\tdouble norm; /* of the derivative of the mean loss */\n"
-          "\t} gradients[CLASSIC_GRADIENTS_MAX];\n} ClassicGolden;\n\nstatic const ClassicGolden classic_golden[] = {")
+          "\tFormulaGradient gradients[CLASSIC_GRADIENTS_MAX];\n} ClassicGolden;\n\nstatic const ClassicGolden classic_golden[] = {")
     for variant in VARIANTS:
         model = Classic(*variant)
         logits = [model.logits(i) for i in range(len(LENGTHS))]

@@ -2,15 +2,14 @@
 #ifndef SERM_TEST_ENCODER_CLASSIC_GOLDEN_H
 #define SERM_TEST_ENCODER_CLASSIC_GOLDEN_H
 
+#include "encoder_modern_fixture.h"
+
 enum { CLASSIC_INPUTS = 6, CLASSIC_GRADIENTS_MAX = 64 };
 
 typedef struct ClassicGolden {
 	double logits[CLASSIC_INPUTS][4];
 	double loss, losses[CLASSIC_INPUTS];
-	struct {
-		const char *name;
-		double norm; /* of the derivative of the mean loss */
-	} gradients[CLASSIC_GRADIENTS_MAX];
+	FormulaGradient gradients[CLASSIC_GRADIENTS_MAX];
 } ClassicGolden;
 
 static const ClassicGolden classic_golden[] = {

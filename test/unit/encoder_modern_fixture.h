@@ -7,6 +7,7 @@
 #define SERM_TEST_ENCODER_MODERN_FIXTURE_H
 
 #include "core/base/hash.h"
+#include "core/train/encoder_back.h"
 #include "core/train/loss.h"
 #include "encoder_fixture.h"
 
@@ -139,6 +140,45 @@ formula_gradient(
 		*worst = fmax(*worst, golden < 1e-12 ? fabs(norm) : fabs(norm / golden - 1));
 	}
 	return found;
+}
+
+/* Golden norms of the derivatives of the mean loss; the list ends with a name of NULL. */
+typedef struct FormulaGradient {
+	const char *name;
+	double norm;
+} FormulaGradient;
+
+/* Losses and gradients of the inputs against golden ones. */
+static inline void
+formula_check_back(const SermEncoderConfig *config, const SermReal *flat, const SermEncoderInput *inputs,
+    double golden_loss, const double *golden_losses, const FormulaGradient *golden, double loss_tolerance,
+    double gradient_tolerance, SermArena *arena)
+{
+	const SermEncoderInput *list[FORMULA_INPUTS];
+	SermReal d_logits[FORMULA_INPUTS * 4];
+	SermEncoderRun run = {.encoder = fixture_encoder(config, SERM_PRECISION_F32, flat, arena),
+	    .inputs = list,
+	    .count = FORMULA_INPUTS,
+	    .keep = true};
+	SermEncoderBack back = {.config = config, .gemm = &serm_gemm_packed};
+	double worst = 0, loss, gradient = 0;
+	uint32_t found = 0;
+	SermError error;
+
+	for (int i = 0; i < FORMULA_INPUTS; i++)
+		list[i] = &inputs[i];
+	CHECK(serm_encoder_prepare(&run, arena, &error) == SERM_OK &&
+	          serm_encoder_forward(&run, &error) == SERM_OK && serm_encoder_back_init(&back, NULL, arena),
+	    "forward");
+	loss = formula_losses(config, golden_losses, run.logits, d_logits, &worst);
+	CHECK(worst < loss_tolerance && fabs(loss - golden_loss) < loss_tolerance, "golden losses");
+	serm_encoder_back_pack(&back, flat, NULL);
+	CHECK(serm_encoder_backward(&back, &run, d_logits, arena, &error) == SERM_OK, "the way back");
+	for (uint32_t g = 0; golden[g].name != NULL; g++)
+		found += formula_gradient(config, back.gradient, golden[g].name, golden[g].norm, &gradient);
+	CHECK(found == serm_encoder_entry_count(config) && gradient < gradient_tolerance,
+	    "%u golden gradient norms", found);
+	printf("# largest differences: losses %.2g, norms %.2g\n", worst, gradient);
 }
 
 static inline const SermReal *

@@ -8,6 +8,8 @@
 #ifndef SERM_TEST_ENCODER_MODERN_GOLDEN_H
 #define SERM_TEST_ENCODER_MODERN_GOLDEN_H
 
+#include "encoder_modern_fixture.h"
+
 enum { MODERN_INPUTS = 6, MODERN_NORMS = 7, MODERN_GRADIENTS_MAX = 64 };
 
 typedef struct ModernGolden {
@@ -15,10 +17,7 @@ typedef struct ModernGolden {
 	double norms[2][MODERN_NORMS]; /* of the inputs of 9 and 40 tokens: L2 over all tokens and channels of the
 	                                  embeddings, of each layer, behind the last norm, and of the head */
 	double loss, losses[MODERN_INPUTS];
-	struct {
-		const char *name;
-		double norm; /* of the derivative of the mean loss */
-	} gradients[MODERN_GRADIENTS_MAX];
+	FormulaGradient gradients[MODERN_GRADIENTS_MAX];
 } ModernGolden;
 
 static const ModernGolden modern_golden[] = {

@@ -131,34 +131,12 @@ test_gradients(int variant, SermArena *arena)
 {
 	const ModernGolden *golden = &modern_golden[variant];
 	SermEncoderConfig config = variant_config(variant);
-	SermReal *flat = formula_flat(&config, arena), d_logits[MODERN_INPUTS * 4];
+	SermReal *flat = formula_flat(&config, arena);
 	SermEncoderInput inputs[MODERN_INPUTS];
-	const SermEncoderInput *list[MODERN_INPUTS];
-	SermEncoderRun run = {.encoder = fixture_encoder(&config, SERM_PRECISION_F32, flat, arena),
-	    .inputs = list,
-	    .count = MODERN_INPUTS,
-	    .keep = true};
-	SermEncoderBack back = {.config = &config, .gemm = &serm_gemm_packed};
-	double worst = 0, loss, gradient = 0;
-	uint32_t found = 0;
-	SermError error;
 
 	make_inputs(&config, inputs, arena);
-	for (int i = 0; i < MODERN_INPUTS; i++)
-		list[i] = &inputs[i];
-	CHECK(serm_encoder_prepare(&run, arena, &error) == SERM_OK &&
-	          serm_encoder_forward(&run, &error) == SERM_OK && serm_encoder_back_init(&back, NULL, arena),
-	    "variant %d: forward", variant);
-	loss = formula_losses(&config, golden->losses, run.logits, d_logits, &worst);
-	CHECK(worst < LOGIT_TOLERANCE && fabs(loss - golden->loss) < LOGIT_TOLERANCE, "golden losses");
-	serm_encoder_back_pack(&back, flat, NULL);
-	CHECK(serm_encoder_backward(&back, &run, d_logits, arena, &error) == SERM_OK, "the way back");
-	for (uint32_t g = 0; golden->gradients[g].name != NULL; g++)
-		found += formula_gradient(
-		    &config, back.gradient, golden->gradients[g].name, golden->gradients[g].norm, &gradient);
-	CHECK(found == serm_encoder_entry_count(&config) && gradient < GRADIENT_TOLERANCE,
-	    "%u golden gradient norms", found);
-	printf("# largest differences: losses %.2g, norms %.2g\n", worst, gradient);
+	formula_check_back(&config, flat, inputs, golden->loss, golden->losses, golden->gradients,
+	    LOGIT_TOLERANCE, GRADIENT_TOLERANCE, arena);
 }
 
 /* Sizes at which panels, blocks of queries and windows end in the middle; windows beyond every text. */
