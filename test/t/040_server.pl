@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use MockEndpoint;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -80,6 +81,36 @@ like($node->safe_psql('postgres', q{SELECT serm.score('lamp 3', 'lamp number 3')
 	'scoring needs no preload');
 $node->safe_psql('postgres', q{CALL serm.train('m', '{"epochs": 1}')});
 is($node->safe_psql('postgres', q{SELECT count(*) FROM serm.versions WHERE model = 'm'}), '2', 'nor does training');
+
+# --- a worker keeps what its requests take, and no more with each of them: also where the C library rounds a key's header up to the
+# size of blocks that are kept
+my $port = MockEndpoint->start->port;
+my $key = 'k' x 1005;
+$node->safe_psql('postgres', qq{
+SELECT serm.create_model('grows', options => '{"gold_rate": 0}');
+CREATE SERVER grows FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/v1', model 'mock', paths '1', temperature '0');
+CREATE USER MAPPING FOR PUBLIC SERVER grows OPTIONS (api_key '$key');
+SELECT serm.add_agent('grows', 'grows');
+INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'grows', 'red pillow ' || i, 'd' || i, 'a red pillow, number ' || i FROM generate_series(1, 7000) i;
+CALL serm.annotate('grows', false)});
+
+# Of the worker, in kB, once so many votes are there.
+sub worker_memory
+{
+	my ($votes) = @_;
+	for (1 .. 1200)
+	{
+		my ($count, $worker) = split /\|/, $node->safe_psql('postgres',
+			q{SELECT (SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample AND s.model = 'grows'), pid FROM pg_stat_activity WHERE backend_type = 'serm annotator'});
+		return slurp_file("/proc/$worker/status") =~ /RssAnon:\s+(\d+)/ ? $1 : 0 if $count >= $votes;
+		usleep(20_000);
+	}
+	die "no $votes votes";
+}
+my $early = worker_memory(1500);
+my $grown = worker_memory(6500) - $early;
+cmp_ok($early, '>', 0, 'a worker at work');
+cmp_ok($grown, '<', 2500, "does not grow with each request ($grown kB)");
 
 $node->stop;
 done_testing();
