@@ -3,7 +3,8 @@
  * memory. So impressions are staged: what the next STAGE of them need is fetched
  * together, step by step (slot and record of the query, slot and record of the pair,
  * cells), and then counted in their order. Where rows of a page follow each other
- * the query is looked up once.
+ * the query is looked up once, and a pair that follows the one that it followed last
+ * time is found without its hash.
  */
 #include "core/click/group.h"
 
@@ -23,12 +24,13 @@ typedef struct Totals {
 
 /* An impression that waits to be counted. */
 typedef struct Staged {
-	uint64_t hash; /* of query and document id */
+	uint64_t hash; /* of query and document id; of a pair that was found, nothing */
 	uint64_t query_hash;
 	SermClickKey query; /* only where it is another than that of the row before */
 	SermClickKey doc_id;
 	uint32_t query_number;
-	uint32_t pair; /* a guess by the tag alone */
+	uint32_t pair; /* unless found, a guess by the tag alone */
+	bool found;
 	uint16_t position;
 	bool clicked;
 	bool page_starts;
@@ -59,6 +61,7 @@ struct SermClickGrouping {
 	SermClickText last_text;
 	uint64_t last_hash;
 	uint32_t last_query;
+	uint32_t last_pair;
 	Staged stage[STAGE];
 	uint32_t staged;
 	char stage_bytes[STAGE_BYTES];
@@ -71,10 +74,10 @@ same_text(SermClickText a, SermClickText b)
 	return a.length == b.length && serm_click_same_bytes(a.bytes, b.bytes, a.length);
 }
 
-static uint64_t
+static uint32_t
 page_hash(const void *context, uint32_t index)
 {
-	return ((const SermClickGrouping *) context)->pages[index].hash;
+	return (uint32_t) ((const SermClickGrouping *) context)->pages[index].hash;
 }
 
 SermClickGrouping *
@@ -86,7 +89,7 @@ serm_click_grouping(SermArena *arena, SermClickInput input, uint32_t pairs_max)
 		return NULL;
 	grouping->arena = arena;
 	grouping->input = input;
-	grouping->last_query = SERM_CLICK_NONE;
+	grouping->last_query = grouping->last_pair = SERM_CLICK_NONE;
 	if (!serm_click_pairs_init(&grouping->known, arena, pairs_max) ||
 	    !serm_click_grow_table(arena, &grouping->page_table, page_hash, grouping))
 		return NULL;
@@ -152,6 +155,13 @@ end_page(SermClickGrouping *grouping, SermError *error)
 	return status;
 }
 
+static bool
+is_pair(const SermClickPairs *known, uint32_t number, const Staged *staged)
+{
+	return number != SERM_CLICK_NONE && known->pairs[number].query == staged->query_number &&
+	       serm_click_same_key(&known->pairs[number].key, &staged->doc_id);
+}
+
 /* Count one impression whose memory has been fetched. */
 static SermStatus
 count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error)
@@ -162,14 +172,17 @@ count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error
 
 	if (grouping->input != SERM_CLICK_BY_POSITION && staged->page_starts)
 		status = end_page(grouping, error);
-	if (number == SERM_CLICK_NONE || known->pairs[number].query != staged->query_number ||
-	    !serm_click_same_key(&known->pairs[number].key, &staged->doc_id))
+	if (!staged->found && !is_pair(known, number, staged))
 		number = serm_click_find_pair(known, staged->query_number, &staged->doc_id, staged->hash);
 	if (status == SERM_OK && number == SERM_CLICK_NONE)
 		status =
 		    serm_click_add_pair(known, staged->query_number, &staged->doc_id, staged->hash, &number, error);
 	if (status != SERM_OK)
 		return status;
+	/* To write what is there would make the line dirty. */
+	if (!staged->query_starts && known->pairs[grouping->last_pair].next != number)
+		known->pairs[grouping->last_pair].next = number;
+	grouping->last_pair = number;
 	if (grouping->input == SERM_CLICK_BY_POSITION)
 		return serm_click_add_cell(known, number, staged->position, 0, staged->clicked, error);
 	if (grouping->page_length < SERM_CLICK_POSITIONS_MAX)
@@ -211,27 +224,72 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 	return status;
 }
 
+static void
+guess_pair(const SermClickPairs *known, Staged *staged)
+{
+	staged->pair = serm_click_guess(&known->pair_table, staged->hash);
+	if (staged->pair != SERM_CLICK_NONE)
+		__builtin_prefetch(&known->pairs[staged->pair], 1);
+}
+
+static void
+fetch_cells(const SermClickPairRecord *record)
+{
+	__builtin_prefetch(record->cells, 1);
+	if (record->cell_count > CELLS_NEAR)
+		__builtin_prefetch((const char *) record->cells + 64, 1);
+}
+
+/*
+ * Find pairs behind the one that they followed last time; the first of a query by its hash. Where one is
+ * another, it and those behind it are left to their hashes too.
+ */
+static void
+follow_pairs(SermClickGrouping *grouping)
+{
+	const SermClickPairs *known = &grouping->known;
+	uint32_t near = grouping->last_pair, previous = near;
+
+	for (uint32_t i = 0; i < grouping->staged; i++) {
+		Staged *staged = &grouping->stage[i];
+
+		if (staged->query_starts) {
+			guess_pair(known, staged);
+			near = staged->pair;
+		} else if (near < known->pair_count && ++near < known->pair_count)
+			__builtin_prefetch(&known->pairs[near], 1);
+	}
+	for (uint32_t i = 0; i < grouping->staged; i++) {
+		Staged *staged = &grouping->stage[i];
+
+		if (!staged->query_starts)
+			staged->pair = previous == SERM_CLICK_NONE ? previous : known->pairs[previous].next;
+		staged->found = is_pair(known, staged->pair, staged);
+		previous = staged->found ? staged->pair : SERM_CLICK_NONE;
+		if (staged->found)
+			fetch_cells(&known->pairs[staged->pair]);
+		else if (!staged->query_starts) {
+			staged->hash = serm_click_hash(&staged->doc_id, staged->query_hash);
+			serm_click_fetch_slot(&known->pair_table, staged->hash);
+		}
+	}
+}
+
 static SermStatus
 flush_stage(SermClickGrouping *grouping, SermError *error)
 {
 	const SermClickPairs *known = &grouping->known;
 	SermStatus status = number_queries(grouping, error);
 
-	for (uint32_t i = 0; i < grouping->staged; i++) {
-		Staged *staged = &grouping->stage[i];
-
-		staged->pair = serm_click_guess(&known->pair_table, staged->hash);
-		if (staged->pair != SERM_CLICK_NONE)
-			__builtin_prefetch(&known->pairs[staged->pair], 1);
-	}
+	if (status != SERM_OK)
+		return status;
+	follow_pairs(grouping);
 	for (uint32_t i = 0; i < grouping->staged; i++)
-		if (grouping->stage[i].pair != SERM_CLICK_NONE && grouping->input == SERM_CLICK_BY_POSITION) {
-			const SermClickPairRecord *record = &known->pairs[grouping->stage[i].pair];
-
-			__builtin_prefetch(record->cells, 1);
-			if (record->cell_count > CELLS_NEAR)
-				__builtin_prefetch((const char *) record->cells + 64, 1);
-		}
+		if (!grouping->stage[i].found && !grouping->stage[i].query_starts)
+			guess_pair(known, &grouping->stage[i]);
+	for (uint32_t i = 0; i < grouping->staged; i++)
+		if (!grouping->stage[i].found && grouping->stage[i].pair != SERM_CLICK_NONE)
+			fetch_cells(&known->pairs[grouping->stage[i].pair]);
 	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
 		status = count_staged(grouping, &grouping->stage[i], error);
 	grouping->staged = 0;
@@ -281,16 +339,19 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	if (staged->query_starts) {
 		stage_text(grouping, query, fits, &staged->query);
 		grouping->last_text = (SermClickText){staged->query.bytes, query.length};
-		staged->query_hash = grouping->last_hash = serm_click_hash(&staged->query, 0);
-		serm_click_fetch_slot(&grouping->known.query_table, staged->query_hash);
+		grouping->last_hash = serm_click_hash(&staged->query, 0);
+		serm_click_fetch_slot(&grouping->known.query_table, grouping->last_hash);
 	}
+	staged->query_hash = grouping->last_hash;
 	stage_text(grouping, doc_id, fits, &staged->doc_id);
-	staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
+	if (staged->query_starts) {
+		staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
+		serm_click_fetch_slot(&grouping->known.pair_table, staged->hash);
+	}
 	staged->position = (uint16_t) position;
 	staged->clicked = clicked;
 	staged->page_starts = page_starts;
 	grouping->staged++;
-	serm_click_fetch_slot(&grouping->known.pair_table, staged->hash);
 	/* A text that is too long to be copied is gone after this call. */
 	return fits ? SERM_OK : flush_stage(grouping, error);
 }

@@ -1,7 +1,7 @@
 /*
  * Open addressing with linear probing for queries and pairs; texts and cells in
- * chunks of their own. Arrays double, so the arena holds at most twice what they
- * need.
+ * chunks of their own. Arrays double, and cells move into what they outgrew: new
+ * memory is dear, the system clears each page of it.
  */
 #include "core/click/pairs.h"
 
@@ -64,7 +64,7 @@ serm_click_put_slot(SermClickTable *table, uint64_t hash, uint32_t index)
 
 bool
 serm_click_grow_table(SermArena *arena, SermClickTable *table,
-    uint64_t (*hash_at)(const void *context, uint32_t index), const void *context)
+    uint32_t (*hash_at)(const void *context, uint32_t index), const void *context)
 {
 	uint32_t old = table->capacity;
 	SermClickSlot *slots = table->slots;
@@ -80,17 +80,18 @@ serm_click_grow_table(SermArena *arena, SermClickTable *table,
 	memset(table->slots, 0xff, table->capacity * sizeof(SermClickSlot));
 	for (uint32_t i = 0; i < old; i++)
 		if (slots[i].index != SERM_CLICK_NONE)
-			serm_click_put_slot(table, hash_at(context, slots[i].index), slots[i].index);
+			serm_click_put_slot(
+			    table, (uint64_t) slots[i].tag << 32 | hash_at(context, slots[i].index), slots[i].index);
 	return true;
 }
 
-static uint64_t
+static uint32_t
 query_hash(const void *context, uint32_t index)
 {
 	return ((const SermClickPairs *) context)->queries[index].hash;
 }
 
-static uint64_t
+static uint32_t
 pair_hash(const void *context, uint32_t index)
 {
 	return ((const SermClickPairs *) context)->pairs[index].hash;
@@ -167,17 +168,29 @@ serm_click_add_query(
 	        &pairs->query_capacity, sizeof(SermClickQueryRecord)) ||
 	    !keep_text(pairs, &kept))
 		return serm_click_no_memory(error);
-	pairs->queries[pairs->query_count] = (SermClickQueryRecord){.hash = hash, .key = kept};
+	pairs->queries[pairs->query_count] = (SermClickQueryRecord){.hash = (uint32_t) hash, .key = kept};
 	*number = pairs->query_count++;
 	serm_click_put_slot(&pairs->query_table, hash, *number);
 	pairs->query_table.used++;
 	return SERM_OK;
 }
 
+/* An array that was outgrown: room for cells, where there is more of it than of what they have. */
+static void
+reuse(SermClickPairs *pairs, const void *current, void *outgrown, size_t size)
+{
+	if (current == outgrown || size <= pairs->cell_chunk_left)
+		return;
+	pairs->cell_chunk = outgrown;
+	pairs->cell_chunk_left = size;
+}
+
 SermStatus
 serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash,
     uint32_t *number, SermError *error)
 {
+	SermClickPairRecord *records = pairs->pairs;
+	SermClickSlot *slots = pairs->pair_table.slots;
 	SermClickKey kept = *key;
 
 	if (pairs->pair_count >= pairs->pairs_max)
@@ -188,7 +201,11 @@ serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *k
 	        sizeof(SermClickPairRecord)) ||
 	    !keep_text(pairs, &kept))
 		return serm_click_no_memory(error);
-	pairs->pairs[pairs->pair_count] = (SermClickPairRecord){.hash = hash, .key = kept, .query = query};
+	/* Each is half of what it grew to, and so full. */
+	reuse(pairs, pairs->pairs, records, pairs->pair_count * sizeof(SermClickPairRecord));
+	reuse(pairs, pairs->pair_table.slots, slots, pairs->pair_table.capacity / 2 * sizeof(SermClickSlot));
+	pairs->pairs[pairs->pair_count] =
+	    (SermClickPairRecord){.hash = (uint32_t) hash, .next = SERM_CLICK_NONE, .key = kept, .query = query};
 	*number = pairs->pair_count++;
 	serm_click_put_slot(&pairs->pair_table, hash, *number);
 	pairs->pair_table.used++;

@@ -4,6 +4,8 @@
  *
  * Records are one cache line each, and what is looked at first is in them: whoever
  * looks up many may fetch the slot, then the record, then the cells ahead of time.
+ * The pairs of a page lie side by side as they were first seen, and each knows the one
+ * that followed it last: who finds it there again needs no slot.
  */
 #ifndef SERM_CORE_CLICK_PAIRS_H
 #define SERM_CORE_CLICK_PAIRS_H
@@ -42,13 +44,14 @@ typedef struct SermClickCount {
 } SermClickCount;
 
 typedef struct SermClickQueryRecord {
-	uint64_t hash;
+	uint32_t hash; /* lower half; the upper one is the tag of the slot */
 	SermClickKey key;
 	uint64_t unused[2];
 } SermClickQueryRecord;
 
 typedef struct SermClickPairRecord {
-	uint64_t hash;
+	uint32_t hash;    /* lower half */
+	uint32_t next;    /* pair of the same query that followed this one last, or SERM_CLICK_NONE */
 	SermClickKey key; /* the document id */
 	uint32_t query;
 	uint16_t cell_count;
@@ -214,9 +217,10 @@ extern SermStatus serm_click_add_cell(SermClickPairs *pairs, uint32_t number, ui
 
 /* --- for tables of other things */
 
-/* Keep a table at most half full; `hash_at` tells the hash of what is in it. False: no memory. */
+/* Keep a table at most half full; `hash_at` tells the lower half of the hash of what is in it. False: no
+ * memory. */
 extern bool serm_click_grow_table(SermArena *arena, SermClickTable *table,
-    uint64_t (*hash_at)(const void *context, uint32_t index), const void *context);
+    uint32_t (*hash_at)(const void *context, uint32_t index), const void *context);
 extern void serm_click_put_slot(SermClickTable *table, uint64_t hash, uint32_t index);
 /* Room for one more element. False: no memory. */
 extern bool serm_click_reserve(
