@@ -28,8 +28,7 @@ typedef struct Staged {
 	uint64_t query_hash;
 	SermClickKey query; /* only where it is another than that of the row before */
 	SermClickKey doc_id;
-	uint32_t query_number;
-	uint32_t pair; /* unless found, a guess by the tag alone */
+	uint32_t guess; /* number of the query, then of the pair; unless found, by the tag alone */
 	bool found;
 	uint16_t position;
 	bool clicked;
@@ -158,8 +157,7 @@ end_page(SermClickGrouping *grouping, SermError *error)
 static bool
 is_pair(const SermClickPairs *known, uint32_t number, const Staged *staged)
 {
-	return number != SERM_CLICK_NONE && known->pairs[number].query == staged->query_number &&
-	       serm_click_same_key(&known->pairs[number].key, &staged->doc_id);
+	return number != SERM_CLICK_NONE && serm_click_same_key(&known->pairs[number].key, &staged->doc_id);
 }
 
 /* Count one impression whose memory has been fetched. */
@@ -167,16 +165,15 @@ static SermStatus
 count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error)
 {
 	SermClickPairs *known = &grouping->known;
-	uint32_t number = staged->pair;
+	uint32_t number = staged->guess;
 	SermStatus status = SERM_OK;
 
 	if (grouping->input != SERM_CLICK_BY_POSITION && staged->page_starts)
 		status = end_page(grouping, error);
 	if (!staged->found && !is_pair(known, number, staged))
-		number = serm_click_find_pair(known, staged->query_number, &staged->doc_id, staged->hash);
+		number = serm_click_find_pair(known, &staged->doc_id, staged->hash);
 	if (status == SERM_OK && number == SERM_CLICK_NONE)
-		status =
-		    serm_click_add_pair(known, staged->query_number, &staged->doc_id, staged->hash, &number, error);
+		status = serm_click_add_pair(known, &staged->doc_id, staged->hash, &number, error);
 	if (status != SERM_OK)
 		return status;
 	/* To write what is there would make the line dirty. */
@@ -203,13 +200,13 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 
 		if (!staged->query_starts)
 			continue;
-		staged->query_number = serm_click_guess(&known->query_table, staged->query_hash);
-		if (staged->query_number != SERM_CLICK_NONE)
-			__builtin_prefetch(&known->queries[staged->query_number]);
+		staged->guess = serm_click_guess(&known->query_table, staged->query_hash);
+		if (staged->guess != SERM_CLICK_NONE)
+			__builtin_prefetch(&known->queries[staged->guess]);
 	}
 	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++) {
 		Staged *staged = &grouping->stage[i];
-		uint32_t number = staged->query_number;
+		uint32_t number = staged->guess;
 
 		if (staged->query_starts) {
 			if (number == SERM_CLICK_NONE ||
@@ -219,7 +216,7 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 				status = serm_click_add_query(known, &staged->query, staged->query_hash, &number, error);
 			grouping->last_query = number;
 		}
-		staged->query_number = grouping->last_query;
+		staged->doc_id.owner = grouping->last_query;
 	}
 	return status;
 }
@@ -227,14 +224,16 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 static void
 guess_pair(const SermClickPairs *known, Staged *staged)
 {
-	staged->pair = serm_click_guess(&known->pair_table, staged->hash);
-	if (staged->pair != SERM_CLICK_NONE)
-		__builtin_prefetch(&known->pairs[staged->pair], 1);
+	staged->guess = serm_click_guess(&known->pair_table, staged->hash);
+	if (staged->guess != SERM_CLICK_NONE)
+		__builtin_prefetch(&known->pairs[staged->guess], 1);
 }
 
 static void
-fetch_cells(const SermClickPairRecord *record)
+fetch_cells(const SermClickPairRecord *record, uint32_t position)
 {
+	if (record->first.position == position || record->cells == NULL)
+		return;
 	__builtin_prefetch(record->cells, 1);
 	if (record->cell_count > CELLS_NEAR)
 		__builtin_prefetch((const char *) record->cells + 64, 1);
@@ -255,7 +254,7 @@ follow_pairs(SermClickGrouping *grouping)
 
 		if (staged->query_starts) {
 			guess_pair(known, staged);
-			near = staged->pair;
+			near = staged->guess;
 		} else if (near < known->pair_count && ++near < known->pair_count)
 			__builtin_prefetch(&known->pairs[near], 1);
 	}
@@ -263,11 +262,11 @@ follow_pairs(SermClickGrouping *grouping)
 		Staged *staged = &grouping->stage[i];
 
 		if (!staged->query_starts)
-			staged->pair = previous == SERM_CLICK_NONE ? previous : known->pairs[previous].next;
-		staged->found = is_pair(known, staged->pair, staged);
-		previous = staged->found ? staged->pair : SERM_CLICK_NONE;
+			staged->guess = previous == SERM_CLICK_NONE ? previous : known->pairs[previous].next;
+		staged->found = is_pair(known, staged->guess, staged);
+		previous = staged->found ? staged->guess : SERM_CLICK_NONE;
 		if (staged->found)
-			fetch_cells(&known->pairs[staged->pair]);
+			fetch_cells(&known->pairs[staged->guess], staged->position);
 		else if (!staged->query_starts) {
 			staged->hash = serm_click_hash(&staged->doc_id, staged->query_hash);
 			serm_click_fetch_slot(&known->pair_table, staged->hash);
@@ -288,8 +287,8 @@ flush_stage(SermClickGrouping *grouping, SermError *error)
 		if (!grouping->stage[i].found && !grouping->stage[i].query_starts)
 			guess_pair(known, &grouping->stage[i]);
 	for (uint32_t i = 0; i < grouping->staged; i++)
-		if (!grouping->stage[i].found && grouping->stage[i].pair != SERM_CLICK_NONE)
-			fetch_cells(&known->pairs[grouping->stage[i].pair]);
+		if (!grouping->stage[i].found && grouping->stage[i].guess != SERM_CLICK_NONE)
+			fetch_cells(&known->pairs[grouping->stage[i].guess], grouping->stage[i].position);
 	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
 		status = count_staged(grouping, &grouping->stage[i], error);
 	grouping->staged = 0;
@@ -304,16 +303,14 @@ flush_stage(SermClickGrouping *grouping, SermError *error)
 static void
 stage_text(SermClickGrouping *grouping, SermClickText text, bool fits, SermClickKey *key)
 {
-	char *copy = &grouping->stage_bytes[grouping->stage_used];
+	if (text.length > SERM_CLICK_SHORT && fits) {
+		char *copy = &grouping->stage_bytes[grouping->stage_used];
 
-	serm_click_set_key(key, text.bytes, text.length);
-	if (text.length <= SERM_CLICK_PREFIX)
-		key->bytes = (const char *) key->prefix;
-	else if (fits) {
 		memcpy(copy, text.bytes, text.length);
 		grouping->stage_used += text.length;
-		key->bytes = copy;
+		text.bytes = copy;
 	}
+	serm_click_set_key(key, text.bytes, text.length);
 }
 
 SermStatus
@@ -338,7 +335,7 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	                       !same_text(grouping->last_text, query);
 	if (staged->query_starts) {
 		stage_text(grouping, query, fits, &staged->query);
-		grouping->last_text = (SermClickText){staged->query.bytes, query.length};
+		grouping->last_text = (SermClickText){serm_click_key_bytes(&staged->query), query.length};
 		grouping->last_hash = serm_click_hash(&staged->query, 0);
 		serm_click_fetch_slot(&grouping->known.query_table, grouping->last_hash);
 	}
@@ -377,8 +374,8 @@ serm_click_find(SermClickGrouping *grouping, SermClickText query, SermClickText 
 		grouping->last_hash = hash;
 		grouping->last_text = serm_click_query(grouping, number);
 	}
-	return serm_click_find_pair(
-	    known, grouping->last_query, &key, serm_click_hash(&key, grouping->last_hash));
+	key.owner = grouping->last_query;
+	return serm_click_find_pair(known, &key, serm_click_hash(&key, grouping->last_hash));
 }
 
 static void
@@ -386,8 +383,10 @@ count_totals(SermClickGrouping *grouping)
 {
 	for (uint32_t p = 0; p < grouping->known.pair_count; p++)
 		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
-			grouping->totals[p].shown += grouping->known.pairs[p].cells[i].shown;
-			grouping->totals[p].clicked += grouping->known.pairs[p].cells[i].clicked;
+			const SermClickCount *cell = serm_click_cell(&grouping->known.pairs[p], i);
+
+			grouping->totals[p].shown += cell->shown;
+			grouping->totals[p].clicked += cell->clicked;
 		}
 	for (uint32_t g = 0; g < grouping->page_count; g++)
 		for (uint32_t i = 0; i < grouping->pages[g].result_count; i++) {
@@ -417,7 +416,7 @@ serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *
 		return serm_click_no_memory(error);
 	for (uint32_t p = 0; p < grouping->known.pair_count; p++)
 		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
-			const SermClickCount *cell = &grouping->known.pairs[p].cells[i];
+			const SermClickCount *cell = serm_click_cell(&grouping->known.pairs[p], i);
 
 			cells[count++] = (SermClickCell){p, cell->position, cell->previous, cell->shown, cell->clicked};
 		}
@@ -439,7 +438,8 @@ SermClickPair
 serm_click_pair(const SermClickGrouping *grouping, uint32_t pair)
 {
 	const SermClickPairRecord *record = &grouping->known.pairs[pair];
-	SermClickPair result = {.doc_id = {record->key.bytes, record->key.length}, .query = record->query};
+	SermClickPair result = {
+	    .doc_id = {serm_click_key_bytes(&record->key), record->key.length}, .query = record->key.owner};
 
 	if (grouping->totals != NULL) {
 		result.shown = grouping->totals[pair].shown;
@@ -453,7 +453,7 @@ serm_click_query(const SermClickGrouping *grouping, uint32_t query)
 {
 	const SermClickKey *key = &grouping->known.queries[query].key;
 
-	return (SermClickText){key->bytes, key->length};
+	return (SermClickText){serm_click_key_bytes(key), key->length};
 }
 
 uint64_t

@@ -110,6 +110,8 @@ serm_click_pairs_init(SermClickPairs *pairs, SermArena *arena, uint32_t pairs_ma
 static bool
 keep_text(SermClickPairs *pairs, SermClickKey *key)
 {
+	if (key->length <= SERM_CLICK_SHORT)
+		return true;
 	if (key->length > pairs->chunk_left) {
 		size_t size = key->length > CHUNK_BYTES ? key->length : CHUNK_BYTES;
 
@@ -120,8 +122,7 @@ keep_text(SermClickPairs *pairs, SermClickKey *key)
 		}
 		pairs->chunk_left = size;
 	}
-	if (key->length > 0)
-		memcpy(pairs->chunk, key->bytes, key->length);
+	memcpy(pairs->chunk, key->bytes, key->length);
 	key->bytes = pairs->chunk;
 	pairs->chunk += key->length;
 	pairs->chunk_left -= key->length;
@@ -143,16 +144,15 @@ serm_click_find_query(const SermClickPairs *pairs, const SermClickKey *key, uint
 }
 
 uint32_t
-serm_click_find_pair(const SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash)
+serm_click_find_pair(const SermClickPairs *pairs, const SermClickKey *key, uint64_t hash)
 {
 	const SermClickTable *table = &pairs->pair_table;
 
 	for (uint32_t at = (uint32_t) hash & (table->capacity - 1);; at = (at + 1) & (table->capacity - 1)) {
 		const SermClickSlot *slot = &table->slots[at];
 
-		if (slot->index == SERM_CLICK_NONE ||
-		    (slot->tag == (uint32_t) (hash >> 32) && pairs->pairs[slot->index].query == query &&
-		        serm_click_same_key(&pairs->pairs[slot->index].key, key)))
+		if (slot->index == SERM_CLICK_NONE || (slot->tag == (uint32_t) (hash >> 32) &&
+		                                          serm_click_same_key(&pairs->pairs[slot->index].key, key)))
 			return slot->index;
 	}
 }
@@ -186,8 +186,8 @@ reuse(SermClickPairs *pairs, const void *current, void *outgrown, size_t size)
 }
 
 SermStatus
-serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash,
-    uint32_t *number, SermError *error)
+serm_click_add_pair(
+    SermClickPairs *pairs, const SermClickKey *key, uint64_t hash, uint32_t *number, SermError *error)
 {
 	SermClickPairRecord *records = pairs->pairs;
 	SermClickSlot *slots = pairs->pair_table.slots;
@@ -205,7 +205,7 @@ serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *k
 	reuse(pairs, pairs->pairs, records, pairs->pair_count * sizeof(SermClickPairRecord));
 	reuse(pairs, pairs->pair_table.slots, slots, pairs->pair_table.capacity / 2 * sizeof(SermClickSlot));
 	pairs->pairs[pairs->pair_count] =
-	    (SermClickPairRecord){.hash = (uint32_t) hash, .next = SERM_CLICK_NONE, .key = kept, .query = query};
+	    (SermClickPairRecord){.hash = (uint32_t) hash, .next = SERM_CLICK_NONE, .key = kept};
 	*number = pairs->pair_count++;
 	serm_click_put_slot(&pairs->pair_table, hash, *number);
 	pairs->pair_table.used++;
@@ -216,7 +216,7 @@ serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *k
 static bool
 grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 {
-	uint16_t class = pair->cell_count == 0 ? 0 : pair->cell_class + 1;
+	uint16_t class = pair->cells == NULL ? 0 : pair->cell_class + 1;
 	size_t size = ((size_t) 2 << class) * sizeof(SermClickCount);
 	SermClickCount *cells;
 
@@ -238,8 +238,8 @@ grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 		pairs->cell_chunk += size;
 		pairs->cell_chunk_left -= size;
 	}
-	if (pair->cell_count > 0) {
-		memcpy(cells, pair->cells, pair->cell_count * sizeof(SermClickCount));
+	if (pair->cells != NULL) {
+		memcpy(cells, pair->cells, size / 2);
 		memcpy(pair->cells, &pairs->free_cells[pair->cell_class], sizeof(void *));
 		pairs->free_cells[pair->cell_class] = pair->cells;
 	}
@@ -248,31 +248,50 @@ grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 	return true;
 }
 
+/* A cell beside the first, new where the pair had none; NULL: no memory. */
+static SermClickCount *
+other_cell(SermClickPairs *pairs, SermClickPairRecord *pair, SermClickCount wanted)
+{
+	uint32_t others = pair->cell_count - 1, at = 0;
+
+	while (at < others &&
+	       (pair->cells[at].position != wanted.position || pair->cells[at].previous != wanted.previous))
+		at++;
+	if (at < others)
+		return &pair->cells[at];
+	if ((at == 0 || at == (uint32_t) 2 << pair->cell_class) && !grow_cells(pairs, pair))
+		return NULL;
+	pair->cells[at] = wanted;
+	pair->cell_count++;
+	pairs->cell_count++;
+	return &pair->cells[at];
+}
+
 SermStatus
 serm_click_add_cell(SermClickPairs *pairs, uint32_t number, uint32_t position, uint32_t previous,
     bool clicked, SermError *error)
 {
 	SermClickPairRecord *pair = &pairs->pairs[number];
-	uint32_t at = 0;
-	SermClickCount *cell;
+	SermClickCount wanted = {.position = (uint16_t) position, .previous = (uint16_t) previous};
+	SermClickCount *cell = &pair->first;
 
-	while (at < pair->cell_count &&
-	       (pair->cells[at].position != position || pair->cells[at].previous != previous))
-		at++;
-	if (at == pair->cell_count) {
-		bool full = at == 0 || at == (uint32_t) 2 << pair->cell_class;
-
-		if (full && !grow_cells(pairs, pair))
-			return serm_click_no_memory(error);
-		pair->cells[at] = (SermClickCount){.position = (uint16_t) position, .previous = (uint16_t) previous};
-		pair->cell_count++;
+	if (pair->cell_count == 0) {
+		*cell = wanted;
+		pair->cell_count = 1;
 		pairs->cell_count++;
-	}
-	cell = &pair->cells[at];
+	} else if (cell->position != position || cell->previous != previous)
+		cell = other_cell(pairs, pair, wanted);
+	if (cell == NULL)
+		return serm_click_no_memory(error);
 	/* A cell that is full counts no more: its rate is known to nine digits. */
 	if (cell->shown < UINT32_MAX) {
 		cell->shown++;
 		cell->clicked += clicked;
+	}
+	if (cell->shown > pair->first.shown) {
+		wanted = *cell;
+		*cell = pair->first;
+		pair->first = wanted;
 	}
 	return SERM_OK;
 }
