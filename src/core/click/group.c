@@ -2,7 +2,8 @@
  * A table of many pairs does not fit a cache, and each look at it would wait for
  * memory. So impressions are staged: what the next STAGE of them need is fetched
  * together, step by step (slot and record of the query, slot and record of the pair,
- * cells), and then counted in their order. Where rows of a page follow each other
+ * cells), and then counted in their order. There are two stages: what one asked for
+ * comes in while the other is filled. Where rows of a page follow each other
  * the query is looked up once, and a pair that follows the one that it followed last
  * time is found without its hash.
  */
@@ -36,6 +37,13 @@ typedef struct Staged {
 	bool query_starts;
 } Staged;
 
+typedef struct Stage {
+	Staged rows[STAGE];
+	uint32_t count;
+	uint32_t used; /* of `bytes` */
+	char bytes[STAGE_BYTES];
+} Stage;
+
 typedef struct PageGroup {
 	uint64_t hash;
 	size_t start; /* in `results` */
@@ -61,10 +69,9 @@ struct SermClickGrouping {
 	uint64_t last_hash;
 	uint32_t last_query;
 	uint32_t last_pair;
-	Staged stage[STAGE];
-	uint32_t staged;
-	char stage_bytes[STAGE_BYTES];
-	uint32_t stage_used;
+	uint32_t near; /* where the pair of the last row that was asked for may be */
+	Stage stages[2];
+	Stage *filling, *fetching;
 };
 
 static bool
@@ -88,7 +95,9 @@ serm_click_grouping(SermArena *arena, SermClickInput input, uint32_t pairs_max)
 		return NULL;
 	grouping->arena = arena;
 	grouping->input = input;
-	grouping->last_query = grouping->last_pair = SERM_CLICK_NONE;
+	grouping->last_query = grouping->last_pair = grouping->near = SERM_CLICK_NONE;
+	grouping->filling = &grouping->stages[0];
+	grouping->fetching = &grouping->stages[1];
 	if (!serm_click_pairs_init(&grouping->known, arena, pairs_max) ||
 	    !serm_click_grow_table(arena, &grouping->page_table, page_hash, grouping))
 		return NULL;
@@ -190,13 +199,13 @@ count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error
 
 /* The numbers of the queries; their slots were asked for when the impressions were staged. */
 static SermStatus
-number_queries(SermClickGrouping *grouping, SermError *error)
+number_queries(SermClickGrouping *grouping, Stage *stage, SermError *error)
 {
 	SermClickPairs *known = &grouping->known;
 	SermStatus status = SERM_OK;
 
-	for (uint32_t i = 0; i < grouping->staged; i++) {
-		Staged *staged = &grouping->stage[i];
+	for (uint32_t i = 0; i < stage->count; i++) {
+		Staged *staged = &stage->rows[i];
 
 		if (!staged->query_starts)
 			continue;
@@ -204,8 +213,8 @@ number_queries(SermClickGrouping *grouping, SermError *error)
 		if (staged->guess != SERM_CLICK_NONE)
 			__builtin_prefetch(&known->queries[staged->guess]);
 	}
-	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++) {
-		Staged *staged = &grouping->stage[i];
+	for (uint32_t i = 0; i < stage->count && status == SERM_OK; i++) {
+		Staged *staged = &stage->rows[i];
 		uint32_t number = staged->guess;
 
 		if (staged->query_starts) {
@@ -239,18 +248,18 @@ fetch_cells(const SermClickPairRecord *record, uint32_t position)
 		__builtin_prefetch((const char *) record->cells + 64, 1);
 }
 
-/*
- * Find pairs behind the one that they followed last time; the first of a query by its hash. Where one is
- * another, it and those behind it are left to their hashes too.
- */
-static void
-follow_pairs(SermClickGrouping *grouping)
+/* Ask for the pairs of a stage: the first of a query by its hash, and those that lie behind it. */
+static SermStatus
+fetch_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
 {
 	const SermClickPairs *known = &grouping->known;
-	uint32_t near = grouping->last_pair, previous = near;
+	SermStatus status = number_queries(grouping, stage, error);
+	uint32_t near = grouping->near;
 
-	for (uint32_t i = 0; i < grouping->staged; i++) {
-		Staged *staged = &grouping->stage[i];
+	if (status != SERM_OK)
+		return status;
+	for (uint32_t i = 0; i < stage->count; i++) {
+		Staged *staged = &stage->rows[i];
 
 		if (staged->query_starts) {
 			guess_pair(known, staged);
@@ -258,8 +267,24 @@ follow_pairs(SermClickGrouping *grouping)
 		} else if (near < known->pair_count && ++near < known->pair_count)
 			__builtin_prefetch(&known->pairs[near], 1);
 	}
-	for (uint32_t i = 0; i < grouping->staged; i++) {
-		Staged *staged = &grouping->stage[i];
+	grouping->near = near;
+	if (grouping->last_query != SERM_CLICK_NONE)
+		grouping->last_text = serm_click_query(grouping, grouping->last_query);
+	return SERM_OK;
+}
+
+/*
+ * Find pairs behind the one that they followed last time. Where one is another, it and those behind it are
+ * left to their hashes.
+ */
+static void
+follow_pairs(const SermClickGrouping *grouping, Stage *stage)
+{
+	const SermClickPairs *known = &grouping->known;
+	uint32_t previous = grouping->last_pair;
+
+	for (uint32_t i = 0; i < stage->count; i++) {
+		Staged *staged = &stage->rows[i];
 
 		if (!staged->query_starts)
 			staged->guess = previous == SERM_CLICK_NONE ? previous : known->pairs[previous].next;
@@ -275,39 +300,57 @@ follow_pairs(SermClickGrouping *grouping)
 }
 
 static SermStatus
-flush_stage(SermClickGrouping *grouping, SermError *error)
+count_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
 {
 	const SermClickPairs *known = &grouping->known;
-	SermStatus status = number_queries(grouping, error);
+	SermStatus status = SERM_OK;
 
-	if (status != SERM_OK)
-		return status;
-	follow_pairs(grouping);
-	for (uint32_t i = 0; i < grouping->staged; i++)
-		if (!grouping->stage[i].found && !grouping->stage[i].query_starts)
-			guess_pair(known, &grouping->stage[i]);
-	for (uint32_t i = 0; i < grouping->staged; i++)
-		if (!grouping->stage[i].found && grouping->stage[i].guess != SERM_CLICK_NONE)
-			fetch_cells(&known->pairs[grouping->stage[i].guess], grouping->stage[i].position);
-	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
-		status = count_staged(grouping, &grouping->stage[i], error);
-	grouping->staged = 0;
-	grouping->stage_used = 0;
-	/* What was staged is gone. */
-	if (status == SERM_OK && grouping->last_query != SERM_CLICK_NONE)
-		grouping->last_text = serm_click_query(grouping, grouping->last_query);
+	follow_pairs(grouping, stage);
+	for (uint32_t i = 0; i < stage->count; i++)
+		if (!stage->rows[i].found && !stage->rows[i].query_starts)
+			guess_pair(known, &stage->rows[i]);
+	for (uint32_t i = 0; i < stage->count; i++)
+		if (!stage->rows[i].found && stage->rows[i].guess != SERM_CLICK_NONE)
+			fetch_cells(&known->pairs[stage->rows[i].guess], stage->rows[i].position);
+	for (uint32_t i = 0; i < stage->count && status == SERM_OK; i++)
+		status = count_staged(grouping, &stage->rows[i], error);
+	stage->count = 0;
+	stage->used = 0;
 	return status;
+}
+
+/* Count the stage whose memory was asked for, and ask for that of the one that is full. */
+static SermStatus
+advance(SermClickGrouping *grouping, SermError *error)
+{
+	Stage *full = grouping->filling;
+	SermStatus status = count_stage(grouping, grouping->fetching, error);
+
+	if (status == SERM_OK)
+		status = fetch_stage(grouping, full, error);
+	grouping->filling = grouping->fetching;
+	grouping->fetching = full;
+	return status;
+}
+
+/* Count all that is staged. */
+static SermStatus
+flush(SermClickGrouping *grouping, SermError *error)
+{
+	SermStatus status = advance(grouping, error);
+
+	return status == SERM_OK ? count_stage(grouping, grouping->fetching, error) : status;
 }
 
 /* Stage a text: a short one is in its key, another is copied where there is room. */
 static void
-stage_text(SermClickGrouping *grouping, SermClickText text, bool fits, SermClickKey *key)
+stage_text(Stage *stage, SermClickText text, bool fits, SermClickKey *key)
 {
 	if (text.length > SERM_CLICK_SHORT && fits) {
-		char *copy = &grouping->stage_bytes[grouping->stage_used];
+		char *copy = &stage->bytes[stage->used];
 
 		memcpy(copy, text.bytes, text.length);
-		grouping->stage_used += text.length;
+		stage->used += text.length;
 		text.bytes = copy;
 	}
 	serm_click_set_key(key, text.bytes, text.length);
@@ -320,27 +363,29 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	size_t size = (size_t) doc_id.length + query.length;
 	bool fits = size <= STAGE_BYTES;
 	SermStatus status = SERM_OK;
+	Stage *stage;
 	Staged *staged;
 
 	if (position < 1)
 		return serm_fail(error, SERM_ERR_INVALID, "an impression has position 0");
 	if (position > SERM_CLICK_POSITIONS_MAX)
 		position = SERM_CLICK_POSITIONS_MAX;
-	if (grouping->staged == STAGE || !fits || grouping->stage_used + size > STAGE_BYTES)
-		status = flush_stage(grouping, error);
+	if (grouping->filling->count == STAGE || grouping->filling->used + size > STAGE_BYTES)
+		status = advance(grouping, error);
 	if (status != SERM_OK)
 		return status;
-	staged = &grouping->stage[grouping->staged];
-	staged->query_starts = (grouping->staged == 0 && grouping->last_query == SERM_CLICK_NONE) ||
+	stage = grouping->filling;
+	staged = &stage->rows[stage->count];
+	staged->query_starts = (stage->count == 0 && grouping->last_query == SERM_CLICK_NONE) ||
 	                       !same_text(grouping->last_text, query);
 	if (staged->query_starts) {
-		stage_text(grouping, query, fits, &staged->query);
+		stage_text(stage, query, fits, &staged->query);
 		grouping->last_text = (SermClickText){serm_click_key_bytes(&staged->query), query.length};
 		grouping->last_hash = serm_click_hash(&staged->query, 0);
 		serm_click_fetch_slot(&grouping->known.query_table, grouping->last_hash);
 	}
 	staged->query_hash = grouping->last_hash;
-	stage_text(grouping, doc_id, fits, &staged->doc_id);
+	stage_text(stage, doc_id, fits, &staged->doc_id);
 	if (staged->query_starts) {
 		staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
 		serm_click_fetch_slot(&grouping->known.pair_table, staged->hash);
@@ -348,9 +393,9 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	staged->position = (uint16_t) position;
 	staged->clicked = clicked;
 	staged->page_starts = page_starts;
-	grouping->staged++;
+	stage->count++;
 	/* A text that is too long to be copied is gone after this call. */
-	return fits ? SERM_OK : flush_stage(grouping, error);
+	return fits ? SERM_OK : flush(grouping, error);
 }
 
 uint32_t
@@ -400,7 +445,7 @@ count_totals(SermClickGrouping *grouping)
 SermStatus
 serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *error)
 {
-	SermStatus status = flush_stage(grouping, error);
+	SermStatus status = flush(grouping, error);
 	SermClickCell *cells;
 	SermClickPage *pages;
 	size_t count = 0;
