@@ -1,11 +1,10 @@
 /*
  * A table of many pairs does not fit a cache, and each look at it would wait for
- * memory. So impressions are staged: what the next STAGE of them need is fetched
- * together, step by step (slot and record of the query, slot and record of the pair,
- * cells), and then counted in their order. There are two stages: what one asked for
- * comes in while the other is filled. Where rows of a page follow each other
- * the query is looked up once, and a pair that follows the one that it followed last
- * time is found without its hash.
+ * memory. So impressions are staged, STAGE of them at a time, and what they need is
+ * asked for step by step: slots while a stage is filled, records of pairs once it is
+ * full, cells while the next one is filled; then they are counted in their order.
+ * Where rows of a page follow each other the query is looked up once, and a pair that
+ * follows the one that it followed last time is found without its hash.
  */
 #include "core/click/group.h"
 
@@ -15,8 +14,12 @@
 
 #define STAGE 64
 #define STAGE_BYTES 16384
+/* Being filled, waiting for records, waiting for cells. */
+enum { FILLED, FETCHED, FOUND, STAGES };
 /* Cells that mostly lie in one cache line. */
 #define CELLS_NEAR 4
+/* Pairs to ask for behind one that lies elsewhere than it was thought to. */
+#define PAIRS_NEAR 6
 
 typedef struct Totals {
 	uint64_t shown;
@@ -70,8 +73,8 @@ struct SermClickGrouping {
 	uint32_t last_query;
 	uint32_t last_pair;
 	uint32_t near; /* where the pair of the last row that was asked for may be */
-	Stage stages[2];
-	Stage *filling, *fetching;
+	Stage stages[STAGES];
+	Stage *at[STAGES];
 };
 
 static bool
@@ -96,8 +99,8 @@ serm_click_grouping(SermArena *arena, SermClickInput input, uint32_t pairs_max)
 	grouping->arena = arena;
 	grouping->input = input;
 	grouping->last_query = grouping->last_pair = grouping->near = SERM_CLICK_NONE;
-	grouping->filling = &grouping->stages[0];
-	grouping->fetching = &grouping->stages[1];
+	for (int i = 0; i < STAGES; i++)
+		grouping->at[i] = &grouping->stages[i];
 	if (!serm_click_pairs_init(&grouping->known, arena, pairs_max) ||
 	    !serm_click_grow_table(arena, &grouping->page_table, page_hash, grouping))
 		return NULL;
@@ -241,7 +244,7 @@ guess_pair(const SermClickPairs *known, Staged *staged)
 static void
 fetch_cells(const SermClickPairRecord *record, uint32_t position)
 {
-	if (record->first.position == position || record->cells == NULL)
+	if (record->first.place == position || record->cells == NULL)
 		return;
 	__builtin_prefetch(record->cells, 1);
 	if (record->cell_count > CELLS_NEAR)
@@ -275,10 +278,10 @@ fetch_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
 
 /*
  * Find pairs behind the one that they followed last time. Where one is another, it and those behind it are
- * left to their hashes.
+ * left to their hashes. The stage before has been counted.
  */
 static void
-follow_pairs(const SermClickGrouping *grouping, Stage *stage)
+find_stage(const SermClickGrouping *grouping, Stage *stage)
 {
 	const SermClickPairs *known = &grouping->known;
 	uint32_t previous = grouping->last_pair;
@@ -288,6 +291,9 @@ follow_pairs(const SermClickGrouping *grouping, Stage *stage)
 
 		if (!staged->query_starts)
 			staged->guess = previous == SERM_CLICK_NONE ? previous : known->pairs[previous].next;
+		if (!staged->query_starts && staged->guess != previous + 1 && staged->guess < known->pair_count)
+			for (uint32_t k = 1; k <= PAIRS_NEAR; k++)
+				__builtin_prefetch(&known->pairs[staged->guess] + k, 1);
 		staged->found = is_pair(known, staged->guess, staged);
 		previous = staged->found ? staged->guess : SERM_CLICK_NONE;
 		if (staged->found)
@@ -297,21 +303,16 @@ follow_pairs(const SermClickGrouping *grouping, Stage *stage)
 			serm_click_fetch_slot(&known->pair_table, staged->hash);
 		}
 	}
+	for (uint32_t i = 0; i < stage->count; i++)
+		if (!stage->rows[i].found && !stage->rows[i].query_starts)
+			guess_pair(known, &stage->rows[i]);
 }
 
 static SermStatus
 count_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
 {
-	const SermClickPairs *known = &grouping->known;
 	SermStatus status = SERM_OK;
 
-	follow_pairs(grouping, stage);
-	for (uint32_t i = 0; i < stage->count; i++)
-		if (!stage->rows[i].found && !stage->rows[i].query_starts)
-			guess_pair(known, &stage->rows[i]);
-	for (uint32_t i = 0; i < stage->count; i++)
-		if (!stage->rows[i].found && stage->rows[i].guess != SERM_CLICK_NONE)
-			fetch_cells(&known->pairs[stage->rows[i].guess], stage->rows[i].position);
 	for (uint32_t i = 0; i < stage->count && status == SERM_OK; i++)
 		status = count_staged(grouping, &stage->rows[i], error);
 	stage->count = 0;
@@ -319,17 +320,20 @@ count_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
 	return status;
 }
 
-/* Count the stage whose memory was asked for, and ask for that of the one that is full. */
+/* Each stage one step on. */
 static SermStatus
 advance(SermClickGrouping *grouping, SermError *error)
 {
-	Stage *full = grouping->filling;
-	SermStatus status = count_stage(grouping, grouping->fetching, error);
+	Stage *counted = grouping->at[FOUND];
+	SermStatus status = count_stage(grouping, counted, error);
 
-	if (status == SERM_OK)
-		status = fetch_stage(grouping, full, error);
-	grouping->filling = grouping->fetching;
-	grouping->fetching = full;
+	if (status == SERM_OK) {
+		find_stage(grouping, grouping->at[FETCHED]);
+		status = fetch_stage(grouping, grouping->at[FILLED], error);
+	}
+	grouping->at[FOUND] = grouping->at[FETCHED];
+	grouping->at[FETCHED] = grouping->at[FILLED];
+	grouping->at[FILLED] = counted;
 	return status;
 }
 
@@ -337,9 +341,11 @@ advance(SermClickGrouping *grouping, SermError *error)
 static SermStatus
 flush(SermClickGrouping *grouping, SermError *error)
 {
-	SermStatus status = advance(grouping, error);
+	SermStatus status = SERM_OK;
 
-	return status == SERM_OK ? count_stage(grouping, grouping->fetching, error) : status;
+	for (int i = 0; i < STAGES && status == SERM_OK; i++)
+		status = advance(grouping, error);
+	return status;
 }
 
 /* Stage a text: a short one is in its key, another is copied where there is room. */
@@ -370,11 +376,11 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 		return serm_fail(error, SERM_ERR_INVALID, "an impression has position 0");
 	if (position > SERM_CLICK_POSITIONS_MAX)
 		position = SERM_CLICK_POSITIONS_MAX;
-	if (grouping->filling->count == STAGE || grouping->filling->used + size > STAGE_BYTES)
+	if (grouping->at[FILLED]->count == STAGE || grouping->at[FILLED]->used + size > STAGE_BYTES)
 		status = advance(grouping, error);
 	if (status != SERM_OK)
 		return status;
-	stage = grouping->filling;
+	stage = grouping->at[FILLED];
 	staged = &stage->rows[stage->count];
 	staged->query_starts = (stage->count == 0 && grouping->last_query == SERM_CLICK_NONE) ||
 	                       !same_text(grouping->last_text, query);
@@ -463,7 +469,8 @@ serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *
 		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
 			const SermClickCount *cell = serm_click_cell(&grouping->known.pairs[p], i);
 
-			cells[count++] = (SermClickCell){p, cell->position, cell->previous, cell->shown, cell->clicked};
+			cells[count++] =
+			    (SermClickCell){p, cell->place & UINT16_MAX, cell->place >> 16, cell->shown, cell->clicked};
 		}
 	for (uint32_t i = 0; i < grouping->page_count; i++)
 		pages[i] = (SermClickPage){&grouping->results[grouping->pages[i].start],

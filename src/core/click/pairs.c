@@ -254,8 +254,7 @@ other_cell(SermClickPairs *pairs, SermClickPairRecord *pair, SermClickCount want
 {
 	uint32_t others = pair->cell_count - 1, at = 0;
 
-	while (at < others &&
-	       (pair->cells[at].position != wanted.position || pair->cells[at].previous != wanted.previous))
+	while (at < others && pair->cells[at].place != wanted.place)
 		at++;
 	if (at < others)
 		return &pair->cells[at];
@@ -272,14 +271,14 @@ serm_click_add_cell(SermClickPairs *pairs, uint32_t number, uint32_t position, u
     bool clicked, SermError *error)
 {
 	SermClickPairRecord *pair = &pairs->pairs[number];
-	SermClickCount wanted = {.position = (uint16_t) position, .previous = (uint16_t) previous};
+	SermClickCount wanted = {.place = position | previous << 16};
 	SermClickCount *cell = &pair->first;
 
 	if (pair->cell_count == 0) {
 		*cell = wanted;
 		pair->cell_count = 1;
 		pairs->cell_count++;
-	} else if (cell->position != position || cell->previous != previous)
+	} else if (cell->place != wanted.place)
 		cell = other_cell(pairs, pair, wanted);
 	if (cell == NULL)
 		return serm_click_no_memory(error);

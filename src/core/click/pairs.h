@@ -42,8 +42,7 @@ typedef struct SermClickKey {
 } SermClickKey;
 
 typedef struct SermClickCount {
-	uint16_t position;
-	uint16_t previous;
+	uint32_t place; /* position, in the upper half that of the click above */
 	uint32_t shown;
 	uint32_t clicked;
 } SermClickCount;
