@@ -588,20 +588,21 @@ test_isotonic(void)
 static const uint32_t text_lengths[] = {0, 1, 7, 8, 9, 16, 23, 24, 25, 31, 32, 100, 9000, 20000};
 #define LENGTHS (sizeof(text_lengths) / sizeof(text_lengths[0]))
 
-/* Rows in any order, of texts that agree but for their last byte or their length. */
+/* Runs of rows that go on as others did, or not, of texts that agree but for their last byte or their length.
+ */
 static void
 test_any_text(void)
 {
 	enum { TEXTS = 2 * LENGTHS, ROWS = 20000 };
 	static char bytes[TEXTS][20001];
-	static uint32_t shown[TEXTS][TEXTS], clicks[TEXTS][TEXTS];
+	static uint32_t shown[TEXTS][TEXTS], clicks[TEXTS][TEXTS], places[TEXTS][TEXTS][31];
 	SermClickText texts[TEXTS];
 	SermArena arena;
 	SermClickGrouping *grouping;
 	SermClickData data;
 	SermError error;
 	SermRng rng;
-	uint32_t expected = 0;
+	uint32_t expected = 0, query = 0, document = 0;
 	bool good = true;
 
 	serm_arena_init(&arena, serm_heap_allocator(), (size_t) 256 << 20);
@@ -616,16 +617,20 @@ test_any_text(void)
 	}
 	serm_rng_seed(&rng, 3);
 	for (int row = 0; row < ROWS && good; row++) {
-		uint32_t query = serm_rng_below(&rng, TEXTS), document = serm_rng_below(&rng, TEXTS);
-		/* The two texts of length 0 are one. */
-		uint32_t q = query == 1 ? 0 : query, d = document == 1 ? 0 : document;
+		uint32_t place = 1 + serm_rng_below(&rng, 30), q, d;
 		bool clicked = serm_rng_below(&rng, 3) == 0;
 
+		query = serm_rng_below(&rng, 4) == 0 ? serm_rng_below(&rng, TEXTS) : query;
+		document = serm_rng_below(&rng, 4) == 0 ? serm_rng_below(&rng, TEXTS) : (document + 1) % TEXTS;
+		/* The two texts of length 0 are one. */
+		q = query == 1 ? 0 : query;
+		d = document == 1 ? 0 : document;
 		expected += shown[q][d] == 0;
 		shown[q][d]++;
 		clicks[q][d] += clicked;
-		good = serm_click_group(grouping, texts[query], texts[document], 1 + serm_rng_below(&rng, 30),
-		           clicked, false, &error) == SERM_OK;
+		places[q][d][place]++;
+		good = serm_click_group(grouping, texts[query], texts[document], place, clicked, false, &error) ==
+		       SERM_OK;
 	}
 	good = good && serm_click_grouped(grouping, &data, &error) == SERM_OK;
 	CHECK(good && serm_click_pair_count(grouping) == expected, "texts are told apart by all of their bytes");
@@ -645,6 +650,9 @@ test_any_text(void)
 			        pair.doc_id.length == texts[d].length &&
 			        memcmp(pair.doc_id.bytes, texts[d].bytes, texts[d].length) == 0 &&
 			        serm_click_query(grouping, pair.query).length == texts[q].length;
+			for (size_t i = 0; i < data.cell_count; i++)
+				if (data.cells[i].pair == number)
+					good &= data.cells[i].shown == places[q][d][data.cells[i].position];
 		}
 	CHECK(good, "and counted as they were shown, whatever the order");
 	serm_arena_free(&arena);
