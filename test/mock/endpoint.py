@@ -322,6 +322,12 @@ class Judge(BaseHTTPRequestHandler):
             released.wait(60)
         self.grade(request)
 
+    def habit_probe(self, request, number):
+        """Thinks long about its first request."""
+        if number == 1:
+            time.sleep(3)
+        self.grade(request)
+
     def habit_sleep(self, request, number):
         time.sleep(20)
         self.grade(request)

@@ -117,6 +117,28 @@ is(sql(q{SELECT count(v.grade), count(DISTINCT sample) FROM serm.vote v JOIN ser
 	'and what took long is answered, too');
 machine(0, 0);
 
+# --- one probe at a time asks a server that has failed, whatever the time of day is said to be: also when the lease of a worker that is
+# gone, and that nobody follows, seems to last for ever
+make_model('probed', 'probe', q{cache 'false'}, 12);
+make_model('waiting', 'v1', q{cache 'false'}, 1);
+sql(q{CREATE ROLE gone;
+	UPDATE serm.agent SET server = 'probed' WHERE model = 'waiting';
+	INSERT INTO serm.task (model, sample, agent, path, requested_by, lease_until, token)
+		SELECT model, id, 'waiting', 1, 'gone'::regrole, now() + interval '10 years', 1 FROM serm.sample WHERE model = 'waiting';
+	INSERT INTO serm._server (server, failures, openings, failing_since_ms, failed_ms)
+		VALUES ('probed', 5, 1, serm._monotonic_ms(), serm._monotonic_ms());
+	CALL serm.annotate('probed', false)});
+for (1 .. 200) { last if $mock->count('probe') > 0; usleep(10_000); }
+is($mock->count('probe'), 1, 'the lease of a worker that is gone holds up no probe');
+machine(3600, 0);
+usleep(1_500_000);
+is($mock->count('probe'), 1, 'when the clock is set forward no second one leaves');
+machine(0, 0);
+sql(q{CALL serm.annotate('probed')});
+is(sql(q{SELECT count(v.grade) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample WHERE s.model = 'probed'}) . '|' . $mock->count('probe'), '12|12',
+	'and its answer lets the others go');
+sql(q{SELECT serm.drop_model('waiting')});
+
 # --- the disk: votes that cannot be stored are asked for again
 make_model('stored', 'billed', $prices, 400);
 sql(q{CALL serm.annotate('stored', false)});

@@ -191,7 +191,7 @@ extern uint64 serm_queue_extend(int64 sample, const char *model, const List *age
 typedef struct SermQueueMark {
 	TimestampTz not_before;
 	int64 id;
-	int64 since_ms; /* when it was last put to the start, by serm_limits_now_ms() */
+	int64 since_ms; /* when it was last put to the start, by serm_now_ms() */
 } SermQueueMark;
 
 /* What a worker's leases are known by. */
@@ -223,9 +223,6 @@ extern void serm_queue_release(Oid role);
 extern int64 serm_queue_next_due(Oid role);
 
 /* --- how fast servers may be asked (limits.c); call inside serm_spi_begin */
-
-/* The clock of waits, which nobody sets, in milliseconds; never 0, and callable anywhere. */
-extern int64 serm_limits_now_ms(void);
 
 typedef struct SermServer {
 	char *name;
@@ -368,7 +365,7 @@ extern void serm_annotate_run(const char *model, bool wait, const Jsonb *options
 struct BackgroundWorkerHandle;
 /* Start the worker that asks for `role` in this database; NULL when no slot is free. */
 extern struct BackgroundWorkerHandle *serm_worker_start(Oid database, Oid role);
-/* Is a worker asking for `role` in this database? Call in a transaction. */
+/* Is a worker, which may be this process, asking for `role` in this database? Call in a transaction. */
 extern bool serm_worker_active(Oid role);
 
 #endif

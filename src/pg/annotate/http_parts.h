@@ -61,9 +61,6 @@ struct SermHttp {
 	int in_flight;
 };
 
-/* The monotonic clock. */
-extern int64 serm_http_now_ms(void);
-
 /* --- http_socket.c */
 
 /* May this transfer reach that address? */

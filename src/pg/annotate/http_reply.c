@@ -20,7 +20,7 @@ serm_http_on_body(char *bytes, size_t size, size_t count, void *context)
 	size_t needed;
 
 	if (transfer->first_byte_ms == 0)
-		transfer->first_byte_ms = serm_http_now_ms();
+		transfer->first_byte_ms = serm_now_ms();
 	if (length > SERM_REPLY_BYTES_MAX || transfer->body_length + length > SERM_REPLY_BYTES_MAX) {
 		transfer->too_large = true;
 		return 0;

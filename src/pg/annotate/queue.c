@@ -322,7 +322,7 @@ claim_after(Oid role, int64 token, Datum servers, int limit, int lease_ms, SermQ
 static void
 reset_mark(SermQueueMark *mark)
 {
-	*mark = (SermQueueMark){DT_NOBEGIN, 0, serm_limits_now_ms()};
+	*mark = (SermQueueMark){DT_NOBEGIN, 0, serm_now_ms()};
 }
 
 /*

@@ -104,7 +104,8 @@ serm_worker_active(Oid role)
 {
 	LOCKTAG tag = lock_tag(role);
 
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (LockHeldByMe(&tag, ExclusiveLock) ||
+	    LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
 	LockRelease(&tag, ExclusiveLock, false);
 	return false;

@@ -15,7 +15,7 @@ void
 serm_worker_keep_ended(SermWorker *worker, SermJob *job)
 {
 	if (worker->ended == NIL)
-		worker->ended_since_ms = serm_limits_now_ms();
+		worker->ended_since_ms = serm_now_ms();
 	serm_worker_keep(worker, &worker->ended, job);
 }
 
@@ -160,5 +160,5 @@ serm_worker_store_wait(const SermWorker *worker)
 		return SERM_WORKER_POLL_MS;
 	if (serm_http_in_flight(worker->http) == 0)
 		return 0;
-	return (int) Max(0, STORE_MS - (serm_limits_now_ms() - worker->ended_since_ms));
+	return (int) Max(0, STORE_MS - (serm_now_ms() - worker->ended_since_ms));
 }
