@@ -101,7 +101,7 @@ extern void serm_spi_execute(
  */
 typedef struct SermKept {
 	SPIPlanPtr plan;
-	int64 made; /* a TimestampTz */
+	int64 made_ms; /* by serm_now_ms() */
 	int lasts_ms;
 	int depth;
 } SermKept;
