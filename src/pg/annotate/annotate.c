@@ -126,9 +126,10 @@ adopt_tasks(const Run *run)
 	    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
 	};
 
-	serm_spi_execute(
-	    "UPDATE serm.task t SET requested_by = $2 WHERE t.model = $1"
-	    " AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)",
+	serm_spi_execute("WITH left_behind AS (SELECT t.id FROM serm.task t WHERE t.model = $1 AND NOT EXISTS"
+	                 "  (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)"
+	                 "  ORDER BY t.id FOR UPDATE OF t)"
+	                 " UPDATE serm.task t SET requested_by = $2 FROM left_behind l WHERE t.id = l.id",
 	    SPI_OK_UPDATE, false, params, 2);
 }
 

@@ -89,7 +89,9 @@ typedef struct SermAgent {
 /* One agent, active or not, without what only its server knows (paths, min_share); NULL without it. Call
  * inside serm_spi_begin. */
 extern SermAgent *serm_agent_read(const SermModelRow *model, const char *name);
-/* Ask it no more until serm.resume_agent(); false when it was not asked anyway. Call inside serm_spi_begin.
+/*
+ * Ask it no more until serm.resume_agent(); false when it was not asked anyway. Call inside serm_spi_begin,
+ * for agents in the order of their names, and serm_budget_drop_tasks() after the last.
  */
 extern bool serm_agent_suspend(const char *model, const char *agent, const char *reason);
 /* Suspend those that have obeyed canaries; returns how many. Call inside serm_spi_begin. */
@@ -205,6 +207,11 @@ extern int64 serm_queue_new_token(void);
 extern List *serm_queue_claim(Oid role, int64 token, int limit, int ahead, int lease_ms, SermQueueMark *mark);
 /* Store votes and close their tasks; the answers are sorted by task. */
 extern void serm_queue_finish(SermAnswer *answers, int count);
+/*
+ * Lock tasks of a worker in the order of their ids, as all do who need several: before rows of spending, and
+ * before they are touched one by one. `held` (or NULL) tells which ones are still there.
+ */
+extern void serm_queue_lock(const SermTask **tasks, int count, bool *held);
 /* Put tasks back that nobody was asked for: they have used up nothing. A reason may be NULL. */
 extern void serm_queue_give_back(SermTask **tasks, const char **reasons, int count);
 extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error);
@@ -255,8 +262,9 @@ extern bool serm_limits_matter(const SermTask *task, SermServerEvent event);
 
 typedef enum SermBudgetAnswer {
 	SERM_BUDGET_RESERVED,
-	SERM_BUDGET_WAIT, /* what is on its way may leave enough */
-	SERM_BUDGET_SPENT /* `problem` says which one */
+	SERM_BUDGET_WAIT,  /* what is on its way may leave enough */
+	SERM_BUDGET_SPENT, /* `problem` says which one */
+	SERM_BUDGET_GONE   /* the task: nobody is to be asked */
 } SermBudgetAnswer;
 
 typedef struct SermReservation {
@@ -275,7 +283,8 @@ typedef struct SermReservation {
 extern void serm_budget_reserve(SermReservation *wanted, int count);
 /* The same for a task that ends without a request. */
 extern void serm_budget_settle(const SermTask *task);
-/* Drop the open tasks of an agent; what is reserved for those on their way counts as spent. */
+/* Drop the open tasks of an agent (NULL: of all that are suspended); what is reserved for those on their way
+ * counts as spent. */
 extern void serm_budget_drop_tasks(const char *model, const char *agent);
 /* What requests of one model and round did cost; call after their tasks were finished or put back, in the
  * order of models and rounds. */

@@ -493,7 +493,10 @@ admit(SermJob *job, const SermReservation *money)
 
 	if (money->problem != NULL)
 		job->failure = pstrdup(money->problem);
-	if (money->answer == SERM_BUDGET_WAIT) {
+	if (money->answer == SERM_BUDGET_GONE) {
+		job->failure = pstrdup("its task is gone");
+		serm_job_decide(job);
+	} else if (money->answer == SERM_BUDGET_WAIT) {
 		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
 		job->failure = pstrdup("it waits for what others leave of the budget");
 	} else if (job->vote.cached)

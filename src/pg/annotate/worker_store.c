@@ -55,6 +55,31 @@ read_ended(SermWorker *worker)
 	serm_limits_note(reports);
 }
 
+/*
+ * All that are stored, retried and given back, if that takes several statements: whoever suspends their agent
+ * takes them, too. One that stores votes takes them in order.
+ */
+static void
+lock_tasks(const SermWorker *worker)
+{
+	bool several = worker->unwanted != NIL;
+	int count = 0;
+	const SermTask **tasks =
+	    palloc(mul_size(list_length(worker->ended) + list_length(worker->unwanted), sizeof(SermTask *)));
+	ListCell *cell;
+
+	foreach (cell, worker->ended) {
+		const SermJob *job = lfirst(cell);
+
+		several = several || job->decision.action == SERM_RETRY_AGAIN;
+		tasks[count++] = &job->task;
+	}
+	foreach (cell, worker->unwanted)
+		tasks[count++] = &((SermJob *) lfirst(cell))->task;
+	if (several)
+		serm_queue_lock(tasks, count, NULL);
+}
+
 /* Keep the votes, put the other tasks back; what they did cost is settled with them. */
 static void
 store_answers(SermWorker *worker)
@@ -140,6 +165,7 @@ serm_worker_store(SermWorker *worker)
 	read_ended(worker);
 	/* A queue that has grown since it was analyzed would be read whole for each batch. */
 	indexes = serm_spi_prefer_indexes();
+	lock_tasks(worker);
 	if (worker->ended != NIL)
 		store_answers(worker);
 	if (worker->unwanted != NIL)
