@@ -36,6 +36,7 @@
 /* --- settings (launcher.c); call the first from _PG_init, the second when the library is being preloaded */
 extern int serm_annotate_concurrency;
 extern bool serm_allow_http;
+extern int serm_function_timeout_ms; /* 0: none */
 extern void serm_annotate_define_gucs(void);
 extern void serm_annotate_register_launcher(void);
 /* Parsed serm.allow_cidr. */
@@ -128,7 +129,8 @@ extern void serm_user_function_check(Oid function);
 /*
  * Run such a statement in a subtransaction, with the search_path of the caller of
  * serm and, when somebody else owns the function, as its owner. An error of the
- * function is an answer; being cancelled is not.
+ * function is an answer, and so is taking longer than serm.function_timeout; being
+ * cancelled is not.
  */
 extern void serm_user_call(Oid function, const char *statement, const char *search_path, const char *query,
     const char *doc, SermUserAnswer *answer);

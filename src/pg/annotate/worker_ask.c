@@ -67,7 +67,9 @@ prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 
 		serm_worker_note_model(worker, job->task.model);
 		job->ready_ms = now;
-		if (!job->admitted)
+		if (job->postponed)
+			serm_worker_keep(worker, &worker->unwanted, job);
+		else if (!job->admitted)
 			serm_worker_keep_ended(worker, job);
 		else
 			serm_worker_keep(worker, &worker->stock, job);
