@@ -328,6 +328,10 @@ class Judge(BaseHTTPRequestHandler):
             time.sleep(0.05)
         self.content(request, "no")
 
+    def habit_padded(self, request, number):
+        """Says a lot that nobody wants to know."""
+        self.answer(200, dict(completion('{"grade": 1, "rationale": "r"}', request), padding="x" * 200000))
+
     def habit_probe(self, request, number):
         """Thinks long about its first request."""
         if number == 1:

@@ -28,6 +28,9 @@
 
 #define IDLE_MS 1000
 #define TRIM_BYTES (64 * 1024 * 1024)
+/* More than the largest reply takes. Without it blocks of 128 kB and more come from the system each time: to
+ * set the other limit ends what raises this one by itself. */
+#define MAP_BYTES (1024 * 1024)
 /* What is due and locked by somebody is looked for again after this. */
 #define BLOCKED_MS 250
 #define LOCK_KEY 0x7365726d
@@ -239,6 +242,7 @@ serm_annotate_worker_main(Datum argument)
 		proc_exit(0);
 	/* What a batch took, the next one takes again. */
 	(void) mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
+	(void) mallopt(M_MMAP_THRESHOLD, MAP_BYTES);
 	pgstat_report_activity(STATE_RUNNING, "asking agents");
 	worker.context =
 	    AllocSetContextCreate(TopMemoryContext, "serm annotating worker", ALLOCSET_DEFAULT_SIZES);
