@@ -107,10 +107,11 @@ serm_worker_active(Oid role)
 {
 	LOCKTAG tag = lock_tag(role);
 
+	/* Shared: two that look at once must not take each other for the worker. */
 	if (LockHeldByMe(&tag, ExclusiveLock) ||
-	    LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	    LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
-	LockRelease(&tag, ExclusiveLock, false);
+	LockRelease(&tag, ShareLock, false);
 	return false;
 }
 
