@@ -54,6 +54,12 @@ extern size_t serm_capacity_for(size_t wanted, size_t capacity);
 /* An array (NULL: none yet) with room for `count` > 0 elements; in `context`, may be huge. */
 extern void *serm_array_grow(void *array, MemoryContext context, size_t count, Size size);
 
+/* --- clock.c */
+
+/* The machine's monotonic clock, which nobody sets, in milliseconds: for waits and ages. Never 0, which may
+ * say "never"; callable anywhere, callbacks of curl included. */
+extern int64 serm_now_ms(void);
+
 /* --- spi.c: SQL with a pinned search_path, and transactions in procedures */
 
 typedef struct SermParam {
@@ -95,7 +101,7 @@ extern void serm_spi_execute(
  */
 typedef struct SermKept {
 	SPIPlanPtr plan;
-	int64 made; /* a TimestampTz */
+	int64 made_ms; /* by serm_now_ms() */
 	int lasts_ms;
 	int depth;
 } SermKept;

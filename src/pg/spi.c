@@ -4,7 +4,6 @@
 #include "nodes/parsenodes.h"
 #include "utils/guc.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
 /* Plans follow tables that grow from nothing without anybody analysing them: one is made anew after this,
  * and then each time after twice as long. */
@@ -113,7 +112,7 @@ keep_plan(SermKept *kept, const char *sql, const SermParam *params, int count)
 	if (kept->plan != NULL)
 		SPI_freeplan(kept->plan);
 	kept->plan = plan;
-	kept->made = GetCurrentTimestamp();
+	kept->made_ms = serm_now_ms();
 	kept->lasts_ms = Min(Max(2 * kept->lasts_ms, KEPT_FIRST_MS), KEPT_LAST_MS);
 }
 
@@ -127,8 +126,7 @@ serm_spi_execute_kept(SermKept *kept, const char *sql, int expected, const SermP
 
 	Assert(count <= FUNC_MAX_ARGS);
 	/* A trigger may lead back here: a plan that runs is not replaced. */
-	if (kept->plan == NULL ||
-	    (kept->depth == 0 && TimestampDifferenceExceeds(kept->made, GetCurrentTimestamp(), kept->lasts_ms)))
+	if (kept->plan == NULL || (kept->depth == 0 && serm_now_ms() - kept->made_ms >= kept->lasts_ms))
 		keep_plan(kept, sql, params, count);
 	for (int i = 0; i < count; i++) {
 		values[i] = params[i].value;

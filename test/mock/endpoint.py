@@ -322,6 +322,22 @@ class Judge(BaseHTTPRequestHandler):
             released.wait(60)
         self.grade(request)
 
+    def habit_crossed(self, request, number):
+        """Nonsense, about the first document a little later than about others."""
+        if "first" in fields_of(request).get("document", ""):
+            time.sleep(0.05)
+        self.content(request, "no")
+
+    def habit_padded(self, request, number):
+        """Says a lot that nobody wants to know."""
+        self.answer(200, dict(completion('{"grade": 1, "rationale": "r"}', request), padding="x" * 200000))
+
+    def habit_probe(self, request, number):
+        """Thinks long about its first request."""
+        if number == 1:
+            time.sleep(3)
+        self.grade(request)
+
     def habit_sleep(self, request, number):
         time.sleep(20)
         self.grade(request)

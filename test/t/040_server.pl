@@ -94,23 +94,50 @@ SELECT serm.add_agent('grows', 'grows');
 INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'grows', 'red pillow ' || i, 'd' || i, 'a red pillow, number ' || i FROM generate_series(1, 7000) i;
 CALL serm.annotate('grows', false)});
 
-# Of the worker, in kB, once so many votes are there.
-sub worker_memory
+# The process number of the worker, and how many votes there are, once those are enough.
+sub worker_after
 {
-	my ($votes) = @_;
+	my ($model, $votes) = @_;
 	for (1 .. 1200)
 	{
 		my ($count, $worker) = split /\|/, $node->safe_psql('postgres',
-			q{SELECT (SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample AND s.model = 'grows'), pid FROM pg_stat_activity WHERE backend_type = 'serm annotator'});
-		return slurp_file("/proc/$worker/status") =~ /RssAnon:\s+(\d+)/ ? $1 : 0 if $count >= $votes;
+			qq{SELECT (SELECT count(*) FROM serm.vote v JOIN serm.sample s ON s.id = v.sample AND s.model = '$model'), pid FROM pg_stat_activity WHERE backend_type = 'serm annotator'});
+		return ($worker, $count) if $count >= $votes;
 		usleep(20_000);
 	}
 	die "no $votes votes";
+}
+
+# Its memory in kB.
+sub worker_memory
+{
+	my ($worker) = worker_after('grows', $_[0]);
+	return slurp_file("/proc/$worker/status") =~ /RssAnon:\s+(\d+)/ ? $1 : 0;
 }
 my $early = worker_memory(1500);
 my $grown = worker_memory(6500) - $early;
 cmp_ok($early, '>', 0, 'a worker at work');
 cmp_ok($grown, '<', 2500, "does not grow with each request ($grown kB)");
+
+# --- nor does it ask the system for memory with each large reply
+$node->safe_psql('postgres', qq{
+CALL serm.annotate('grows');
+SELECT serm.create_model('padded', options => '{"gold_rate": 0}');
+CREATE SERVER padded FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/padded/v1', model 'mock', paths '1', temperature '0', canary '0');
+SELECT serm.add_agent('padded', 'padded');
+INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'padded', 'red pillow ' || i, 'd' || i, 'a red pillow, number ' || i FROM generate_series(1, 900) i;
+CALL serm.annotate('padded', false)});
+
+# Pages that the worker was given, and votes.
+sub worker_faults
+{
+	my ($worker, $votes) = worker_after('padded', $_[0]);
+	return ((split ' ', slurp_file("/proc/$worker/stat"))[9], $votes);
+}
+my ($faults_early, $votes_early) = worker_faults(300);
+my ($faults, $votes) = worker_faults(800);
+my $each = ($faults - $faults_early) / ($votes - $votes_early);
+cmp_ok($each, '<', 100, "what 200 kB take is there already ($each pages a reply)");
 
 $node->stop;
 done_testing();

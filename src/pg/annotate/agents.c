@@ -319,7 +319,6 @@ serm_agent_suspend(const char *model, const char *agent, const char *reason)
 	    SPI_OK_UPDATE, false, params, lengthof(params));
 	if (SPI_processed == 0)
 		return false;
-	serm_budget_drop_tasks(model, agent);
 	ereport(WARNING, errmsg("agent \"%s\" of model \"%s\" is suspended: %s", agent, model, reason),
 	    errhint("SELECT serm.resume_agent(%s, %s) asks it again.", quote_literal_cstr(model),
 	        quote_literal_cstr(agent)));
@@ -352,6 +351,8 @@ serm_agents_suspend_obedient(const SermModelRow *model)
 	}
 	forboth(name, names, reason, reasons) suspended +=
 	    serm_agent_suspend(model->name, lfirst(name), lfirst(reason)) ? 1 : 0;
+	if (suspended > 0)
+		serm_budget_drop_tasks(model->name, NULL);
 	return suspended;
 }
 

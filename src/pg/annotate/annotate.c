@@ -46,7 +46,7 @@ typedef struct Worker {
 	Oid role;
 	BackgroundWorkerHandle *handle;
 	int starts;       /* since the last answer */
-	int64 refused_ms; /* when the server first had no slot for it, by serm_limits_now_ms(); 0: it has */
+	int64 refused_ms; /* when the server first had no slot for it, by serm_now_ms(); 0: it has */
 } Worker;
 
 typedef struct Run {
@@ -126,9 +126,10 @@ adopt_tasks(const Run *run)
 	    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
 	};
 
-	serm_spi_execute(
-	    "UPDATE serm.task t SET requested_by = $2 WHERE t.model = $1"
-	    " AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)",
+	serm_spi_execute("WITH left_behind AS (SELECT t.id FROM serm.task t WHERE t.model = $1 AND NOT EXISTS"
+	                 "  (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)"
+	                 "  ORDER BY t.id FOR UPDATE OF t)"
+	                 " UPDATE serm.task t SET requested_by = $2 FROM left_behind l WHERE t.id = l.id",
 	    SPI_OK_UPDATE, false, params, 2);
 }
 
@@ -212,11 +213,11 @@ ask_judge(const Run *run, const SermTask *task)
 	char *statement = serm_judge_statement(function);
 	SermVoteRow vote = SERM_NO_VOTE;
 	SermUserAnswer answer;
-	int64 start = serm_limits_now_ms();
+	int64 start = serm_now_ms();
 
 	vote.cost = 0;
 	serm_user_call(function, statement, run->search_path, task->query, task->doc, &answer);
-	vote.latency_ms = (int) (serm_limits_now_ms() - start);
+	vote.latency_ms = (int) (serm_now_ms() - start);
 	if (answer.error != NULL)
 		vote.error = clip_text(answer.error, SERM_REPLY_RATIONALE_MAX);
 	else if (answer.null)
@@ -237,7 +238,7 @@ ask_judges(Run *run)
 	bool found;
 
 	do {
-		int64 start = serm_limits_now_ms();
+		int64 start = serm_now_ms();
 		List *tasks;
 		ListCell *cell;
 
@@ -247,7 +248,7 @@ ask_judges(Run *run)
 		foreach (cell, tasks) {
 			CHECK_FOR_INTERRUPTS();
 			ask_judge(run, lfirst(cell));
-			if (serm_limits_now_ms() - start >= JUDGE_MS)
+			if (serm_now_ms() - start >= JUDGE_MS)
 				break;
 		}
 		commit(run);
@@ -329,8 +330,8 @@ keep_worker(Run *run, Oid role)
 		worker->starts++;
 		worker->refused_ms = 0;
 	} else if (worker->refused_ms == 0)
-		worker->refused_ms = serm_limits_now_ms();
-	else if (serm_limits_now_ms() - worker->refused_ms >= WORKER_REFUSED_MS)
+		worker->refused_ms = serm_now_ms();
+	else if (serm_now_ms() - worker->refused_ms >= WORKER_REFUSED_MS)
 		ereport(ERROR, errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 		    errmsg("no background worker is free to ask the agents"),
 		    errhint("Raise max_worker_processes. The tasks are kept: CALL serm.annotate again."));
@@ -403,24 +404,24 @@ note_progress(Run *run, int64 open, int64 *last)
 		foreach (cell, run->workers)
 			((Worker *) lfirst(cell))->starts = 0;
 	run->open = open;
-	if (serm_limits_now_ms() - *last < NOTICE_MS)
+	if (serm_now_ms() - *last < NOTICE_MS)
 		return;
 	resting = resting_servers(run);
 	ereport(NOTICE, errmsg("annotating \"%s\": %lld answers are open", run->model->name, (long long) open),
 	    resting != NULL ? errdetail("%s.", resting) : 0);
-	*last = serm_limits_now_ms();
+	*last = serm_now_ms();
 }
 
 static void
 wait_for_answers(Run *run)
 {
-	int64 last = serm_limits_now_ms();
+	int64 last = serm_now_ms();
 	int64 foreign_tasks, open;
 	long tick = TICK_FIRST_MS;
 
 	run->open = PG_INT64_MAX;
 	for (;;) {
-		int64 start = serm_limits_now_ms();
+		int64 start = serm_now_ms();
 
 		open = keep_workers(run, &foreign_tasks);
 		if (open == 0)
@@ -428,7 +429,7 @@ wait_for_answers(Run *run)
 		note_progress(run, open, &last);
 		commit(run);
 		/* Looking takes a tenth of the time at most, however long the queue. */
-		tick = (long) Min(Max(tick, 10 * (serm_limits_now_ms() - start)), TICK_MOST_MS);
+		tick = (long) Min(Max(tick, 10 * (serm_now_ms() - start)), TICK_MOST_MS);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, tick, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

@@ -36,6 +36,7 @@
 /* --- settings (launcher.c); call the first from _PG_init, the second when the library is being preloaded */
 extern int serm_annotate_concurrency;
 extern bool serm_allow_http;
+extern int serm_function_timeout_ms; /* 0: none */
 extern void serm_annotate_define_gucs(void);
 extern void serm_annotate_register_launcher(void);
 /* Parsed serm.allow_cidr. */
@@ -89,7 +90,9 @@ typedef struct SermAgent {
 /* One agent, active or not, without what only its server knows (paths, min_share); NULL without it. Call
  * inside serm_spi_begin. */
 extern SermAgent *serm_agent_read(const SermModelRow *model, const char *name);
-/* Ask it no more until serm.resume_agent(); false when it was not asked anyway. Call inside serm_spi_begin.
+/*
+ * Ask it no more until serm.resume_agent(); false when it was not asked anyway. Call inside serm_spi_begin,
+ * for agents in the order of their names, and serm_budget_drop_tasks() after the last.
  */
 extern bool serm_agent_suspend(const char *model, const char *agent, const char *reason);
 /* Suspend those that have obeyed canaries; returns how many. Call inside serm_spi_begin. */
@@ -126,7 +129,8 @@ extern void serm_user_function_check(Oid function);
 /*
  * Run such a statement in a subtransaction, with the search_path of the caller of
  * serm and, when somebody else owns the function, as its owner. An error of the
- * function is an answer; being cancelled is not.
+ * function is an answer, and so is taking longer than serm.function_timeout; being
+ * cancelled is not.
  */
 extern void serm_user_call(Oid function, const char *statement, const char *search_path, const char *query,
     const char *doc, SermUserAnswer *answer);
@@ -191,7 +195,7 @@ extern uint64 serm_queue_extend(int64 sample, const char *model, const List *age
 typedef struct SermQueueMark {
 	TimestampTz not_before;
 	int64 id;
-	int64 since_ms; /* when it was last put to the start, by serm_limits_now_ms() */
+	int64 since_ms; /* when it was last put to the start, by serm_now_ms() */
 } SermQueueMark;
 
 /* What a worker's leases are known by. */
@@ -205,6 +209,11 @@ extern int64 serm_queue_new_token(void);
 extern List *serm_queue_claim(Oid role, int64 token, int limit, int ahead, int lease_ms, SermQueueMark *mark);
 /* Store votes and close their tasks; the answers are sorted by task. */
 extern void serm_queue_finish(SermAnswer *answers, int count);
+/*
+ * Lock tasks of a worker in the order of their ids, as all do who need several: before rows of spending, and
+ * before they are touched one by one. `held` (or NULL) tells which ones are still there.
+ */
+extern void serm_queue_lock(const SermTask **tasks, int count, bool *held);
 /* Put tasks back that nobody was asked for: they have used up nothing. A reason may be NULL. */
 extern void serm_queue_give_back(SermTask **tasks, const char **reasons, int count);
 extern void serm_queue_retry(const SermTask *task, const SermRetryDecision *decision, const char *error);
@@ -223,9 +232,6 @@ extern void serm_queue_release(Oid role);
 extern int64 serm_queue_next_due(Oid role);
 
 /* --- how fast servers may be asked (limits.c); call inside serm_spi_begin */
-
-/* The clock of waits, which nobody sets, in milliseconds; never 0, and callable anywhere. */
-extern int64 serm_limits_now_ms(void);
 
 typedef struct SermServer {
 	char *name;
@@ -258,8 +264,9 @@ extern bool serm_limits_matter(const SermTask *task, SermServerEvent event);
 
 typedef enum SermBudgetAnswer {
 	SERM_BUDGET_RESERVED,
-	SERM_BUDGET_WAIT, /* what is on its way may leave enough */
-	SERM_BUDGET_SPENT /* `problem` says which one */
+	SERM_BUDGET_WAIT,  /* what is on its way may leave enough */
+	SERM_BUDGET_SPENT, /* `problem` says which one */
+	SERM_BUDGET_GONE   /* the task: nobody is to be asked */
 } SermBudgetAnswer;
 
 typedef struct SermReservation {
@@ -278,7 +285,8 @@ typedef struct SermReservation {
 extern void serm_budget_reserve(SermReservation *wanted, int count);
 /* The same for a task that ends without a request. */
 extern void serm_budget_settle(const SermTask *task);
-/* Drop the open tasks of an agent; what is reserved for those on their way counts as spent. */
+/* Drop the open tasks of an agent (NULL: of all that are suspended); what is reserved for those on their way
+ * counts as spent. */
 extern void serm_budget_drop_tasks(const char *model, const char *agent);
 /* What requests of one model and round did cost; call after their tasks were finished or put back, in the
  * order of models and rounds. */
@@ -368,7 +376,7 @@ extern void serm_annotate_run(const char *model, bool wait, const Jsonb *options
 struct BackgroundWorkerHandle;
 /* Start the worker that asks for `role` in this database; NULL when no slot is free. */
 extern struct BackgroundWorkerHandle *serm_worker_start(Oid database, Oid role);
-/* Is a worker asking for `role` in this database? Call in a transaction. */
+/* Is a worker, which may be this process, asking for `role` in this database? Call in a transaction. */
 extern bool serm_worker_active(Oid role);
 
 #endif

@@ -45,17 +45,21 @@ serm_budget_charge(const char *model, int round, double cost, int requests)
 void
 serm_budget_drop_tasks(const char *model, const char *agent)
 {
-	SermParam params[] = {SERM_TEXT(model), SERM_TEXT(agent)};
+	SermParam params[] = {SERM_TEXT(model), agent != NULL ? SERM_TEXT(agent) : SERM_NULL(TEXTOID)};
 
-	serm_spi_execute("WITH gone AS (DELETE FROM serm.task t WHERE t.model = $1 AND t.agent = $2"
-	                 "  RETURNING t.model, t.sample, t.reserved)"
-	                 " INSERT INTO serm.spending AS p (model, round, day, spent, requests)"
-	                 "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
-	                 "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
-	                 "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL"
-	                 "   GROUP BY g.model, s.round ORDER BY s.round"
-	                 " ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
-	                 "  requests = p.requests + EXCLUDED.requests",
+	serm_spi_execute(
+	    "WITH theirs AS (SELECT t.id FROM serm.task t WHERE t.model = $1 AND CASE"
+	    "  WHEN $2 IS NOT NULL THEN t.agent = $2 ELSE t.agent IN (SELECT a.name FROM serm.agent a"
+	    "   WHERE a.model = $1 AND a.suspended IS NOT NULL) END ORDER BY t.id FOR UPDATE),"
+	    " gone AS (DELETE FROM serm.task t USING theirs h WHERE t.id = h.id"
+	    "  RETURNING t.model, t.sample, t.reserved)"
+	    " INSERT INTO serm.spending AS p (model, round, day, spent, requests)"
+	    "  SELECT g.model, s.round, (pg_catalog.now() AT TIME ZONE 'UTC')::pg_catalog.date,"
+	    "    pg_catalog.sum(g.reserved), pg_catalog.count(*)"
+	    "   FROM gone g JOIN serm.sample s ON s.id = g.sample WHERE g.reserved IS NOT NULL"
+	    "   GROUP BY g.model, s.round ORDER BY s.round"
+	    " ON CONFLICT (model, round, day) DO UPDATE SET spent = p.spent + EXCLUDED.spent,"
+	    "  requests = p.requests + EXCLUDED.requests",
 	    SPI_OK_INSERT, false, params, lengthof(params));
 }
 
@@ -202,27 +206,45 @@ take(Purse *purse, const SermModelOptions *options, int round, double most, char
 	return answer;
 }
 
+/* Those that were taken away since they were claimed have nothing to reserve on. */
+static void
+lock_tasks(SermReservation *wanted, int count)
+{
+	const SermTask **tasks = palloc(mul_size(count, sizeof(SermTask *)));
+	bool *held = palloc0(mul_size(count, sizeof(bool)));
+
+	for (int i = 0; i < count; i++)
+		tasks[i] = wanted[i].task;
+	serm_queue_lock(tasks, count, held);
+	for (int i = 0; i < count; i++)
+		if (!held[i])
+			wanted[i].answer = SERM_BUDGET_GONE;
+}
+
 /* Requests of one model. */
 static void
 reserve(SermReservation *wanted, int count)
 {
 	Purse purse = {0};
-	bool limited = false, priced = false;
+	bool limited = false, priced = false, owing = false;
 
 	for (int i = 0; i < count; i++) {
 		priced = priced || wanted[i].most > 0;
+		owing = owing || wanted[i].task->owes;
 		limited = limited || (wanted[i].most > 0 && has_budget(wanted[i].options));
+		wanted[i].answer = SERM_BUDGET_RESERVED;
 	}
 	if (priced)
 		lock_budget(wanted[0].task->model);
-	for (int i = 0; i < count; i++) {
-		serm_budget_settle(wanted[i].task);
-		wanted[i].answer = SERM_BUDGET_RESERVED;
-	}
+	if (priced || owing)
+		lock_tasks(wanted, count);
+	for (int i = 0; i < count; i++)
+		if (wanted[i].answer != SERM_BUDGET_GONE)
+			serm_budget_settle(wanted[i].task);
 	if (limited) {
 		purse = read_purse(wanted[0].task->model, count);
 		for (int i = 0; i < count; i++)
-			if (wanted[i].most > 0)
+			if (wanted[i].most > 0 && wanted[i].answer != SERM_BUDGET_GONE)
 				wanted[i].answer = take(
 				    &purse, wanted[i].options, wanted[i].task->round, wanted[i].most, &wanted[i].problem);
 	}

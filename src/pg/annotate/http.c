@@ -42,15 +42,6 @@
 #define REPLY_BUFFER_BYTES 4096L
 #define REQUEST_BUFFER_BYTES 16384L
 
-int64
-serm_http_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* --- sockets, as curl has them */
 
 static curl_socket_t
@@ -104,7 +95,7 @@ on_timer(CURLM *multi pg_attribute_unused(), long timeout_ms, void *context)
 {
 	SermHttp *http = context;
 
-	http->due_ms = timeout_ms < 0 ? -1 : serm_http_now_ms() + timeout_ms;
+	http->due_ms = timeout_ms < 0 ? -1 : serm_now_ms() + timeout_ms;
 	return 0;
 }
 
@@ -359,7 +350,7 @@ reap(SermHttp *http)
 static void
 end_trickles(SermHttp *http)
 {
-	int64 now = serm_http_now_ms();
+	int64 now = serm_now_ms();
 	SermTransfer *older;
 
 	if (now - http->trickle_ms < 1000)
@@ -382,7 +373,7 @@ run_timer(SermHttp *http)
 {
 	int running;
 
-	if (http->due_ms < 0 || serm_http_now_ms() < http->due_ms)
+	if (http->due_ms < 0 || serm_now_ms() < http->due_ms)
 		return;
 	/* curl sets it anew as it runs. */
 	http->due_ms = -1;
@@ -420,7 +411,7 @@ serm_http_poll(SermHttp *http, int timeout_ms)
 	reap(http);
 	wait = http->ended != NULL ? 0 : timeout_ms;
 	if (http->due_ms >= 0)
-		wait = Min(wait, Max(http->due_ms - serm_http_now_ms(), 0));
+		wait = Min(wait, Max(http->due_ms - serm_now_ms(), 0));
 	run_sockets(http, (int) wait);
 	run_timer(http);
 	reap(http);

@@ -3,7 +3,8 @@
  *
  *   http.c         curl: one request, the loop, and what became of a request
  *   http_socket.c  which addresses are connected to; what epoll knows
- *   http_reply.c   what comes back, and memory that is wiped
+ *   http_reply.c   what comes back
+ *   http_memory.c  curl's memory, which is wiped
  */
 #ifndef SERM_PG_ANNOTATE_HTTP_PARTS_H
 #define SERM_PG_ANNOTATE_HTTP_PARTS_H
@@ -61,9 +62,6 @@ struct SermHttp {
 	int in_flight;
 };
 
-/* The monotonic clock. */
-extern int64 serm_http_now_ms(void);
-
 /* --- http_socket.c */
 
 /* May this transfer reach that address? */
@@ -82,7 +80,9 @@ extern bool serm_http_idle(SermHttp *http, int socket);
 
 extern size_t serm_http_on_body(char *bytes, size_t size, size_t count, void *context);
 extern size_t serm_http_on_header(char *bytes, size_t size, size_t count, void *context);
-/* Memory for curl: requests carry keys, so what it frees is wiped. */
+
+/* --- http_memory.c: as malloc() and its kin, for curl_global_init_mem(); what is freed is wiped */
+
 extern void serm_http_keep_memory(void); /* of this thread */
 extern void serm_http_drop_memory(void);
 extern void *serm_http_take(size_t size);

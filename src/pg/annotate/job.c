@@ -17,6 +17,8 @@
 #define CRASHES_MAX 5
 /* How long a request waits for others to leave it some money. */
 #define MONEY_MS 500
+/* Evidence is asked for so long in one transaction: its snapshot holds back vacuum, and the network waits. */
+#define EVIDENCE_MS 1000
 
 /* Contexts for jobs to come, all of one parent: the server keeps fewer than there are jobs at a time. */
 static MemoryContext spare[1024];
@@ -198,17 +200,20 @@ wipe_keys(List *setups)
 	}
 }
 
-static SermText
-read_evidence(const SermJob *job, const Setup *setup)
+/* What it fails with is the answer of its job: raised, it would have the function called again for the
+ * others. */
+static void
+read_evidence(SermJob *job, const Setup *setup, SermPromptInput *input)
 {
 	SermUserAnswer answer;
 
 	serm_user_call(setup->evidence, setup->evidence_statement, job->search_path, job->task.query,
 	    job->task.doc, &answer);
 	if (answer.error != NULL)
-		ereport(ERROR, errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-		    errmsg("the evidence function failed: %s", answer.error));
-	return answer.text != NULL ? to_utf8(answer.text) : (SermText){NULL, 0};
+		job->failure = psprintf("%s: the evidence function failed: %s",
+		    unpack_sql_state(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION), answer.error);
+	else if (answer.text != NULL)
+		input->evidence = to_utf8(answer.text);
 }
 
 static void
@@ -353,7 +358,9 @@ describe_step(void *argument)
 		draft->input.instructions = to_utf8(setup->prompt->instructions);
 	describe_question(job, setup, &draft->input);
 	if (OidIsValid(setup->evidence))
-		draft->input.evidence = read_evidence(job, setup);
+		read_evidence(job, setup, &draft->input);
+	if (job->failure != NULL)
+		return;
 	job->vote.key = hash_question(job, &draft->input);
 	draft->input.canary = has_canary(job);
 	if (!job->server.cache)
@@ -398,6 +405,7 @@ typedef struct Drafts {
 	Draft *drafts;
 	int first, count;
 	void (*step)(void *);
+	int64 since_ms;
 } Drafts;
 
 static void
@@ -408,7 +416,11 @@ take_steps(void *argument)
 	for (int i = all->first; i < all->first + all->count; i++) {
 		SermJob *job = all->drafts[i].job;
 
-		if (job->failure != NULL || job->vote.cached)
+		if (job->failure != NULL || job->vote.cached || job->postponed)
+			continue;
+		job->postponed = i > 0 && OidIsValid(all->drafts[i].setup->evidence) &&
+		                 serm_now_ms() - all->since_ms >= EVIDENCE_MS;
+		if (job->postponed)
 			continue;
 		MemoryContextSwitchTo(job->context);
 		all->step(&all->drafts[i]);
@@ -422,12 +434,12 @@ take_steps(void *argument)
 static void
 attempt_steps(Draft *drafts, int count, void (*step)(void *))
 {
-	Drafts all = {drafts, 0, count, step};
+	Drafts all = {drafts, 0, count, step, serm_now_ms()};
 	MemoryContext previous = CurrentMemoryContext;
 
 	if (serm_attempt(take_steps, &all) != NULL)
 		for (int i = 0; i < count; i++) {
-			Drafts one = {drafts, i, 1, step};
+			Drafts one = {drafts, i, 1, step, all.since_ms};
 			ErrorData *error;
 
 			MemoryContextSwitchTo(drafts[i].job->context);
@@ -493,14 +505,18 @@ admit(SermJob *job, const SermReservation *money)
 
 	if (money->problem != NULL)
 		job->failure = pstrdup(money->problem);
-	if (money->answer == SERM_BUDGET_WAIT) {
+	if (money->answer == SERM_BUDGET_GONE) {
+		job->failure = pstrdup("its task is gone");
+		serm_job_decide(job);
+	} else if (money->answer == SERM_BUDGET_WAIT) {
 		job->decision = (SermRetryDecision){SERM_RETRY_AGAIN, MONEY_MS, false};
 		job->failure = pstrdup("it waits for what others leave of the budget");
 	} else if (job->vote.cached)
 		job->decision.action = SERM_RETRY_DONE;
 	else if (job->failure != NULL)
 		serm_job_decide(job);
-	job->admitted = money->answer == SERM_BUDGET_RESERVED && !job->vote.cached && job->failure == NULL;
+	job->admitted =
+	    money->answer == SERM_BUDGET_RESERVED && !job->vote.cached && !job->postponed && job->failure == NULL;
 	MemoryContextSwitchTo(previous);
 }
 
@@ -512,7 +528,7 @@ serm_jobs_admit(List *jobs)
 
 	foreach (cell, jobs) {
 		SermJob *job = lfirst(cell);
-		bool asks = job->failure == NULL && !job->vote.cached;
+		bool asks = job->failure == NULL && !job->vote.cached && !job->postponed;
 
 		money[foreach_current_index(cell)] = (SermReservation){
 		    .task = &job->task, .options = &job->budgets, .most = asks ? job->cost_most : 0};

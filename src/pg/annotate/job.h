@@ -37,7 +37,8 @@ typedef struct SermJob {
 	int64 retry_after_ms;
 	double cost_most; /* of the request */
 	bool admitted;
-	int64 ready_ms;        /* since when it waits for its turn, by serm_limits_now_ms() */
+	bool postponed;        /* not prepared, because the evidence of others took so long: to be given back */
+	int64 ready_ms;        /* since when it waits for its turn, by serm_now_ms() */
 	SermHttpResult result; /* of a request that has ended */
 	SermRetryDecision decision;
 	bool kept; /* its end was stored; false: somebody else has taken the task over */

@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 
 #define JUDGE_HINT                                                                                           \
 	"A judge is a function f(query text, doc text) that returns an integer, or one row with the columns "    \
@@ -218,6 +219,68 @@ typedef struct UserCall {
 	SermUserAnswer *answer;
 } UserCall;
 
+/* As the server's statement_timeout, which workers do not have, and which spans the whole call of a session.
+ */
+static void
+on_timeout(void)
+{
+	InterruptPending = true;
+	QueryCancelPending = true;
+}
+
+static TimeoutId
+timeout_of_calls(void)
+{
+	static TimeoutId timeout;
+	static bool registered = false;
+
+	if (!registered)
+		timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
+	registered = true;
+	return timeout;
+}
+
+/* Whether the time was up; a cancel that came too late to end the function is none. */
+static bool
+stop_clock(TimeoutId timeout)
+{
+	bool late;
+
+	disable_timeout(timeout, true);
+	late = get_timeout_indicator(timeout, true);
+	if (late)
+		QueryCancelPending = false;
+	return late;
+}
+
+static void
+run_in_time(const UserCall *call)
+{
+	const int limit_ms = serm_function_timeout_ms;
+	const TimeoutId timeout = timeout_of_calls();
+
+	if (limit_ms > 0)
+		enable_timeout_after(timeout, limit_ms);
+	PG_TRY();
+	{
+		run_statement(call->statement, call->query, call->doc, call->result, call->answer);
+	}
+	PG_CATCH();
+	{
+		bool late = stop_clock(timeout);
+
+		if (late && geterrcode() == ERRCODE_QUERY_CANCELED) {
+			MemoryContextSwitchTo(call->result);
+			FlushErrorState();
+			ereport(ERROR, errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+			    errmsg("it ran longer than serm.function_timeout (%d ms)", limit_ms));
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	(void) stop_clock(timeout);
+}
+
 /* The end of its subtransaction undoes the change of user and search_path, should the function fail. */
 static void
 call_step(void *argument)
@@ -234,7 +297,7 @@ call_step(void *argument)
 		    runner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	(void) set_config_option(
 	    "search_path", call->search_path, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	run_statement(call->statement, call->query, call->doc, call->result, call->answer);
+	run_in_time(call);
 	AtEOXact_GUC(false, level);
 	SetUserIdAndSecContext(caller, security);
 }

@@ -38,6 +38,7 @@
 
 int serm_annotate_concurrency = 16;
 bool serm_allow_http = false;
+int serm_function_timeout_ms = 30000;
 static int launcher_interval = 60;
 static char *allow_cidr_text = NULL;
 
@@ -100,6 +101,9 @@ serm_annotate_define_gucs(void)
 	DefineCustomIntVariable("serm.annotate_concurrency",
 	    "Requests to agents that one worker keeps in flight.", NULL, &serm_annotate_concurrency, 16, 1, 1024,
 	    PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("serm.function_timeout",
+	    "How long one call of a judge or evidence function may take; 0: without limit.", NULL,
+	    &serm_function_timeout_ms, 30000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("serm.allow_http", "Allows endpoints with plain http beyond this machine.", NULL,
 	    &serm_allow_http, false, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("serm.allow_cidr",

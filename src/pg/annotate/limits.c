@@ -7,20 +7,8 @@
  */
 #include "pg/annotate/ask.h"
 
-#include <time.h>
-
 #include "common/pg_prng.h"
 #include "foreign/foreign.h"
-
-int64
-serm_limits_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	/* Never 0, which says "never". */
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000 + 1;
-}
 
 static void
 read_state(SermServer *server)
@@ -55,7 +43,7 @@ lock_state(SermServer *server)
 	    SPI_OK_SELECT, params, 1);
 	read_state(server);
 	server->limited = true;
-	serm_limit_fill(&server->state, &server->rates, serm_limits_now_ms());
+	serm_limit_fill(&server->state, &server->rates, serm_now_ms());
 }
 
 /* A server that is gone has no limits: its tasks find out. */
@@ -137,26 +125,33 @@ serm_limits_store(const SermServer *server)
 		    SPI_OK_UPDATE, params, lengthof(params));
 }
 
-/* Requests that are on their way to a server, whoever sent them. */
+/*
+ * Requests that are on their way to a server, whoever sent them. A lease is one while the worker of its role
+ * lives, and no longer, whatever the time of day is said to be.
+ */
 static int32
 in_flight(const char *server)
 {
 	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(server)};
+	int32 count = 0;
 	bool null;
 
 	serm_spi_execute_kept(&kept,
-	    "SELECT pg_catalog.count(*)::pg_catalog.int4 FROM serm.task t"
+	    "SELECT t.requested_by, pg_catalog.count(*)::pg_catalog.int4 FROM serm.task t"
 	    " JOIN serm.agent a ON a.model = t.model AND a.name = t.agent"
-	    " WHERE a.server = $1::pg_catalog.name AND t.lease_until > pg_catalog.now()",
+	    " WHERE a.server = $1::pg_catalog.name AND t.lease_until IS NOT NULL GROUP BY 1",
 	    SPI_OK_SELECT, params, 1);
-	return DatumGetInt32(serm_spi_value(0, 1, &null));
+	for (uint64 i = 0; i < SPI_processed; i++)
+		if (serm_worker_active(DatumGetObjectId(serm_spi_value(i, 1, &null))))
+			count += DatumGetInt32(serm_spi_value(i, 2, &null));
+	return count;
 }
 
 int
 serm_limits_allowance(const SermServer *server)
 {
-	return serm_limit_allowance(&server->state, &server->rates, serm_limits_now_ms(),
+	return serm_limit_allowance(&server->state, &server->rates, serm_now_ms(),
 	    server->state.openings > 0 ? in_flight(server->name) : 0);
 }
 
@@ -190,7 +185,7 @@ serm_limits_note(List *reports)
 			lock_state(&server);
 		}
 		serm_limit_note(&server.state, &server.rates, report->event, report->tokens_more,
-		    report->retry_after_ms, serm_limits_now_ms(), pg_prng_double(&pg_global_prng_state));
+		    report->retry_after_ms, serm_now_ms(), pg_prng_double(&pg_global_prng_state));
 	}
 	if (server.name != NULL)
 		serm_limits_store(&server);
@@ -225,7 +220,7 @@ serm_limits_admit(const char *name, int wanted, double tokens)
 	if (admission.count > 0)
 		serm_limit_take(&server.state, &server.rates, admission.count, tokens * admission.count);
 	else
-		admission.wait_ms = serm_limit_wait(&server.state, &server.rates, serm_limits_now_ms());
+		admission.wait_ms = serm_limit_wait(&server.state, &server.rates, serm_now_ms());
 	serm_limits_store(&server);
 	return admission;
 }
@@ -235,5 +230,5 @@ SERM_FUNCTION(serm_monotonic_ms);
 Datum
 serm_monotonic_ms(PG_FUNCTION_ARGS pg_attribute_unused())
 {
-	PG_RETURN_INT64(serm_limits_now_ms());
+	PG_RETURN_INT64(serm_now_ms());
 }

@@ -416,6 +416,8 @@ serm_panel_store(SermPanel *panel)
 		    quality->reliability < panel->judges[j].agent->min_reliability && suspend(panel, j))
 			suspended++;
 	}
+	if (suspended > 0)
+		serm_budget_drop_tasks(panel->row->name, NULL);
 	return suspended;
 }
 

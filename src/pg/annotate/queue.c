@@ -322,7 +322,7 @@ claim_after(Oid role, int64 token, Datum servers, int limit, int lease_ms, SermQ
 static void
 reset_mark(SermQueueMark *mark)
 {
-	*mark = (SermQueueMark){DT_NOBEGIN, 0, serm_limits_now_ms()};
+	*mark = (SermQueueMark){DT_NOBEGIN, 0, serm_now_ms()};
 }
 
 /*
@@ -428,10 +428,12 @@ serm_queue_release(Oid role)
 	SermParam params[] = {SERM_DATUM(OIDOID, ObjectIdGetDatum(role))};
 
 	/* What has taken down more than one worker may do so again: let the others go first. */
-	serm_spi_execute("UPDATE serm.task t SET lease_until = NULL, token = NULL,"
+	serm_spi_execute("WITH leased AS (SELECT t.id FROM serm.task t"
+	                 "  WHERE t.requested_by = $1 AND t.lease_until IS NOT NULL ORDER BY t.id FOR UPDATE)"
+	                 " UPDATE serm.task t SET lease_until = NULL, token = NULL,"
 	                 "  not_before = CASE WHEN t.attempt > 1 THEN pg_catalog.now() + interval '1 second' *"
 	                 "   (1 << CASE WHEN t.attempt < 7 THEN t.attempt - 1 ELSE 6 END) ELSE t.not_before END"
-	                 " WHERE t.requested_by = $1 AND t.lease_until IS NOT NULL",
+	                 " FROM leased l WHERE t.id = l.id",
 	    SPI_OK_UPDATE, false, params, 1);
 }
 

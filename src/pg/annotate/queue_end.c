@@ -2,6 +2,9 @@
  * How tasks leave serm.task, or return to it: one statement for many, with an
  * array for each column. A task goes in the statement that stores its vote, and
  * only under the token of the lease, so nothing is lost and nothing counts twice.
+ *
+ * Who locks rows of several tables does it in one order, and within each of them, too: agents by name,
+ * servers by name, tasks by id (or skips those that are locked), spending by model and round.
  */
 #include "pg/annotate/annotate.h"
 
@@ -220,6 +223,32 @@ serm_queue_reserve(const SermReservation *reserved, int count)
 		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, most) WHERE t.id = g.id",
 		    SPI_OK_UPDATE, params, lengthof(params));
 		AtEOXact_GUC(false, level);
+	}
+}
+
+void
+serm_queue_lock(const SermTask **tasks, int count, bool *held)
+{
+	static SermKept kept;
+	Column ids = make_column(INT8OID, count);
+	bool null;
+
+	for (int i = 0; i < count; i++)
+		ids.values[i] = Int64GetDatum(tasks[i]->id);
+	{
+		SermParam params[] = {column_param(&ids, count), SERM_INT8(tasks[0]->token)};
+		int level = serm_spi_prefer_indexes();
+
+		serm_spi_execute_kept(&kept,
+		    "SELECT t.id FROM serm.task t WHERE t.id = ANY ($1) AND t.token = $2 ORDER BY t.id FOR UPDATE",
+		    SPI_OK_SELECT, params, lengthof(params));
+		AtEOXact_GUC(false, level);
+	}
+	for (uint64 row = 0; held != NULL && row < SPI_processed; row++) {
+		int64 id = DatumGetInt64(serm_spi_value(row, 1, &null));
+
+		for (int i = 0; i < count; i++)
+			held[i] = held[i] || tasks[i]->id == id;
 	}
 }
 

@@ -393,8 +393,9 @@ agents_hold(const SermSettler *settler)
 {
 	SermParam params[] = {SERM_TEXT(settler->row->name)};
 
-	serm_spi_execute("SELECT FROM serm.agent a WHERE a.model = $1 AND a.active FOR SHARE", SPI_OK_SELECT,
-	    false, params, lengthof(params));
+	serm_spi_execute("SELECT FROM serm.agent a WHERE a.model = $1 AND a.active"
+	                 " ORDER BY a.name COLLATE \"C\" FOR SHARE",
+	    SPI_OK_SELECT, false, params, lengthof(params));
 	return SPI_processed == (uint64) list_length(settler->agents);
 }
 

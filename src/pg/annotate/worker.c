@@ -28,6 +28,9 @@
 
 #define IDLE_MS 1000
 #define TRIM_BYTES (64 * 1024 * 1024)
+/* More than the largest reply takes. Without it blocks of 128 kB and more come from the system each time: to
+ * set the other limit ends what raises this one by itself. */
+#define MAP_BYTES (1024 * 1024)
 /* What is due and locked by somebody is looked for again after this. */
 #define BLOCKED_MS 250
 #define LOCK_KEY 0x7365726d
@@ -104,9 +107,11 @@ serm_worker_active(Oid role)
 {
 	LOCKTAG tag = lock_tag(role);
 
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	/* Shared: two that look at once must not take each other for the worker. */
+	if (LockHeldByMe(&tag, ExclusiveLock) ||
+	    LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
-	LockRelease(&tag, ExclusiveLock, false);
+	LockRelease(&tag, ShareLock, false);
 	return false;
 }
 
@@ -238,6 +243,7 @@ serm_annotate_worker_main(Datum argument)
 		proc_exit(0);
 	/* What a batch took, the next one takes again. */
 	(void) mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
+	(void) mallopt(M_MMAP_THRESHOLD, MAP_BYTES);
 	pgstat_report_activity(STATE_RUNNING, "asking agents");
 	worker.context =
 	    AllocSetContextCreate(TopMemoryContext, "serm annotating worker", ALLOCSET_DEFAULT_SIZES);

@@ -35,7 +35,7 @@ typedef struct SermWorker {
 	List *ended;    /* jobs to store */
 	List *unwanted; /* jobs of the stock to give back */
 	bool urgent;    /* a server must hear what became of a request */
-	/* All by serm_limits_now_ms(): the time of day may be set while requests are on their way. */
+	/* All by serm_now_ms(): the time of day may be set while requests are on their way. */
 	int64 ended_since_ms;
 	double pace; /* ends of requests in a millisecond */
 	int paced;   /* ends since paced_since_ms */

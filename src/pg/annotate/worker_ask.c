@@ -49,7 +49,7 @@ serm_worker_by_spending(const ListCell *a, const ListCell *b)
 static void
 prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 {
-	int64 now = serm_limits_now_ms();
+	int64 now = serm_now_ms();
 	List *ordered = list_copy(jobs);
 	ListCell *cell;
 	int level = serm_worker_begin();
@@ -67,7 +67,9 @@ prepare(SermWorker *worker, List *jobs, XLogRecPtr claimed)
 
 		serm_worker_note_model(worker, job->task.model);
 		job->ready_ms = now;
-		if (!job->admitted)
+		if (job->postponed)
+			serm_worker_keep(worker, &worker->unwanted, job);
+		else if (!job->admitted)
 			serm_worker_keep_ended(worker, job);
 		else
 			serm_worker_keep(worker, &worker->stock, job);
@@ -100,7 +102,7 @@ send_stock(SermWorker *worker)
 static void
 drop_stock(SermWorker *worker, const char *server, const char *reason)
 {
-	int64 now = serm_limits_now_ms();
+	int64 now = serm_now_ms();
 	ListCell *cell;
 
 	foreach (cell, worker->stock) {
@@ -118,7 +120,7 @@ drop_stock(SermWorker *worker, const char *server, const char *reason)
 static void
 note_pace(SermWorker *worker)
 {
-	int64 now = serm_limits_now_ms();
+	int64 now = serm_now_ms();
 	int64 elapsed = now - worker->paced_since_ms;
 
 	if (elapsed < PACE_MS)
@@ -148,7 +150,7 @@ take_ended(SermWorker *worker)
 	note_pace(worker);
 	/* The first one has waited longest. */
 	if (worker->stock != NIL &&
-	    serm_limits_now_ms() - ((SermJob *) linitial(worker->stock))->ready_ms >= STOCK_OLD_MS)
+	    serm_now_ms() - ((SermJob *) linitial(worker->stock))->ready_ms >= STOCK_OLD_MS)
 		drop_stock(worker, NULL, NULL);
 }
 
@@ -173,7 +175,7 @@ serm_worker_claim(SermWorker *worker)
 	int have = serm_http_in_flight(worker->http) + list_length(worker->stock);
 	int wanted = Max(concurrency - have, 0);
 	int more = Max(concurrency + ahead - have, 0) - wanted;
-	int64 now = serm_limits_now_ms();
+	int64 now = serm_now_ms();
 	XLogRecPtr claimed;
 	List *jobs;
 

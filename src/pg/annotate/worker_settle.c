@@ -84,7 +84,7 @@ settle_some(SermWorker *worker, SermWorkerModel *model)
 bool
 serm_worker_settle_slice(SermWorker *worker)
 {
-	int64 start = serm_limits_now_ms();
+	int64 start = serm_now_ms();
 	ListCell *cell;
 
 	foreach (cell, worker->models) {
@@ -96,7 +96,7 @@ serm_worker_settle_slice(SermWorker *worker)
 		do {
 			resumed = model->settler != NULL;
 			while (settle_some(worker, model))
-				if (serm_limits_now_ms() - start >= SLICE_MS)
+				if (serm_now_ms() - start >= SLICE_MS)
 					return true;
 		} while (resumed);
 	}
@@ -106,7 +106,7 @@ serm_worker_settle_slice(SermWorker *worker)
 void
 serm_worker_settle_meanwhile(SermWorker *worker)
 {
-	int64 start = serm_limits_now_ms();
+	int64 start = serm_now_ms();
 	int64 now;
 	ListCell *cell;
 	bool more = false;
@@ -115,6 +115,6 @@ serm_worker_settle_meanwhile(SermWorker *worker)
 		return;
 	foreach (cell, worker->models)
 		more |= settle_some(worker, lfirst(cell));
-	now = serm_limits_now_ms();
+	now = serm_now_ms();
 	worker->next_settle_ms = now + Min(SETTLE_MOST_MS, Max(more ? 0 : SETTLE_MS, 20 * (now - start + 1)));
 }

@@ -15,7 +15,7 @@ void
 serm_worker_keep_ended(SermWorker *worker, SermJob *job)
 {
 	if (worker->ended == NIL)
-		worker->ended_since_ms = serm_limits_now_ms();
+		worker->ended_since_ms = serm_now_ms();
 	serm_worker_keep(worker, &worker->ended, job);
 }
 
@@ -53,6 +53,31 @@ read_ended(SermWorker *worker)
 			reports = lappend(reports, report);
 	}
 	serm_limits_note(reports);
+}
+
+/*
+ * All that are stored, retried and given back, if that takes several statements: whoever suspends their agent
+ * takes them, too. One that stores votes takes them in order.
+ */
+static void
+lock_tasks(const SermWorker *worker)
+{
+	bool several = worker->unwanted != NIL;
+	int count = 0;
+	const SermTask **tasks =
+	    palloc(mul_size(list_length(worker->ended) + list_length(worker->unwanted), sizeof(SermTask *)));
+	ListCell *cell;
+
+	foreach (cell, worker->ended) {
+		const SermJob *job = lfirst(cell);
+
+		several = several || job->decision.action == SERM_RETRY_AGAIN;
+		tasks[count++] = &job->task;
+	}
+	foreach (cell, worker->unwanted)
+		tasks[count++] = &((SermJob *) lfirst(cell))->task;
+	if (several)
+		serm_queue_lock(tasks, count, NULL);
 }
 
 /* Keep the votes, put the other tasks back; what they did cost is settled with them. */
@@ -140,6 +165,7 @@ serm_worker_store(SermWorker *worker)
 	read_ended(worker);
 	/* A queue that has grown since it was analyzed would be read whole for each batch. */
 	indexes = serm_spi_prefer_indexes();
+	lock_tasks(worker);
 	if (worker->ended != NIL)
 		store_answers(worker);
 	if (worker->unwanted != NIL)
@@ -160,5 +186,5 @@ serm_worker_store_wait(const SermWorker *worker)
 		return SERM_WORKER_POLL_MS;
 	if (serm_http_in_flight(worker->http) == 0)
 		return 0;
-	return (int) Max(0, STORE_MS - (serm_limits_now_ms() - worker->ended_since_ms));
+	return (int) Max(0, STORE_MS - (serm_now_ms() - worker->ended_since_ms));
 }
