@@ -71,7 +71,7 @@ sub anonymous_kb
 sub wait_until
 {
 	my ($condition) = @_;
-	for (1 .. 3000) { return if $condition->(); usleep(10_000); }
+	for (my $end = time + 60; time < $end; usleep(10_000)) { return if $condition->(); }
 	die 'waited in vain';
 }
 
