@@ -66,6 +66,8 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
 		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(docs)),
 		};
+		/* Whether there is a vote already is looked up for each task, not found by sorting all votes. */
+		int level = serm_spi_prefer_indexes();
 
 		serm_spi_execute(
 		    "WITH chosen AS (SELECT s.id FROM serm.sample s WHERE s.model = $1 AND s.state = 'waiting'"
@@ -83,6 +85,7 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    "  ORDER BY t.id, p.path, a.name ON CONFLICT DO NOTHING)"
 		    " SELECT pg_catalog.count(*) FROM taken",
 		    SPI_OK_SELECT, false, params, lengthof(params));
+		AtEOXact_GUC(false, level);
 	}
 	return (uint64) DatumGetInt64(serm_spi_value(0, 1, &null));
 }
