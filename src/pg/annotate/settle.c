@@ -111,6 +111,7 @@ add_vote(SermSettleSample *sample, const SermAgent *agent, uint64 i)
 static void
 load_votes(List *samples, const List *agents)
 {
+	static SermKept kept;
 	Datum *ids = palloc(mul_size(list_length(samples), sizeof(Datum)));
 	MemoryContext context = CurrentMemoryContext;
 	SermParam params[1];
@@ -122,10 +123,11 @@ load_votes(List *samples, const List *agents)
 		ids[foreach_current_index(cell)] = Int64GetDatum(((SermSettleSample *) lfirst(cell))->id);
 	params[0] = SERM_DATUM(INT8ARRAYOID,
 	    PointerGetDatum(construct_array(ids, list_length(samples), INT8OID, 8, true, TYPALIGN_DOUBLE)));
-	serm_spi_execute(
-	    "SELECT v.sample, v.agent, v.grade, v.rationale, v.prompt FROM serm.vote v WHERE v.sample = ANY ($1)"
-	    " ORDER BY v.sample, v.agent COLLATE \"C\", v.path",
-	    SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute_kept(&kept,
+	    "SELECT n.id, v.agent, v.grade, v.rationale, v.prompt FROM pg_catalog.unnest($1) AS n(id),"
+	    "  LATERAL (SELECT * FROM serm.vote v WHERE v.sample = n.id OFFSET 0) v"
+	    " ORDER BY n.id, v.agent COLLATE \"C\", v.path",
+	    SPI_OK_SELECT, params, lengthof(params));
 	MemoryContextSwitchTo(context);
 	cell = list_head(samples);
 	for (uint64 i = 0; i < SPI_processed; i++) {
