@@ -284,7 +284,7 @@ claim_within(Oid role, int64 token, Datum servers, int limit, double tokens, int
 
 	serm_spi_execute_kept(&kept,
 	    DUE_TASKS
-	    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
+	    "  ORDER BY t.not_before, t.id + 0 LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
 	    " sized AS (SELECT d.id, d.place, d.server, d.not_before,"
 	    "   pg_catalog.sum(" ESTIMATE(
 	        "d") ") OVER (ORDER BY d.not_before, d.id"
@@ -315,8 +315,8 @@ claim_after(Oid role, int64 token, Datum servers, int limit, int lease_ms, SermQ
 
 	serm_spi_execute_kept(&kept,
 	    DUE_TASKS
-	    "   AND (t.not_before, t.id) > ($6, $7)"
-	    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
+	    "   AND (t.not_before, t.id + 0) > ($6, $7)"
+	    "  ORDER BY t.not_before, t.id + 0 LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
 	    " FROM due z, serm.sample s WHERE t.ctid = z.place AND" SAMPLE_OF("z") " RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
