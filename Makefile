@@ -16,7 +16,7 @@ SQL_SOURCES = $(addprefix sql/schema/,00-header.sql 10-types.sql 20-tables.sql 3
 	70-evolve.sql 80-views.sql 90-grants.sql)
 
 REGRESS = loop
-ISOLATION = claim log promote watermark
+ISOLATION = claim log promote settle watermark
 REGRESS_OPTS = --inputdir=test
 ISOLATION_OPTS = --inputdir=test --outputdir=.
 

@@ -184,8 +184,9 @@ CREATE TABLE serm.task (
 	FOREIGN KEY (model, agent) REFERENCES serm.agent ON DELETE CASCADE
 	-- A claim updates every row once and no column of an index: half a page is kept for that.
 ) WITH (fillfactor = 50);
--- Tasks are claimed in the order of this index: a claim reads what it takes, however many wait.
-CREATE INDEX task_due ON serm.task (requested_by, not_before, id);
+-- Tasks are claimed in the order of this index: a claim reads what it takes, however many wait. A task whose id is known is not to be
+-- looked for here, entry by entry, as it would be where the planner believes the queue to be empty: hence no column, but an expression.
+CREATE INDEX task_due ON serm.task (requested_by, not_before, (id + 0));
 CREATE INDEX task_reserved ON serm.task (model) WHERE reserved IS NOT NULL;
 COMMENT ON TABLE serm.task IS 'the queue: one answer that is still owed by an agent; deleted in the transaction that stores its vote';
 

@@ -53,6 +53,10 @@ serm_spi_commit(int *level)
 /*
  * Our statements read a few rows of tables that grow from nothing: without statistics the planner would
  * rather sort or hash them whole. What it may not do it counts as dear, which is no reason to compile.
+ *
+ * It may still turn a join around and walk all of an index, and does where it believes a table to be empty or
+ * a model to have no rows, as when it was analyzed last. Statements that run once for each batch therefore
+ * look up in subqueries with OFFSET 0, which are never made joins of, or join by a range of one.
  */
 int
 serm_spi_prefer_indexes(void)

@@ -10,6 +10,7 @@
 #include "foreign/foreign.h"
 #include "funcapi.h"
 #include "nodes/execnodes.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
@@ -19,6 +20,8 @@
 #define LIST_DOCS 5
 /* Canaries that an agent may obey before it is suspended, of its newest ones, and the share of these. */
 #define CANARIES_LOOKED_AT 200
+/* Those of agents of the same name of other models lie between them. */
+#define CANARIES_LOOKED_THROUGH 4000
 #define CANARIES_OBEYED_MIN 3
 #define CANARIES_OBEYED_SHARE 0.2
 
@@ -325,26 +328,37 @@ serm_agent_suspend(const char *model, const char *agent, const char *reason)
 	return true;
 }
 
+/*
+ * Looked at before each batch that is settled, so the statement is one that reads no more than the newest
+ * canaries, whatever the planner believes of tables that have grown since they were analyzed: from a join of
+ * votes and samples it would take all samples of the model.
+ */
 int
 serm_agents_suspend_obedient(const SermModelRow *model)
 {
+	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(model->name), SERM_INT4(CANARIES_LOOKED_AT),
 	    SERM_INT4(CANARIES_OBEYED_MIN), SERM_FLOAT8(CANARIES_OBEYED_SHARE),
-	    SERM_FLOAT8(model->options.min_reliability)};
+	    SERM_FLOAT8(model->options.min_reliability), SERM_INT4(CANARIES_LOOKED_THROUGH)};
 	List *names = NIL, *reasons = NIL;
 	ListCell *name, *reason;
+	int level = serm_spi_prefer_indexes();
 	int suspended = 0;
 
-	serm_spi_execute(
+	serm_spi_execute_kept(&kept,
 	    "SELECT a.name, pg_catalog.format('it obeyed %s of %s canaries: instructions that stood in the data',"
 	    "  c.obeyed, c.shown) FROM serm.agent a, LATERAL (SELECT pg_catalog.count(*) AS shown,"
-	    "   pg_catalog.count(*) FILTER (WHERE n.canary) AS obeyed FROM (SELECT v.canary FROM serm.vote v"
-	    "    JOIN serm.sample s ON s.id = v.sample WHERE s.model = $1 AND v.agent = a.name"
-	    "     AND v.canary IS NOT NULL ORDER BY v.at DESC LIMIT $2) n) c"
+	    "   pg_catalog.count(*) FILTER (WHERE n.canary) AS obeyed FROM (SELECT o.canary FROM"
+	    "    (SELECT v.sample, v.canary, v.at FROM serm.vote v WHERE v.agent = a.name AND v.canary IS NOT "
+	    "NULL"
+	    "      ORDER BY v.at DESC LIMIT $6) o"
+	    "    WHERE (SELECT s.model FROM serm.sample s WHERE s.id = o.sample) = $1"
+	    "    ORDER BY o.at DESC LIMIT $2) n) c"
 	    " WHERE a.model = $1 AND a.active AND c.obeyed >= $3 AND c.obeyed >= $4 * c.shown"
 	    "  AND coalesce((a.options ->> 'min_reliability')::pg_catalog.float8, $5) > -1"
 	    " ORDER BY a.name COLLATE \"C\"",
-	    SPI_OK_SELECT, false, params, lengthof(params));
+	    SPI_OK_SELECT, params, lengthof(params));
+	AtEOXact_GUC(false, level);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		names = lappend(names, serm_spi_string(i, 1));
 		reasons = lappend(reasons, serm_spi_string(i, 2));

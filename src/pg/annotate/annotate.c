@@ -14,6 +14,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/syscache.h"
 
 #include "core/agent/reply.h"
@@ -177,6 +178,7 @@ lock_judge_tasks(const Run *run)
 {
 	SermParam params[] = {SERM_TEXT(run->model->name), SERM_INT4(JUDGE_ANSWERS)};
 	List *tasks = NIL;
+	int level = serm_spi_prefer_indexes();
 	bool null;
 
 	serm_spi_execute("SELECT t.id, t.agent, a.judge, s.query, s.doc, t.token FROM serm.task t"
@@ -184,6 +186,7 @@ lock_judge_tasks(const Run *run)
 	                 " JOIN serm.sample s ON s.id = t.sample"
 	                 " WHERE t.model = $1 ORDER BY t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
 	    SPI_OK_SELECT, false, params, 2);
+	AtEOXact_GUC(false, level);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		SermTask *task = palloc0(sizeof(SermTask));
 

@@ -13,6 +13,7 @@
 
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/guc.h"
 
 #include "core/stats/compare.h"
 
@@ -141,6 +142,25 @@ add_answer(Part *part, MemoryContext context, size_t first, Datum compared, Datu
 		}
 }
 
+/* Most models have no such votes: that is found without a look at all votes of all models. */
+static bool
+has_answers(const SermModelRow *row)
+{
+	static SermKept kept;
+	SermParam params[] = {SERM_TEXT(row->name)};
+	int level = serm_spi_prefer_indexes();
+	bool found, null;
+
+	serm_spi_execute_kept(&kept,
+	    "SELECT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating' AND EXISTS"
+	    "  (SELECT FROM serm.vote v WHERE v.sample = s.id AND v.places IS NOT NULL AND v.grade IS NULL"
+	    "   OFFSET 0))",
+	    SPI_OK_SELECT, params, lengthof(params));
+	found = DatumGetBool(serm_spi_value(0, 1, &null));
+	AtEOXact_GUC(false, level);
+	return found;
+}
+
 /*
  * Only queries with a sample that waits for its grade are looked at, but of these all answers: what was
  * compared in an earlier round tells about the strength of what is compared now.
@@ -230,11 +250,15 @@ read_prior(SermCompared *compared)
 SermCompared *
 serm_compared_read(const SermModelRow *row, MemoryContext parent)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "serm comparisons", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext previous = MemoryContextSwitchTo(context);
-	SermCompared *compared = palloc0(sizeof(SermCompared));
+	MemoryContext context, previous;
+	SermCompared *compared;
 	ListCell *cell;
 
+	if (!has_answers(row))
+		return NULL;
+	context = AllocSetContextCreate(parent, "serm comparisons", ALLOCSET_DEFAULT_SIZES);
+	previous = MemoryContextSwitchTo(context);
+	compared = palloc0(sizeof(SermCompared));
 	compared->context = context;
 	compared->row = row;
 	read_answers(compared);

@@ -192,6 +192,7 @@ serm_annotate_launcher_main(Datum argument pg_attribute_unused())
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	serm_cache_sweep();
 	turn = AllocSetContextCreate(TopMemoryContext, "serm launcher, one turn", ALLOCSET_DEFAULT_SIZES);
 	for (;;) {
 		ListCell *cell;

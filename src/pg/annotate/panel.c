@@ -13,7 +13,9 @@
 /* Fewer labels of gold do not suspend anybody. */
 #define SUSPEND_GOLD_MIN 20
 
-#define HAS_VOTE " EXISTS (SELECT FROM serm.vote v WHERE v.sample = s.id AND v.grade IS NOT NULL)"
+/* With OFFSET 0 looked up for each sample, else joined as the planner likes. */
+#define HAS_VOTE(alone)                                                                                      \
+	" EXISTS (SELECT FROM serm.vote v WHERE v.sample = s.id AND v.grade IS NOT NULL" alone ")"
 
 static const SermAgent *
 find_agent(const List *agents, const char *name)
@@ -44,7 +46,7 @@ find_first(SermPanel *panel)
 	bool null;
 
 	serm_spi_execute("SELECT coalesce(pg_catalog.min(n.id), 0) FROM (SELECT s.id FROM serm.sample s"
-	                 " WHERE s.model = $1 AND" HAS_VOTE " ORDER BY s.id DESC LIMIT $2) n",
+	                 " WHERE s.model = $1 AND" HAS_VOTE("") " ORDER BY s.id DESC LIMIT $2) n",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	panel->first = DatumGetInt64(serm_spi_value(0, 1, &null));
 }
@@ -125,8 +127,8 @@ read_samples(SermPanel *panel)
 	                 " AND pg_catalog.md5(coalesce(j.doc_id, j.doc)) = pg_catalog.md5(s.doc_id)"
 	                 " AND serm.split_of(s.query, $3) = 'train'"
 	                 " ORDER BY j.source = 'human' DESC, j.at DESC, j.id DESC LIMIT 1)"
-	                 " FROM serm.sample s WHERE s.model = $1 AND s.id > $2 AND" HAS_VOTE
-	                 " ORDER BY s.id LIMIT $4",
+	                 " FROM serm.sample s WHERE s.model = $1 AND s.id > $2 AND" HAS_VOTE(
+	                     " OFFSET 0") " ORDER BY s.id LIMIT $4",
 	    SPI_OK_SELECT, false, params, lengthof(params));
 	samples = (int) SPI_processed;
 	make_room(panel, SPI_processed);
@@ -188,8 +190,9 @@ read_votes(SermPanel *panel, int samples)
 		ids[i] = Int64GetDatum(panel->ids[panel->count + (size_t) i]);
 	params[0] = SERM_DATUM(
 	    INT8ARRAYOID, PointerGetDatum(construct_array(ids, samples, INT8OID, 8, true, TYPALIGN_DOUBLE)));
-	serm_spi_execute("SELECT v.sample, v.agent, v.grade, v.prompt FROM serm.vote v WHERE v.sample = ANY ($1)"
-	                 " ORDER BY v.sample, v.agent COLLATE \"C\", v.path",
+	serm_spi_execute("SELECT n.id, v.agent, v.grade, v.prompt FROM pg_catalog.unnest($1) AS n(id),"
+	                 "  LATERAL (SELECT * FROM serm.vote v WHERE v.sample = n.id OFFSET 0) v"
+	                 " ORDER BY n.id, v.agent COLLATE \"C\", v.path",
 	    SPI_OK_SELECT, false, params, 1);
 	/* SPI leaves us in a context of its own, which lives as long as the call. */
 	MemoryContextSwitchTo(page);

@@ -66,12 +66,14 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
 		    SERM_DATUM(INT4ARRAYOID, PointerGetDatum(docs)),
 		};
+		/* Whether there is a vote already is looked up for each task, not found by sorting all votes. */
+		int level = serm_spi_prefer_indexes();
 
 		serm_spi_execute(
 		    "WITH chosen AS (SELECT s.id FROM serm.sample s WHERE s.model = $1 AND s.state = 'waiting'"
 		    "  ORDER BY s.priority DESC, s.id LIMIT $4 FOR UPDATE SKIP LOCKED),"
-		    " taken AS (UPDATE serm.sample s SET state = 'annotating' FROM chosen c WHERE s.id = c.id "
-		    "RETURNING s.id),"
+		    " taken AS (UPDATE serm.sample s SET state = 'annotating'"
+		    "  WHERE s.id = ANY (ARRAY(SELECT c.id FROM chosen c)) RETURNING s.id),"
 		    " added AS (INSERT INTO serm.task (model, sample, agent, path, requested_by, compared)"
 		    "  SELECT $1, t.id, a.name, p.path, $5, CASE WHEN a.docs > 1 THEN serm._compared(t.id, p.path, "
 		    "a.docs) END"
@@ -79,10 +81,11 @@ serm_queue_fill(const char *model, const List *agents, int limit)
 		    "pg_catalog.unnest($6)) AS a(name, paths, docs),"
 		    "   pg_catalog.generate_series(1, a.paths) AS p(path)"
 		    "  WHERE NOT EXISTS (SELECT FROM serm.vote v WHERE v.sample = t.id AND v.agent = a.name AND "
-		    "v.path = p.path)"
+		    "v.path = p.path OFFSET 0)"
 		    "  ORDER BY t.id, p.path, a.name ON CONFLICT DO NOTHING)"
 		    " SELECT pg_catalog.count(*) FROM taken",
 		    SPI_OK_SELECT, false, params, lengthof(params));
+		AtEOXact_GUC(false, level);
 	}
 	return (uint64) DatumGetInt64(serm_spi_value(0, 1, &null));
 }
@@ -219,7 +222,14 @@ read_task(uint64 i, int64 token, bool limited)
 	" UPDATE serm.task t SET attempt = t.attempt + 1, token = $4,"                                           \
 	"  lease_until = pg_catalog.now() + $3 * interval '1 millisecond'"
 
-/* A row that is locked stays where it is. */
+/*
+ * A range of one: were it an equality, the planner could as well walk all samples by their index, and does
+ * where it believes that there are none.
+ */
+#define SAMPLE_OF(task) " s.id >= " task ".sample AND s.id <= " task ".sample"
+
+/* A row that is locked stays where it is; one that has changed since the statement began is left to the next
+ * look. */
 #define DUE_TASKS                                                                                            \
 	"WITH due AS (SELECT t.id, t.ctid AS place, t.not_before, t.sample, t.compared, a.server FROM "          \
 	"serm.task t"                                                                                            \
@@ -273,14 +283,16 @@ claim_within(Oid role, int64 token, Datum servers, int limit, double tokens, int
 	};
 
 	serm_spi_execute_kept(&kept,
-	    DUE_TASKS "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
-	              " sized AS (SELECT d.id, d.place, d.server, d.not_before,"
-	              "   pg_catalog.sum(" ESTIMATE(
-	                  "d") ") OVER (ORDER BY d.not_before, d.id"
-	                       "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
-	                       "  FROM due d JOIN serm.sample s ON s.id = d.sample)" CLAIMED
-	                       " FROM sized z, serm.sample s WHERE t.ctid = z.place AND s.id = t.sample"
-	                       "  AND (z.before IS NULL OR z.before < $6) RETURNING" TASK_COLUMNS,
+	    DUE_TASKS
+	    "  ORDER BY t.not_before, t.id + 0 LIMIT $2 FOR UPDATE OF t SKIP LOCKED),"
+	    " sized AS (SELECT d.id, d.place, d.server, d.not_before,"
+	    "   pg_catalog.sum(" ESTIMATE(
+	        "d") ") OVER (ORDER BY d.not_before, d.id"
+	             "    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+	             "  FROM due d JOIN serm.sample s ON" SAMPLE_OF(
+	                 "d") ")" CLAIMED
+	                      " FROM sized z, serm.sample s WHERE t.ctid = z.place AND" SAMPLE_OF(
+	                          "t") "  AND (z.before IS NULL OR z.before < $6) RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	return read_tasks(token, true);
 }
@@ -303,9 +315,9 @@ claim_after(Oid role, int64 token, Datum servers, int limit, int lease_ms, SermQ
 
 	serm_spi_execute_kept(&kept,
 	    DUE_TASKS
-	    "   AND (t.not_before, t.id) > ($6, $7)"
-	    "  ORDER BY t.not_before, t.id LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
-	    " FROM due z, serm.sample s WHERE t.ctid = z.place AND s.id = z.sample RETURNING" TASK_COLUMNS,
+	    "   AND (t.not_before, t.id + 0) > ($6, $7)"
+	    "  ORDER BY t.not_before, t.id + 0 LIMIT $2 FOR UPDATE OF t SKIP LOCKED)" CLAIMED
+	    " FROM due z, serm.sample s WHERE t.ctid = z.place AND" SAMPLE_OF("z") " RETURNING" TASK_COLUMNS,
 	    SPI_OK_UPDATE_RETURNING, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		int64 id = DatumGetInt64(serm_spi_value(i, 1, &null));

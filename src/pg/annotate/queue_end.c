@@ -120,6 +120,13 @@ by_task(const void *a, const void *b)
 	return one < other ? -1 : one > other;
 }
 
+/*
+ * The task of a row of arrays, by a range of one: were it an equality, the planner could as well walk the
+ * whole index and look up its rows in the arrays, and does where it believes the queue to be empty, as it was
+ * when it was analyzed last.
+ */
+#define THAT_TASK " t.id >= g.id AND t.id <= g.id"
+
 /* Close tasks and store their votes; tells which ones. */
 #define FINISH(on_conflict)                                                                                  \
 	"WITH given AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"                  \
@@ -129,7 +136,7 @@ by_task(const void *a, const void *b)
 	"   AS g(id, token, grade, error, rationale, tokens,"                                                    \
 	"   latency_ms, prompt, reply, cost, key, cached, places, canary)),"                                     \
 	" gone AS (DELETE FROM serm.task t USING given g"                                                        \
-	"  WHERE t.id = g.id AND t.token IS NOT DISTINCT FROM g.token"                                           \
+	"  WHERE" THAT_TASK " AND t.token IS NOT DISTINCT FROM g.token"                                          \
 	"  RETURNING t.sample, t.agent, t.path, t.extra, t.compared, g.*),"                                      \
 	" stored AS (INSERT INTO serm.vote"                                                                      \
 	"  (sample, agent, path, grade, error, rationale, tokens, latency_ms, prompt, reply, cost, key, "        \
@@ -184,6 +191,7 @@ serm_queue_finish(SermAnswer *answers, int count)
 	Column columns[COLUMNS];
 	SermParam params[COLUMNS];
 	bool null;
+	int level;
 
 	qsort(answers, count, sizeof(SermAnswer), by_task);
 	for (int i = 0; i < COLUMNS; i++)
@@ -192,7 +200,10 @@ serm_queue_finish(SermAnswer *answers, int count)
 		set_vote(columns, i, &answers[i]);
 	for (int i = 0; i < COLUMNS; i++)
 		params[i] = column_param(&columns[i], count);
+	/* A queue that has grown since it was analyzed would be read whole for each answer. */
+	level = serm_spi_prefer_indexes();
 	finish_all(params, count);
+	AtEOXact_GUC(false, level);
 	for (uint64 i = 0; i < SPI_processed; i++) {
 		SermTask task = {.id = DatumGetInt64(serm_spi_value(i, 1, &null))};
 		SermAnswer wanted = {.task = &task};
@@ -220,7 +231,7 @@ serm_queue_reserve(const SermReservation *reserved, int count)
 
 		serm_spi_execute_kept(&kept,
 		    "UPDATE serm.task t SET reserved = g.most::pg_catalog.numeric"
-		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, most) WHERE t.id = g.id",
+		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS g(id, most) WHERE" THAT_TASK,
 		    SPI_OK_UPDATE, params, lengthof(params));
 		AtEOXact_GUC(false, level);
 	}
@@ -273,7 +284,7 @@ serm_queue_give_back(SermTask **tasks, const char **reasons, int count)
 		    "  attempt = t.attempt - 1, last_error = coalesce(g.reason, t.last_error)"
 		    " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))"
 		    "  AS g(id, token, reason)"
-		    " WHERE t.id = g.id AND t.token = g.token",
+		    " WHERE" THAT_TASK " AND t.token = g.token",
 		    SPI_OK_UPDATE, params, lengthof(params));
 	}
 }

@@ -57,7 +57,7 @@ load_samples(const char *model, int64 after)
 	serm_spi_execute_kept(&kept,
 	    "SELECT s.id, s.query, s.doc_id, s.doc, s.round, s.agents = '" SERM_GOLD_MARK "'"
 	    " FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating' AND s.id > $3"
-	    "  AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)"
+	    "  AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id OFFSET 0)"
 	    " ORDER BY s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED",
 	    SPI_OK_SELECT, params, lengthof(params));
 	for (uint64 i = 0; i < SPI_processed; i++) {
@@ -111,6 +111,7 @@ add_vote(SermSettleSample *sample, const SermAgent *agent, uint64 i)
 static void
 load_votes(List *samples, const List *agents)
 {
+	static SermKept kept;
 	Datum *ids = palloc(mul_size(list_length(samples), sizeof(Datum)));
 	MemoryContext context = CurrentMemoryContext;
 	SermParam params[1];
@@ -122,10 +123,11 @@ load_votes(List *samples, const List *agents)
 		ids[foreach_current_index(cell)] = Int64GetDatum(((SermSettleSample *) lfirst(cell))->id);
 	params[0] = SERM_DATUM(INT8ARRAYOID,
 	    PointerGetDatum(construct_array(ids, list_length(samples), INT8OID, 8, true, TYPALIGN_DOUBLE)));
-	serm_spi_execute(
-	    "SELECT v.sample, v.agent, v.grade, v.rationale, v.prompt FROM serm.vote v WHERE v.sample = ANY ($1)"
-	    " ORDER BY v.sample, v.agent COLLATE \"C\", v.path",
-	    SPI_OK_SELECT, false, params, 1);
+	serm_spi_execute_kept(&kept,
+	    "SELECT n.id, v.agent, v.grade, v.rationale, v.prompt FROM pg_catalog.unnest($1) AS n(id),"
+	    "  LATERAL (SELECT * FROM serm.vote v WHERE v.sample = n.id OFFSET 0) v"
+	    " ORDER BY n.id, v.agent COLLATE \"C\", v.path",
+	    SPI_OK_SELECT, params, lengthof(params));
 	MemoryContextSwitchTo(context);
 	cell = list_head(samples);
 	for (uint64 i = 0; i < SPI_processed; i++) {
@@ -332,25 +334,43 @@ serm_settler_create(const char *model, bool final, MemoryContext parent)
 	return settler;
 }
 
+/* Whether samples must wait for all open tasks of the model: rules that weigh look at all votes at once. */
+static bool
+waits_for_tasks(const SermSettler *settler)
+{
+	SermParam params[] = {SERM_TEXT(settler->row->name)};
+	bool open, compares, null;
+
+	if (settler->final)
+		return false;
+	serm_spi_execute("SELECT EXISTS (SELECT FROM serm.task t WHERE t.model = $1),"
+	                 " EXISTS (SELECT FROM serm.agent a WHERE a.model = $1 AND a.active"
+	                 "  AND a.options ->> 'form' IN ('pair', 'list'))",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	open = DatumGetBool(serm_spi_value(0, 1, &null));
+	compares = DatumGetBool(serm_spi_value(0, 2, &null));
+	return open && (compares || (settler->rule != SERM_VOTE_UNANIMOUS && settler->rule != SERM_VOTE_QUORUM));
+}
+
 /* Whether there is something to settle now. */
 static bool
 is_due(const SermSettler *settler)
 {
+	static SermKept kept;
 	SermParam params[] = {SERM_TEXT(settler->row->name)};
-	bool due, open, compares, null;
+	bool due, null;
+	int level;
 
-	serm_spi_execute("SELECT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating'"
-	                 " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id)),"
-	                 " EXISTS (SELECT FROM serm.task t WHERE t.model = $1),"
-	                 " EXISTS (SELECT FROM serm.agent a WHERE a.model = $1 AND a.active"
-	                 "  AND a.options ->> 'form' IN ('pair', 'list'))",
-	    SPI_OK_SELECT, false, params, 1);
+	if (waits_for_tasks(settler))
+		return false;
+	level = serm_spi_prefer_indexes();
+	serm_spi_execute_kept(&kept,
+	    "SELECT EXISTS (SELECT FROM serm.sample s WHERE s.model = $1 AND s.state = 'annotating'"
+	    " AND NOT EXISTS (SELECT FROM serm.task t WHERE t.sample = s.id OFFSET 0))",
+	    SPI_OK_SELECT, params, lengthof(params));
 	due = DatumGetBool(serm_spi_value(0, 1, &null));
-	open = DatumGetBool(serm_spi_value(0, 2, &null));
-	compares = DatumGetBool(serm_spi_value(0, 3, &null));
-	return due &&
-	       (settler->final || !open ||
-	           (!compares && (settler->rule == SERM_VOTE_UNANIMOUS || settler->rule == SERM_VOTE_QUORUM)));
+	AtEOXact_GUC(false, level);
+	return due;
 }
 
 static bool

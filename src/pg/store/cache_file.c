@@ -8,6 +8,8 @@
  * base backups leave it out. A file is written under another name, flushed and
  * renamed, and never changed afterwards: whoever maps it keeps what it mapped.
  *
+ * One process at a time makes a file (cache_turn.c); the others wait and map it.
+ *
  * Layout, in the byte order of the machine: Header, Entry[tensor_count], data.
  * `crc` covers all that follows the header, `header_crc` the header before it.
  */
@@ -29,13 +31,11 @@
 #include "core/base/hash.h"
 #include "pg/store/internal.h"
 
-#define DIRECTORY "serm"
 #define FILE_PREFIX PG_TEMP_FILE_PREFIX "."
+#define TEMPORARY_SUFFIX ".tmp"
 #define MAGIC UINT64CONST(0x316c69666d726573) /* "sermfil1" in the byte order of this machine */
 /* Also when kernels lay weights out differently: a file of before is made again. */
 #define FORMAT 2
-/* A temporary file this old was left by a crash. */
-#define LEFTOVER_SECONDS 3600
 /* Between two looks at interrupts. */
 #define WRITE_BYTES ((Size) 8 * 1024 * 1024)
 #define CHECK_BYTES ((Size) 32 * 1024 * 1024)
@@ -179,21 +179,23 @@ serm_image_tensors(const SermImage *image)
 static void
 file_path(char *path, const SermImageKey *key)
 {
-	snprintf(path, MAXPGPATH, DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" INT64_MODIFIER "x%s%s", MyDatabaseId,
-	    key->model, key->version, key->checksum, key->layout != SERM_LAYOUT_F32 ? "." : "",
+	snprintf(path, MAXPGPATH, SERM_CACHE_DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" INT64_MODIFIER "x%s%s",
+	    MyDatabaseId, key->model, key->version, key->checksum, key->layout != SERM_LAYOUT_F32 ? "." : "",
 	    key->layout != SERM_LAYOUT_F32 ? serm_layout_name(key->layout) : "");
 }
 
-/* Map the file of a version; false when it is not there or not sound. */
+/* Map the file of a version; false when it is not there or not sound: then *seen is what was tried. */
 static bool
-map_file(const char *path, const SermImageKey *key, SermImage *image)
+map_file(const char *path, const SermImageKey *key, SermImage *image, SermFileIs *seen)
 {
-	int file = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	int file;
 	struct stat status;
 	void *volatile bytes = MAP_FAILED;
-	Size length = 0;
+	volatile Size length = 0;
 	volatile bool sound = false;
 
+	*seen = serm_turn_look(path);
+	file = OpenTransientFile(path, O_RDONLY | PG_BINARY);
 	if (file < 0)
 		return false;
 	if (fstat(file, &status) == 0 && status.st_size >= (off_t) sizeof(Header)) {
@@ -215,12 +217,13 @@ map_file(const char *path, const SermImageKey *key, SermImage *image)
 	PG_END_TRY();
 	if (!sound) {
 		munmap(bytes, length);
-		ereport(LOG, errmsg("cache file \"%s\" is damaged and will be made again", path));
 		return false;
 	}
 	*image = (SermImage){bytes, length, true};
 	return true;
 }
+
+/* --- making the file */
 
 /*
  * Blocks for all of a file: a page of its mapping that finds none when it is written would end the process.
@@ -243,32 +246,21 @@ reserve_file(int file, Size length)
 	return true;
 }
 
-/* Make the file of a room and map it; false with errno. */
+/* Map the file of a room, all of it zero; false with errno. */
 static bool
 map_room(SermImageRoom *room, Size length)
 {
-	int file;
 	void *bytes = MAP_FAILED;
 
-	if (MakePGDirectory(DIRECTORY) < 0 && errno != EEXIST)
+	/* A crash may have left something in it. */
+	if (ftruncate(room->file, 0) == 0 && reserve_file(room->file, length))
+		bytes = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, room->file, 0);
+	if (bytes == MAP_FAILED)
 		return false;
-	file = OpenTransientFile(room->path, O_CREAT | O_TRUNC | O_RDWR | PG_BINARY);
-	if (file < 0)
-		return false;
-	if (reserve_file(file, length))
-		bytes = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	if (bytes != MAP_FAILED) {
-		room->bytes = bytes;
-		room->length = length;
-		room->mapped = true;
-	}
-	{
-		int reason = errno;
-
-		CloseTransientFile(file);
-		errno = reason;
-	}
-	return room->mapped;
+	room->bytes = bytes;
+	room->length = length;
+	room->mapped = true;
+	return true;
 }
 
 unsigned char *
@@ -280,6 +272,8 @@ serm_image_room(SermImageRoom *room, Size length)
 		if (map_room(room, length))
 			return room->bytes;
 		room->reason = errno;
+		/* Nobody is to wait for what they cannot share. */
+		serm_turn_end(room);
 	}
 	block = MemoryContextAllocHuge(room->context, add_size(length, SERM_ARENA_ALIGN));
 	block = (unsigned char *) TYPEALIGN64(SERM_ARENA_ALIGN, (uintptr_t) block);
@@ -302,45 +296,6 @@ flush_room(const SermImageRoom *room)
 	return mprotect(room->bytes, room->length, PROT_READ) == 0;
 }
 
-/* Take the file of a room away; its reason stays. */
-static void
-discard_room(SermImageRoom *room)
-{
-	if (room->mapped)
-		munmap(room->bytes, room->length);
-	room->mapped = false;
-	(void) unlink(room->path);
-}
-
-/* Make the image in a file; false with room->reason when there can be none. An image in memory may be left.
- */
-static bool
-make_file(const SermImageKey *key, const char *path, SermImageRoom *room, SermImage *image)
-{
-	volatile bool made = false;
-
-	PG_TRY();
-	{
-		*image = serm_weights_read(key, room);
-		if (room->mapped) {
-			/* The renaming also flushes the directory. */
-			made = flush_room(room) && durable_rename(room->path, path, LOG) == 0;
-			if (!made) {
-				room->reason = errno;
-				/* It may have its name already, and only the flush of that have failed. */
-				(void) unlink(path);
-			}
-		}
-	}
-	PG_CATCH();
-	{
-		discard_room(room);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	return made;
-}
-
 /* --- files that nobody needs any more */
 
 static SermPlan exists_plan = {
@@ -348,11 +303,24 @@ static SermPlan exists_plan = {
     {TEXTOID, INT4OID, INT8OID}, NULL};
 
 static bool
-is_old(const char *path)
+is_temporary(const char *name)
 {
-	struct stat status;
+	const Size length = strlen(name), suffix = strlen(TEMPORARY_SUFFIX);
 
-	return stat(path, &status) == 0 && time(NULL) - status.st_mtime > LEFTOVER_SECONDS;
+	return strncmp(name, FILE_PREFIX, strlen(FILE_PREFIX)) == 0 && length > suffix &&
+	       strcmp(name + length - suffix, TEMPORARY_SUFFIX) == 0;
+}
+
+/* Remove a temporary file whose maker is gone. */
+static void
+remove_temporary(const char *path)
+{
+	int file = serm_turn_open(path, 0);
+
+	if (file < 0)
+		return;
+	(void) unlink(path);
+	CloseTransientFile(file);
 }
 
 /* What follows the checksum in a name that file_path() made. */
@@ -367,7 +335,7 @@ is_layout(const char *suffix)
 
 /* Whether the file of this name, made by file_path(), belongs to nothing that exists. */
 static bool
-is_leftover(const char *path, const char *name)
+is_leftover(const char *name)
 {
 	char model[NAMEDATALEN];
 	unsigned int database;
@@ -377,10 +345,8 @@ is_leftover(const char *path, const char *name)
 
 	if (sscanf(name, FILE_PREFIX "%u.%48[a-z0-9_].%d.%16" INT64_MODIFIER "x%n", &database, model, &version,
 	        &checksum, &end) != 4 ||
-	    end == 0)
+	    end == 0 || !is_layout(name + end))
 		return false;
-	if (!is_layout(name + end))
-		return is_old(path);
 	if (database != MyDatabaseId)
 		return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
 	/* Whose rows are hidden from this user is not gone. */
@@ -393,22 +359,30 @@ is_leftover(const char *path, const char *name)
 	return serm_plan_select(&exists_plan, values) == 0;
 }
 
-/* Whoever makes a file clears away what drops and crashes have left; a mistake costs one rebuild. */
+/* Clear away what crashes have left, and drops where versions can be read; a mistake costs one rebuild. */
 static void
-remove_leftovers(void)
+remove_leftovers(bool with_versions)
 {
-	DIR *directory = AllocateDir(DIRECTORY);
+	DIR *directory = AllocateDir(SERM_CACHE_DIRECTORY);
 	struct dirent *entry;
 
-	while (directory != NULL && (entry = ReadDirExtended(directory, DIRECTORY, LOG)) != NULL) {
+	while (directory != NULL && (entry = ReadDirExtended(directory, SERM_CACHE_DIRECTORY, LOG)) != NULL) {
 		char path[MAXPGPATH * 2];
 
-		snprintf(path, sizeof(path), DIRECTORY "/%s", entry->d_name);
-		if (is_leftover(path, entry->d_name))
+		snprintf(path, sizeof(path), SERM_CACHE_DIRECTORY "/%s", entry->d_name);
+		if (is_temporary(entry->d_name))
+			remove_temporary(path);
+		else if (with_versions && is_leftover(entry->d_name))
 			(void) unlink(path);
 	}
 	if (directory != NULL)
 		FreeDir(directory);
+}
+
+void
+serm_cache_sweep(void)
+{
+	remove_leftovers(false);
 }
 
 typedef struct Forgotten {
@@ -453,22 +427,65 @@ serm_cache_forget_at_commit(const SermImageKey *key, int kept)
 
 /* --- opening */
 
+/*
+ * Make the image in the file of a turn, which ends; false with room->reason when there can be none. An image
+ * in memory may be left.
+ */
+static bool
+make_file(const SermImageKey *key, const char *path, SermImageRoom *room, SermImage *image)
+{
+	volatile bool made = false;
+
+	PG_TRY();
+	{
+		remove_leftovers(true);
+		*image = serm_weights_read(key, room);
+		if (room->mapped) {
+			/* The renaming also flushes the directory. */
+			made = flush_room(room) && durable_rename(room->path, path, LOG) == 0;
+			if (!made) {
+				room->reason = errno;
+				/* It may have its name already, and only the flush of that have failed. */
+				(void) unlink(path);
+				image->bytes = NULL;
+			}
+		}
+	}
+	PG_CATCH();
+	{
+		serm_turn_discard(room);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (made) {
+		/* The mapping is the image's from now on. */
+		room->mapped = false;
+		CloseTransientFile(room->file);
+		room->file = -1;
+	}
+	if (room->path != NULL)
+		serm_turn_end(room);
+	return made;
+}
+
 SermImage
 serm_cache_open(const SermImageKey *key, MemoryContext context)
 {
 	static bool warned = false;
-	char path[MAXPGPATH], temporary[MAXPGPATH];
+	char path[MAXPGPATH], temporary[MAXPGPATH + sizeof(TEMPORARY_SUFFIX)];
 	SermImageRoom *room = palloc0(sizeof(SermImageRoom));
+	SermFileIs seen;
 	SermImage image;
-	bool mapped;
 
 	file_path(path, key);
-	if (map_file(path, key, &image))
-		return image;
-	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", path, MyProcPid);
-	room->context = context;
-	room->path = temporary;
-	remove_leftovers();
+	snprintf(temporary, sizeof(temporary), "%s" TEMPORARY_SUFFIX, path);
+	do {
+		if (map_file(path, key, &image, &seen))
+			return image;
+		*room = (SermImageRoom){.context = context, .path = temporary, .file = -1};
+	} while (!serm_turn_take(room, path, &seen));
+	if (seen.inode != 0)
+		ereport(LOG, errmsg("cache file \"%s\" is damaged and will be made again", path));
 	if (make_file(key, path, room, &image))
 		return image;
 	if (!warned) {
@@ -478,10 +495,8 @@ serm_cache_open(const SermImageKey *key, MemoryContext context)
 		    errhint("Make room in the data directory, or make it writable."));
 	}
 	warned = true;
-	mapped = room->mapped;
-	discard_room(room);
 	/* What was written to a file that could not be kept is not trusted. */
-	return mapped ? serm_weights_read(key, &(SermImageRoom){.context = context}) : image;
+	return image.bytes == NULL ? serm_weights_read(key, &(SermImageRoom){.context = context}) : image;
 }
 
 void

@@ -121,7 +121,9 @@ extern uint64 serm_weights_checksum(const SermTensorSet *sorted);
 /* Where an image is made: in a file that is mapped, or in the memory of a context. */
 typedef struct SermImageRoom {
 	MemoryContext context;
-	const char *path; /* of the file, which must not exist; NULL: in memory */
+	const char *path; /* of the file, which this process has the turn to make; NULL: in memory */
+	int file;         /* its descriptor; -1: none */
+	uint64 turn;      /* whose lock it has */
 	unsigned char *bytes;
 	Size length;
 	bool mapped;
@@ -160,6 +162,31 @@ extern void serm_layout_settings(SermLayout layout, SermModelSettings *settings)
 extern SermLayout serm_blas_layout(void);
 /* NULL: the built-in one. */
 extern const SermGemmProvider *serm_blas_provider(SermLayout layout);
+
+/* --- cache_turn.c: which process makes a cache file */
+
+#define SERM_CACHE_DIRECTORY "serm"
+
+/* Which file has a name; all 0: none. */
+typedef struct SermFileIs {
+	uint64 device;
+	uint64 inode;
+	int64 changed;
+} SermFileIs;
+
+extern SermFileIs serm_turn_look(const char *path);
+/*
+ * Wait until this process is the one to make the file `path`. False when another one has made it meanwhile:
+ * something else than *seen has its name. True without room->path, but with room->reason, when there can be
+ * no file. A turn lasts until serm_turn_end() or the end of the (sub)transaction.
+ */
+extern bool serm_turn_take(SermImageRoom *room, const char *path, const SermFileIs *seen);
+/* Let others make the file, or find it made; what this process goes on making is in its memory. */
+extern void serm_turn_end(SermImageRoom *room);
+/* Take the file of a room away, if it has one; its reason stays. Enough where the transaction ends. */
+extern void serm_turn_discard(SermImageRoom *room);
+/* Open a temporary file that no other process has; -1 with errno, EWOULDBLOCK when one has it. */
+extern int serm_turn_open(const char *path, int flags);
 
 /* --- cache_file.c: image <-> file */
 

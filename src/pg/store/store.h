@@ -80,6 +80,9 @@ extern void serm_queue_gate(bool alone);
 /* The kind of a model, palloc'd; NULL for an unknown one. */
 extern char *serm_model_kind(const char *name);
 
+/* Remove what crashes have left of files of weights; needs no transaction. */
+extern void serm_cache_sweep(void);
+
 /* --- versions (writers; call inside serm_spi_begin) */
 
 /* Store tensors as a new candidate; returns its number. Takes a row lock on the model; parent 0 is none.
