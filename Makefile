@@ -31,6 +31,10 @@ override with_llvm = no
 
 EXTRA_CLEAN = build
 
+# DATA=... names sets for benchmarks and the demo; PGXS would install it.
+SETS := $(DATA)
+override DATA :=
+
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(PGXS),)

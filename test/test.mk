@@ -14,7 +14,7 @@ UNIT_LIBS = -lcjson -lutf8proc -lm
 UNIT_TESTS = $(patsubst test/unit/%.c,%,$(sort $(wildcard test/unit/test_*.c)))
 SANITIZE = -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
 
-.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap tutorial check-includes check-symbols check-sql \
+.PHONY: deps-build deps-test deps-bench unit unit-asan pgtap isolation tap tutorial check-includes check-symbols check-sql check-data \
 	format format-check check-clang bench bench-quality bench-core demo test regress
 
 # --- packages: apt-get as root or through sudo, a clear message elsewhere
@@ -62,10 +62,10 @@ unit-asan: $(ASAN_PROGRAMS)
 .PHONY: unit-programs
 unit-programs: $(UNIT_PROGRAMS) $(ASAN_PROGRAMS)
 
-# The encoder against the reference model of DATA: logits, norms of layers, losses and gradient norms.
+# The encoder against the reference model of DATA=...: logits, norms of layers, losses and gradient norms.
 .PHONY: check-encoder
 check-encoder: build/unit/test_encoder_golden build/unit-asan/test_encoder_golden
-	@from=$(or $(DATA),../shared/data)/cross_encoder/tiny; \
+	@from=$(or $(SETS),../shared/data)/cross_encoder/tiny; \
 	test -d $$from || { echo "skipped: $$from is not there"; exit 0; }; \
 	test/data/encoder_golden.py $$from > build/encoder_golden.txt && \
 	SERM_ENCODER_GOLDEN=build/encoder_golden.txt prove -v -e '' $^
@@ -100,6 +100,10 @@ check-symbols: serm.so ; test/check-symbols.sh
 check-sql: serm--$(EXTVERSION).sql ; test/check-sql.sh $<
 format: ; clang-format-14 -i $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
 format-check: ; clang-format-14 --dry-run -Werror $(CORE_SOURCES) $(PG_SOURCES) $(SOURCE_HEADERS) $(wildcard test/unit/*.[ch])
+# The sets that DATA=... names reach what runs on them and not what PGXS installs.
+check-data:
+	@! $(MAKE) -n --no-print-directory install DATA=/nowhere | grep /nowhere
+	@$(MAKE) -n --no-print-directory bench-core DATA=/nowhere | grep -q /nowhere
 # A second compiler sees other mistakes; what is written in assembly it must assemble.
 check-clang:
 	clang-14 -fsyntax-only -std=gnu11 -O2 $(WARNINGS) -Wno-ignored-attributes -D_GNU_SOURCE -Isrc \
@@ -116,34 +120,34 @@ install-here: all
 demo: deps-test
 	@$(MAKE) --no-print-directory demo-here
 demo-here: install-here
-	$(CLUSTER) test/demo.sh $(DATA)
+	$(CLUSTER) test/demo.sh $(SETS)
 
 test: deps-test
 	$(MAKE) --no-print-directory -j$$(nproc) all unit-programs
 	$(MAKE) --no-print-directory install-here
 	$(MAKE) --no-print-directory test-here
-test-here: check-includes check-symbols check-sql format-check check-clang unit unit-asan check-encoder regress isolation pgtap tutorial tap
+test-here: check-includes check-symbols check-sql check-data format-check check-clang unit unit-asan check-encoder regress isolation pgtap tutorial tap
 
 bench: bench-quality bench-speed bench-annotate bench-judges bench-evolve bench-distill bench-scratch bench-mine bench-cross
 bench-quality: deps-bench
 	@$(MAKE) --no-print-directory bench-quality-here
 bench-quality-here: install-here build/bench_features
-	$(CLUSTER) test/bench/quality.sh $(or $(DATA),../shared/data)
+	$(CLUSTER) test/bench/quality.sh $(or $(SETS),../shared/data)
 
 bench-speed: deps-bench
 	@$(MAKE) --no-print-directory bench-speed-here
 bench-speed-here: install-here build/bench_heads build/bench_stages build/bench_spin
-	$(CLUSTER) test/bench/speed.sh $(or $(DATA),../shared/data)
+	$(CLUSTER) test/bench/speed.sh $(or $(SETS),../shared/data)
 # What labels of real judges are worth, and what is learned from them; whether students agree with their teachers.
 .PHONY: bench-judges bench-judges-here bench-evolve bench-evolve-here bench-distill bench-distill-here bench-scratch \
 	bench-scratch-here
 bench-judges bench-evolve bench-distill bench-scratch: deps-bench
 	@$(MAKE) --no-print-directory $@-here
 bench-judges-here bench-evolve-here bench-distill-here: bench-%-here: install-here
-	$(CLUSTER) test/bench/$*.sh $(or $(DATA),../shared/data)
+	$(CLUSTER) test/bench/$*.sh $(or $(SETS),../shared/data)
 # What an encoder made from nothing is worth, alone and as a teacher; less than all folds with FOLDS=2.
 bench-scratch-here: install-here
-	BENCH=scratch $(CLUSTER) test/bench/distill.sh $(or $(DATA),../shared/data)
+	BENCH=scratch $(CLUSTER) test/bench/distill.sh $(or $(SETS),../shared/data)
 
 build/bench_%: test/bench/%.c test/bench/spin.h build/core.a
 	$(CC) $(UNIT_CFLAGS) -O2 $< build/core.a $(UNIT_LIBS) -o $@
@@ -155,14 +159,14 @@ bench-cross: build/bench_encoder
 	@mkdir -p build/bench/cross
 	@test -d build/bench/cross/node_modules/onnxruntime-node || ! command -v npm > /dev/null || \
 		npm install --prefix build/bench/cross --ignore-scripts --no-audit --no-fund --loglevel=error onnxruntime-node || true
-	@python3 test/bench/cross.py build/bench_encoder build/bench/cross $(or $(DATA),../shared/data)
+	@python3 test/bench/cross.py build/bench_encoder build/bench/cross $(or $(SETS),../shared/data)
 
 # Click models and mining: MINE_ROWS is the size of the log that is made for it.
 .PHONY: bench-mine bench-mine-here
 bench-mine: deps-bench
 	@$(MAKE) --no-print-directory bench-mine-here
 bench-mine-here: install-here
-	MINE_ROWS=$(or $(MINE_ROWS),10000000) $(CLUSTER) test/bench/mine.sh $(or $(DATA),../shared/data)
+	MINE_ROWS=$(or $(MINE_ROWS),10000000) $(CLUSTER) test/bench/mine.sh $(or $(SETS),../shared/data)
 
 bench-annotate: deps-test
 	@$(MAKE) --no-print-directory bench-annotate-here
@@ -177,7 +181,7 @@ build/bench_features: test/bench/features.c test/bench/set.h build/core.a
 	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
 bench-core: build/quality_core
 	@for set in crowdflower_srr homedepot epqa; do \
-		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
+		from=$(or $(SETS),../shared/data)/$$set; to=build/bench/$$set; \
 		test -d $$from || { echo "$$set: skipped, $$from is not there"; continue; }; mkdir -p $$to; \
 		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; \
 		build/quality_core $${set%_srr} $$to quiet $(OPTIONS) || exit 1; done
@@ -188,7 +192,7 @@ build/forgetting: test/bench/forgetting.c test/bench/set.h build/core.a
 	$(CC) $(UNIT_CFLAGS) -I. -O2 $< build/core.a $(UNIT_LIBS) -o $@
 bench-forgetting: build/forgetting
 	@for set in crowdflower_srr homedepot epqa; do \
-		from=$(or $(DATA),../shared/data)/$$set; to=build/bench/$$set; \
+		from=$(or $(SETS),../shared/data)/$$set; to=build/bench/$$set; \
 		test -d $$from || { echo "bench-forgetting: skipped, $$from is not there"; exit 0; }; mkdir -p $$to; \
 		for f in docs queries qrels; do gzip -dc $$from/$$f.tsv.gz > $$to/$$f.tsv || exit 1; done; done; \
 	build/forgetting homedepot=build/bench/homedepot crowdflower=build/bench/crowdflower_srr epqa=build/bench/epqa $(OPTIONS)
