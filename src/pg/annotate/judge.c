@@ -219,66 +219,112 @@ typedef struct UserCall {
 	SermUserAnswer *answer;
 } UserCall;
 
-/* As the server's statement_timeout, which workers do not have, and which spans the whole call of a session.
+/*
+ * The limit of the call that runs now. The server's statement_timeout is no help: workers have none, and that
+ * of a session spans the whole call. All that ends a statement comes as the same kind of cancel, so who sent
+ * it is noted when it is raised: a function may catch the clock, and what cancels it next may be somebody
+ * else.
  */
+static struct {
+	TimeoutId timeout;
+	int limit_ms;
+	bool statement;                /* statement_timeout was running when the call began */
+	bool raised;                   /* the cancel that was raised last came from the clock */
+	volatile sig_atomic_t pending; /* the clock wants a cancel that is not raised yet */
+	volatile sig_atomic_t others;  /* somebody wanted it before */
+} watch;
+
+/* Once more each time: the function may have caught the last one. */
 static void
 on_timeout(void)
 {
+	if (!watch.pending)
+		watch.others = QueryCancelPending;
+	watch.pending = true;
 	InterruptPending = true;
 	QueryCancelPending = true;
+	enable_timeout_after(watch.timeout, watch.limit_ms);
 }
 
-static TimeoutId
-timeout_of_calls(void)
+/* Has the statement_timeout passed meanwhile? It does so once: caught or not, the statement is to end. */
+static bool
+statement_is_over(void)
 {
-	static TimeoutId timeout;
+	return watch.statement && !get_timeout_active(STATEMENT_TIMEOUT);
+}
+
+/* A callback of every message that is raised under it. */
+static void
+note_cancel(void *argument pg_attribute_unused())
+{
+	if (geterrcode() != ERRCODE_QUERY_CANCELED)
+		return;
+	watch.raised = watch.pending && !watch.others;
+	watch.pending = watch.others = false;
+}
+
+static void
+start_clock(int limit_ms)
+{
 	static bool registered = false;
 
 	if (!registered)
-		timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
+		watch.timeout = RegisterTimeout(USER_TIMEOUT, on_timeout);
 	registered = true;
-	return timeout;
+	watch.limit_ms = limit_ms;
+	watch.statement = get_timeout_active(STATEMENT_TIMEOUT);
+	watch.raised = false;
+	watch.pending = watch.others = false;
+	if (limit_ms > 0)
+		enable_timeout_after(watch.timeout, limit_ms);
 }
 
-/* Whether the time was up; a cancel that came too late to end the function is none. */
-static bool
-stop_clock(TimeoutId timeout)
+/* A cancel of its own that came too late to end the function is none. */
+static void
+stop_clock(void)
 {
-	bool late;
-
-	disable_timeout(timeout, true);
-	late = get_timeout_indicator(timeout, true);
-	if (late)
+	disable_timeout(watch.timeout, false);
+	if (watch.pending && !watch.others && !statement_is_over())
 		QueryCancelPending = false;
-	return late;
+	watch.pending = false;
+}
+
+/* The function has caught the end of its statement. */
+static void
+cancel_again(void)
+{
+	if (statement_is_over())
+		InterruptPending = QueryCancelPending = true;
 }
 
 static void
 run_in_time(const UserCall *call)
 {
-	const int limit_ms = serm_function_timeout_ms;
-	const TimeoutId timeout = timeout_of_calls();
-
-	if (limit_ms > 0)
-		enable_timeout_after(timeout, limit_ms);
+	start_clock(serm_function_timeout_ms);
 	PG_TRY();
 	{
+		ErrorContextCallback callback = {.previous = error_context_stack, .callback = note_cancel};
+
+		error_context_stack = &callback;
 		run_statement(call->statement, call->query, call->doc, call->result, call->answer);
+		error_context_stack = callback.previous;
 	}
 	PG_CATCH();
 	{
-		bool late = stop_clock(timeout);
-
-		if (late && geterrcode() == ERRCODE_QUERY_CANCELED) {
+		stop_clock();
+		if (geterrcode() != ERRCODE_QUERY_CANCELED)
+			cancel_again();
+		else if (watch.raised && !statement_is_over()) {
 			MemoryContextSwitchTo(call->result);
 			FlushErrorState();
 			ereport(ERROR, errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-			    errmsg("it ran longer than serm.function_timeout (%d ms)", limit_ms));
+			    errmsg("it ran longer than serm.function_timeout (%d ms)", watch.limit_ms));
 		}
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	(void) stop_clock(timeout);
+	stop_clock();
+	cancel_again();
 }
 
 /* The end of its subtransaction undoes the change of user and search_path, should the function fail. */
