@@ -221,26 +221,19 @@ lock_tasks(SermReservation *wanted, int count)
 			wanted[i].answer = SERM_BUDGET_GONE;
 }
 
-/* Requests of one model. */
+/* Requests of one model, whose tasks are locked. */
 static void
 reserve(SermReservation *wanted, int count)
 {
 	Purse purse = {0};
-	bool limited = false, priced = false, owing = false;
+	bool limited = false, priced = false;
 
 	for (int i = 0; i < count; i++) {
 		priced = priced || wanted[i].most > 0;
-		owing = owing || wanted[i].task->owes;
 		limited = limited || (wanted[i].most > 0 && has_budget(wanted[i].options));
-		wanted[i].answer = SERM_BUDGET_RESERVED;
-	}
-	if (priced)
-		lock_budget(wanted[0].task->model);
-	if (priced || owing)
-		lock_tasks(wanted, count);
-	for (int i = 0; i < count; i++)
 		if (wanted[i].answer != SERM_BUDGET_GONE)
 			serm_budget_settle(wanted[i].task);
+	}
 	if (limited) {
 		purse = read_purse(wanted[0].task->model, count);
 		for (int i = 0; i < count; i++)
@@ -252,9 +245,32 @@ reserve(SermReservation *wanted, int count)
 		serm_queue_reserve(wanted, count);
 }
 
+/* The budgets, then all tasks, and what is spent last: never the tasks of one model after what another spent.
+ */
+static void
+lock_all(SermReservation *wanted, int count)
+{
+	const char *locked = NULL;
+	bool owing = false;
+
+	for (int i = 0; i < count; i++) {
+		const SermTask *task = wanted[i].task;
+
+		wanted[i].answer = SERM_BUDGET_RESERVED;
+		owing = owing || task->owes;
+		if (wanted[i].most > 0 && (locked == NULL || strcmp(locked, task->model) != 0)) {
+			locked = task->model;
+			lock_budget(locked);
+		}
+	}
+	if (locked != NULL || owing)
+		lock_tasks(wanted, count);
+}
+
 void
 serm_budget_reserve(SermReservation *wanted, int count)
 {
+	lock_all(wanted, count);
 	for (int i = 0; i < count;) {
 		int first = i;
 
