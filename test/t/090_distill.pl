@@ -90,6 +90,13 @@ distill('evident', '"unlabelled": 400, "failed_share": 0.5');
 is(sql(q{SELECT counts ->> 'taught_failed' FROM serm.version ORDER BY version DESC LIMIT 1}),
 	sql(q{SELECT count(*) FROM log JOIN product USING (doc_id) WHERE doc LIKE '%sofa%' AND serm.split_of(query) = 'train'}), 'and are counted');
 
+sql(q{CREATE TABLE age (of_transaction interval);
+	CREATE FUNCTION knows_slowly(query text, doc text) RETURNS text LANGUAGE plpgsql AS $$BEGIN
+		INSERT INTO age VALUES (clock_timestamp() - transaction_timestamp()); PERFORM pg_sleep(0.1); RETURN 'SLOWLY'; END$$;
+	UPDATE serm.model SET options = options || '{"evidence": "public.knows_slowly"}' WHERE name = 'evident'});
+distill('evident', '"unlabelled": 30');
+is(sql(q{SELECT count(*), max(of_transaction) < '2 s' FROM age}), '30|t', 'evidence that takes long is asked for once, and holds no transaction open for all of it');
+
 # --- it scores in no statement, and is nobody's student
 
 like(fails(q{SELECT serm.score('a', 'b', 'gpt')}), qr/ERROR:  0A000: .*HINT:  .*serm\.distill/s, 'serm.score refuses it and says what it is for');

@@ -122,6 +122,8 @@ extern Oid serm_judge_find(const char *model, const char *agent, const char *jud
 extern char *serm_judge_statement(Oid function);
 /* The same for f(query text, doc text) returns text: (NULL, text). */
 extern char *serm_evidence_statement(Oid function);
+/* Evidence is asked for so long in one transaction: its snapshot holds back vacuum, and the network waits. */
+#define SERM_EVIDENCE_MS 1000
 /* The function that a model's option evidence names: "f" or "f(text,text)"; under the current search_path. */
 extern Oid serm_evidence_find(const char *name);
 /* Error 42501 when the function belongs to somebody whose rights the current user does not have. */

@@ -17,8 +17,6 @@
 #define CRASHES_MAX 5
 /* How long a request waits for others to leave it some money. */
 #define MONEY_MS 500
-/* Evidence is asked for so long in one transaction: its snapshot holds back vacuum, and the network waits. */
-#define EVIDENCE_MS 1000
 
 /* Contexts for jobs to come, all of one parent: the server keeps fewer than there are jobs at a time. */
 static MemoryContext spare[1024];
@@ -419,7 +417,7 @@ take_steps(void *argument)
 		if (job->failure != NULL || job->vote.cached || job->postponed)
 			continue;
 		job->postponed = i > 0 && OidIsValid(all->drafts[i].setup->evidence) &&
-		                 serm_now_ms() - all->since_ms >= EVIDENCE_MS;
+		                 serm_now_ms() - all->since_ms >= SERM_EVIDENCE_MS;
 		if (job->postponed)
 			continue;
 		MemoryContextSwitchTo(job->context);

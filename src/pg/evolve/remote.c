@@ -298,11 +298,15 @@ give_up(SermRemote *remote, Question *question)
 	remote->failed++;
 }
 
-/* The questions that are due and whose answers are not known, at most `most`. */
+/*
+ * The questions that are due and whose answers are not known, at most `most`; those that are not reached in
+ * SERM_EVIDENCE_MS are left to the next wave.
+ */
 static int
 choose_requests(SermRemote *remote, Request *requests, int most)
 {
 	double now = serm_progress_clock(NULL);
+	bool tried = false;
 	int count = 0;
 
 	remote->wait = IDLE_MS / 1000.0;
@@ -312,6 +316,11 @@ choose_requests(SermRemote *remote, Request *requests, int most)
 
 		if (question->attempts < 0 || question->due > now)
 			continue;
+		if (tried && (serm_progress_clock(NULL) - now) * 1000 >= SERM_EVIDENCE_MS) {
+			remote->wait = 0;
+			break;
+		}
+		tried = true;
 		CHECK_FOR_INTERRUPTS();
 		*request = (Request){.question = question};
 		if (!read_evidence(remote, request)) {
