@@ -7,7 +7,7 @@
 SET client_min_messages = warning;
 SET search_path = public;
 
-SELECT plan(148);
+SELECT plan(149);
 
 -- --- servers: every option is checked, and the hint names the valid ones
 CREATE FUNCTION pg_temp.hint_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -393,6 +393,16 @@ INSERT INTO serm.task (model, sample, agent, path, attempt, requested_by, reserv
 CALL serm.annotate('tap_money');
 SELECT is((SELECT (v.error LIKE '%api_key_env%', (SELECT sum(spent) FROM serm.spending WHERE model = 'tap_money')) FROM serm.vote v
 	WHERE v.agent = 'keyless'), (true, 21::numeric), 'of a dead worker''s task that nobody can ask for again');
+CREATE ROLE tap_gone;
+UPDATE serm.sample SET state = 'annotating' WHERE model = 'tap_money' AND doc_id = 'd4';
+INSERT INTO serm.task (model, sample, agent, path, attempt, token, lease_until, requested_by, reserved)
+	SELECT model, id, 'keyless', 2, 1, 1, now() + interval '10 minutes', 'tap_gone'::regrole, 32 FROM serm.sample
+	 WHERE model = 'tap_money' AND doc_id = 'd4';
+SET statement_timeout = '20s';
+CALL serm.annotate('tap_money');
+RESET statement_timeout;
+SELECT is((SELECT (count(v), (SELECT sum(spent) FROM serm.spending WHERE model = 'tap_money')) FROM serm.vote v
+	WHERE v.agent = 'keyless' AND v.path = 2), (1::bigint, 53::numeric), 'of one whose role is gone, too: its lease holds up nobody');
 SELECT serm.drop_model('tap_money');
 
 SELECT * FROM finish();

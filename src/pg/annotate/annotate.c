@@ -117,21 +117,50 @@ check_agents(const Run *run, const List *agents)
 	}
 }
 
-/* Tasks of roles that are gone, or may not log in any more, have nobody to ask for them: they become the
- * caller's. */
+#define LEFT_BEHIND                                                                                          \
+	" serm.task t WHERE t.model = $1 AND NOT EXISTS"                                                         \
+	" (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)"
+
+/* Of the roles that have left tasks behind under a lease, those whose worker is gone, too. */
+static Datum
+dead_roles(const Run *run)
+{
+	SermParam params[] = {SERM_TEXT(run->model->name)};
+	Datum *roles;
+	int count = 0;
+	bool null;
+
+	serm_spi_execute("SELECT DISTINCT t.requested_by FROM" LEFT_BEHIND " AND t.lease_until IS NOT NULL",
+	    SPI_OK_SELECT, false, params, lengthof(params));
+	roles = palloc(mul_size(SPI_processed + 1, sizeof(Datum)));
+	for (uint64 i = 0; i < SPI_processed; i++) {
+		Datum role = serm_spi_value(i, 1, &null);
+
+		if (!serm_worker_active(DatumGetObjectId(role)))
+			roles[count++] = role;
+	}
+	return PointerGetDatum(construct_array(roles, count, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/*
+ * Tasks of roles that are gone, or may not log in any more, have nobody to ask for them: they become the
+ * caller's, and free of the leases of their workers, for which the caller's would seem to hold them.
+ */
 static void
 adopt_tasks(const Run *run)
 {
 	SermParam params[] = {
 	    SERM_TEXT(run->model->name),
 	    SERM_DATUM(OIDOID, ObjectIdGetDatum(GetUserId())),
+	    SERM_DATUM(OIDARRAYOID, dead_roles(run)),
 	};
 
-	serm_spi_execute("WITH left_behind AS (SELECT t.id FROM serm.task t WHERE t.model = $1 AND NOT EXISTS"
-	                 "  (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.requested_by AND r.rolcanlogin)"
-	                 "  ORDER BY t.id FOR UPDATE OF t)"
-	                 " UPDATE serm.task t SET requested_by = $2 FROM left_behind l WHERE t.id = l.id",
-	    SPI_OK_UPDATE, false, params, 2);
+	serm_spi_execute(
+	    "WITH left_behind AS (SELECT t.id, t.requested_by = ANY ($3) AS dead FROM" LEFT_BEHIND
+	    "  ORDER BY t.id FOR UPDATE OF t)"
+	    " UPDATE serm.task t SET requested_by = $2, token = CASE WHEN NOT l.dead THEN t.token END,"
+	    "  lease_until = CASE WHEN NOT l.dead THEN t.lease_until END FROM left_behind l WHERE t.id = l.id",
+	    SPI_OK_UPDATE, false, params, lengthof(params));
 }
 
 /* Samples that no agent could grade get another chance, with new votes. */
