@@ -72,6 +72,21 @@ test_token_rate(void)
 }
 
 static void
+test_given_back(void)
+{
+	SermRates rates = {120, 60000};
+	SermServerState state = {0};
+
+	serm_limit_fill(&state, &rates, START);
+	serm_limit_take(&state, &rates, 2, 5000);
+	CHECK(serm_limit_allowance(&state, &rates, START, 0) == 0, "all is taken");
+	serm_limit_note(&state, &rates, SERM_SERVER_UNTOUCHED, -2500, -1, START, 0.5);
+	CHECK(state.requests == 1 && state.tokens == -1500, "one that is not sent gives back what it took");
+	serm_limit_note(&state, &rates, SERM_SERVER_UNTOUCHED, -2500, -1, START, 0.5);
+	CHECK(serm_limit_allowance(&state, &rates, START, 0) == 2, "and another may be");
+}
+
+static void
 test_rest(void)
 {
 	SermServerState state = {0};
@@ -204,6 +219,7 @@ main(void)
 	test_request_rate(60);
 	test_request_rate(5000);
 	test_token_rate();
+	test_given_back();
 	test_rest();
 	test_breaker();
 	test_rare_failures();

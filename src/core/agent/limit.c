@@ -156,6 +156,8 @@ serm_limit_note(SermServerState *state, const SermRates *rates, SermServerEvent 
 		state->tokens -= tokens_more;
 	switch (event) {
 		case SERM_SERVER_UNTOUCHED:
+			if (rates->requests_per_minute > 0)
+				state->requests += 1;
 			break;
 		case SERM_SERVER_ANSWERED:
 			state->failures = state->openings = state->refusals = 0;

@@ -36,7 +36,7 @@ typedef struct SermServerState {
 } SermServerState;
 
 typedef enum SermServerEvent {
-	SERM_SERVER_UNTOUCHED, /* nobody asked it */
+	SERM_SERVER_UNTOUCHED, /* nobody asked it: what was taken for it goes back */
 	SERM_SERVER_ANSWERED,  /* it is well, whatever it said */
 	SERM_SERVER_LIMITED,   /* 429 or 503 */
 	SERM_SERVER_FAILED     /* unreachable, silent, broken, or another 5xx */

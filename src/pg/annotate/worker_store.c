@@ -52,6 +52,16 @@ read_ended(SermWorker *worker)
 		if (report != NULL)
 			reports = lappend(reports, report);
 	}
+	/* They took of the rates of their servers when they were claimed, and have not been sent. */
+	foreach (cell, worker->unwanted) {
+		const SermJob *job = lfirst(cell);
+
+		if (!job->task.limited)
+			continue;
+		reports = lappend(reports, palloc(sizeof(SermServerReport)));
+		*(SermServerReport *) llast(reports) =
+		    (SermServerReport){job->task.server, SERM_SERVER_UNTOUCHED, -job->task.estimate, -1};
+	}
 	serm_limits_note(reports);
 }
 
