@@ -94,6 +94,19 @@ sql(qq{ALTER SERVER gone OPTIONS (SET endpoint 'http://127.0.0.1:$port/v1/v1')})
 sql(q{CALL serm.annotate('gone', options => '{"retry_failed": true}')});
 is(sql(q{SELECT done FROM serm.annotation_progress WHERE model = 'gone'}), '40', 'when it is back the failed samples get their chance');
 
+# --- what a worker held whose role is gone: whoever asks next is not held up by its lease, though a worker of theirs lives
+make_model('busy', 'held', q{cache 'false'}, 1);
+make_model('orphan', 'v1', q{cache 'false'}, 1);
+sql(q{CALL serm.annotate('busy', false)});
+for (1 .. 500) { last if $mock->count('held') > 0; usleep(10_000); }
+sql(q{CREATE ROLE departed; UPDATE serm.sample SET state = 'annotating' WHERE model = 'orphan';
+	INSERT INTO serm.task (model, sample, agent, path, attempt, requested_by, lease_until, token)
+		SELECT model, id, 'orphan', 1, 1, 'departed'::regrole, now() + interval '10 minutes', 1 FROM serm.sample WHERE model = 'orphan'});
+$node->psql('postgres', q{SET statement_timeout = '20s'; CALL serm.annotate('orphan')});
+is(sql(q{SELECT count(grade) FROM serm.vote WHERE agent = 'orphan'}), '1', 'a task that is taken over is asked at once');
+$mock->get('/release');
+sql(q{CALL serm.annotate('busy')});
+
 # --- money
 my $prices = q{price_prompt '1000', price_completion '4000', max_tokens '50', cache 'false'};
 make_model('poor', 'billed', $prices, 60, '{"budget": 20}');
