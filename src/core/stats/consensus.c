@@ -143,7 +143,8 @@ scale_prior(SermConsensusFit *fit)
 	for (size_t i = 0; i < labels->item_count; i++) {
 		int16_t truth = serm_consensus_gold_of(fit, i);
 
-		if (truth == SERM_LABEL_MISSING)
+		/* Whether gold is within the grades is looked at after this. */
+		if (truth < 0 || (uint32_t) truth >= grades)
 			continue;
 		gold[truth] += serm_consensus_weight(fit, i);
 		total += serm_consensus_weight(fit, i);
@@ -424,7 +425,9 @@ serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *op
 	if ((status = allocate(&fit)) != SERM_OK)
 		return status;
 	mark = serm_arena_mark(arena);
-	/* First, since it looks at every label before anything is counted. */
+	scale_prior(&fit);
+	confusion.prior_factor = consensus->prior_scale;
+	/* Before the rest, since it looks at every label before anything is counted. */
 	if (confusion.gold_min == 0)
 		confusion.gold_min = labels->judge_count < 3 ? GOLD_FEW_JUDGES : GOLD_MANY_JUDGES;
 	status = serm_confusion_estimate(labels, &confusion, arena, keep_going, context, consensus->confusion,
@@ -437,10 +440,8 @@ serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *op
 			consensus->rule = SERM_CONSENSUS_WEIGHTED;
 		status = serm_consensus_rate(&fit);
 	}
-	if (status == SERM_OK) {
-		scale_prior(&fit);
+	if (status == SERM_OK)
 		status = correlate(&fit);
-	}
 	if (status == SERM_OK)
 		status = fit_cuts(&fit);
 	if (status == SERM_OK)
