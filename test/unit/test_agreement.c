@@ -379,7 +379,6 @@ test_dawid_skene(void)
 	SermConfusionReport report, shorter;
 
 	serm_confusion_defaults(&options);
-	options.correlation = 0;
 	CHECK(serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, posterior, &report,
 	          &error) == SERM_OK &&
 	          report.method == SERM_CONFUSION_EM && report.converged,
@@ -396,7 +395,6 @@ test_dawid_skene(void)
 	    "the likelihood rises with the steps");
 
 	serm_confusion_defaults(&options);
-	options.correlation = 0;
 	labels = labels_of(&world, false, false);
 	serm_confusion_estimate(
 	    &labels, &options, &arena, NULL, NULL, confusion, prior, posterior, &report, &error);
@@ -417,162 +415,6 @@ test_dawid_skene(void)
 		else if (world.gold[i] != SERM_LABEL_MISSING)
 			wrong += posterior[i * GRADES + (size_t) world.gold[i]] != 1.0;
 	}
-}
-
-/* One matrix of the average judge and those of the judges, from counts, as judges.h has it. */
-static void
-shrink_by_hand(double counts[][GRADES][GRADES], uint32_t judges, const double *assumed, double *confusion)
-{
-	for (int y = 0; y < GRADES; y++) {
-		double pooled[GRADES] = {0}, all = 0;
-
-		for (uint32_t j = 0; j < judges; j++)
-			for (int l = 0; l < GRADES; l++) {
-				pooled[l] += counts[j][y][l];
-				all += counts[j][y][l];
-			}
-		for (int l = 0; l < GRADES; l++)
-			pooled[l] = (pooled[l] + 10 * assumed[y * GRADES + l]) / (all + 10);
-		for (uint32_t j = 0; j < judges; j++) {
-			double row = 0;
-
-			for (int l = 0; l < GRADES; l++)
-				row += counts[j][y][l];
-			for (int l = 0; l < GRADES; l++)
-				confusion[(j * GRADES + (uint32_t) y) * GRADES + (uint32_t) l] =
-				    (counts[j][y][l] + 10 * pooled[l]) / (row + 10);
-		}
-	}
-}
-
-/* One step of EM in probabilities, without logarithms: each of n labels to the power 1 / (1 + (n - 1) c). */
-static void
-step_by_hand(
-    const World *world, const double *factor, double correlation, const double *assumed, double *confusion)
-{
-	double counts[4][GRADES][GRADES] = {{{0}}};
-
-	for (size_t i = 0; i < world->count; i++) {
-		double belief[GRADES], sum = 0, power = 1;
-		int answers = 0;
-
-		for (uint32_t j = 0; j < world->judges; j++)
-			answers += world->label[i * world->judges + j] != SERM_LABEL_MISSING;
-		if (answers > 1)
-			power = 1 / (1 + (answers - 1) * correlation);
-		for (int y = 0; y < GRADES; y++) {
-			belief[y] = (double) world->model[i * GRADES + (size_t) y] * factor[y];
-			for (uint32_t j = 0; j < world->judges; j++) {
-				int l = world->label[i * world->judges + j];
-
-				if (l != SERM_LABEL_MISSING)
-					belief[y] *= pow(confusion[(j * GRADES + (uint32_t) y) * GRADES + (uint32_t) l], power);
-			}
-			sum += belief[y];
-		}
-		for (int y = 0; y < GRADES; y++)
-			belief[y] *= power / sum;
-		if (world->gold[i] != SERM_LABEL_MISSING)
-			for (int y = 0; y < GRADES; y++)
-				belief[y] = y == world->gold[i];
-		for (uint32_t j = 0; j < world->judges; j++)
-			for (int y = 0; y < GRADES && world->label[i * world->judges + j] != SERM_LABEL_MISSING; y++)
-				counts[j][y][world->label[i * world->judges + j]] += belief[y];
-	}
-	shrink_by_hand(counts, world->judges, assumed, confusion);
-}
-
-static void
-test_alike_by_hand(void)
-{
-	World world = make_world(80, 3, 0.3, 0.1, 5);
-	SermJudgeLabels labels = labels_of(&world, true, true);
-	const double factor[GRADES] = {2.0, 0.5, 1.0, 0.25};
-	double confusion[3 * GRADES * GRADES], by_hand[3 * GRADES * GRADES], assumed[GRADES * GRADES];
-	double prior[GRADES], apart = 0;
-	SermConfusionOptions options;
-	SermConfusionReport report;
-
-	serm_confusion_defaults(&options);
-	options.iterations_max = 3;
-	options.correlation = 0.4;
-	options.prior_factor = factor;
-	serm_confusion_assumed(GRADES, options.quality, assumed);
-	for (int j = 0; j < 3; j++)
-		memcpy(by_hand + j * GRADES * GRADES, assumed, sizeof(assumed));
-	for (int step = 0; step < 3; step++)
-		step_by_hand(&world, factor, 0.4, assumed, by_hand);
-	CHECK(serm_confusion_estimate(
-	          &labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error) == SERM_OK &&
-	          report.method == SERM_CONFUSION_EM && report.gold_count > 3 && report.iterations == 3,
-	    "three steps of EM with %zu gold pairs", report.gold_count);
-	for (int i = 0; i < 3 * GRADES * GRADES; i++)
-		apart = fmax(apart, fabs(confusion[i] - by_hand[i]));
-	CHECK(apart < 1e-9, "judges who err alike, gold and a corrected prior, by hand (%g)", apart);
-}
-
-/* Most labels of a pair are one common reading of it. */
-static World
-make_alike(size_t count, double gold_share, double common, double true_confusion[4][GRADES][GRADES])
-{
-	World world = make_world(count, 4, 0.1, gold_share, 6);
-	SermRng rng;
-
-	serm_rng_seed(&rng, 7);
-	for (size_t i = 0; i < count; i++) {
-		int16_t seen = draw(&rng, planted[0][world.truth[i]]);
-
-		for (uint32_t j = 0; j < 4; j++)
-			if (world.label[i * 4 + j] != SERM_LABEL_MISSING && serm_rng_uniform(&rng) < common)
-				world.label[i * 4 + j] = seen;
-	}
-	for (int j = 0; j < 4; j++)
-		for (int y = 0; y < GRADES; y++)
-			for (int l = 0; l < GRADES; l++)
-				true_confusion[j][y][l] = common * planted[0][y][l] + (1 - common) * planted[j][y][l];
-	return world;
-}
-
-static double
-distance_from(const double *confusion, double true_confusion[4][GRADES][GRADES])
-{
-	double sum = 0;
-
-	for (int j = 0; j < 4; j++)
-		for (int y = 0; y < GRADES; y++)
-			for (int l = 0; l < GRADES; l++)
-				sum += fabs(confusion[(j * GRADES + y) * GRADES + l] - true_confusion[j][y][l]) / 2;
-	return sum / (4 * GRADES);
-}
-
-/* Taken for independent, judges who err alike look as if they were right about all that they share. */
-static void
-test_alike(void)
-{
-	double truth[4][GRADES][GRADES], confusion[4 * GRADES * GRADES], prior[GRADES], independent, alike;
-	World world = make_alike(3000, 0.01, 0.8, truth);
-	SermJudgeLabels labels = labels_of(&world, true, true);
-	SermConfusionOptions options;
-	SermConfusionReport report;
-
-	serm_confusion_defaults(&options);
-	serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error);
-	alike = distance_from(confusion, truth);
-	CHECK(report.method == SERM_CONFUSION_EM && report.gold_count > 10, "EM with %zu gold pairs",
-	    report.gold_count);
-	options.correlation = 0;
-	serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error);
-	independent = distance_from(confusion, truth);
-	CHECK(alike < 0.1 && independent > 1.5 * alike,
-	    "matrices of judges who err alike: %.4f off, %.4f as independent ones", alike, independent);
-
-	/* With nothing to hold on to the labels count in full. */
-	labels = labels_of(&world, false, false);
-	serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error);
-	independent = confusion[0];
-	options.correlation = SERM_JUDGES_CORRELATION;
-	serm_confusion_estimate(&labels, &options, &arena, NULL, NULL, confusion, prior, NULL, &report, &error);
-	CHECK(confusion[0] == independent, "without gold and prior it is Dawid-Skene");
 }
 
 static double
@@ -689,9 +531,6 @@ test_refusals(void)
 	options.quality = NAN;
 	CHECK(ESTIMATE(NULL) == SERM_ERR_INVALID, "quality NaN");
 	serm_confusion_defaults(&options);
-	options.correlation = 1.01;
-	CHECK(ESTIMATE(NULL) == SERM_ERR_INVALID, "correlation above 1");
-	serm_confusion_defaults(&options);
 	world.label[3] = GRADES;
 	CHECK(ESTIMATE(NULL) == SERM_ERR_INVALID, "a label that is no grade");
 	memset(world.label, 0xff, sizeof(int16_t) * 100);
@@ -707,8 +546,6 @@ main(void)
 	test_alpha();
 	test_gold();
 	test_dawid_skene();
-	test_alike_by_hand();
-	test_alike();
 	test_soft_target();
 	test_target_by_hand();
 	test_refusals();

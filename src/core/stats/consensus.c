@@ -143,8 +143,7 @@ scale_prior(SermConsensusFit *fit)
 	for (size_t i = 0; i < labels->item_count; i++) {
 		int16_t truth = serm_consensus_gold_of(fit, i);
 
-		/* Whether gold is within the grades is looked at after this. */
-		if (truth < 0 || (uint32_t) truth >= grades)
+		if (truth == SERM_LABEL_MISSING)
 			continue;
 		gold[truth] += serm_consensus_weight(fit, i);
 		total += serm_consensus_weight(fit, i);
@@ -425,9 +424,7 @@ serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *op
 	if ((status = allocate(&fit)) != SERM_OK)
 		return status;
 	mark = serm_arena_mark(arena);
-	scale_prior(&fit);
-	confusion.prior_factor = consensus->prior_scale;
-	/* Before the rest, since it looks at every label before anything is counted. */
+	/* First, since it looks at every label before anything is counted. */
 	if (confusion.gold_min == 0)
 		confusion.gold_min = labels->judge_count < 3 ? GOLD_FEW_JUDGES : GOLD_MANY_JUDGES;
 	status = serm_confusion_estimate(labels, &confusion, arena, keep_going, context, consensus->confusion,
@@ -440,8 +437,10 @@ serm_consensus_fit(const SermJudgeLabels *labels, const SermConsensusOptions *op
 			consensus->rule = SERM_CONSENSUS_WEIGHTED;
 		status = serm_consensus_rate(&fit);
 	}
-	if (status == SERM_OK)
+	if (status == SERM_OK) {
+		scale_prior(&fit);
 		status = correlate(&fit);
+	}
 	if (status == SERM_OK)
 		status = fit_cuts(&fit);
 	if (status == SERM_OK)

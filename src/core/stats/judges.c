@@ -17,8 +17,7 @@ serm_confusion_defaults(SermConfusionOptions *options)
 	    .strength = 10.0,
 	    .quality = 0.3,
 	    .iterations_max = 200,
-	    .tolerance = 1e-7,
-	    .correlation = SERM_JUDGES_CORRELATION};
+	    .tolerance = 1e-7};
 }
 
 void
@@ -84,8 +83,6 @@ check_input(const SermJudgeLabels *labels, const SermConfusionOptions *options, 
 		return serm_fail(error, SERM_ERR_INVALID, "strength %g must be above 0", options->strength);
 	if (!(options->quality > 0.0 && options->quality < 1.0))
 		return serm_fail(error, SERM_ERR_INVALID, "quality %g must be between 0 and 1", options->quality);
-	if (!(options->correlation >= 0.0 && options->correlation <= 1.0))
-		return serm_fail(error, SERM_ERR_INVALID, "correlation %g is outside 0..1", options->correlation);
 	for (size_t i = 0; i < labels->item_count && status == SERM_OK; i++) {
 		for (uint32_t j = 0; j < labels->judge_count && status == SERM_OK; j++) {
 			int16_t label = labels->label[i * labels->judge_count + j];
@@ -111,7 +108,6 @@ typedef struct Estimation {
 	const SermConfusionOptions *options;
 	SermKeepGoing keep_going;
 	void *context;
-	double correlation;
 	double *counts;    /* expected labels per truth */
 	double *logarithm; /* of the matrices */
 	double *assumed;   /* the matrix of the assumed judge */
@@ -154,45 +150,9 @@ normalise_logs(double *belief, uint32_t grade_count)
 	return top + log(sum);
 }
 
-/* How far each label of an item counts. Where the truth is known judges that err alike do no harm. */
+/* The belief on one item under the matrices in `logarithm`; returns the log-likelihood of its labels. */
 static double
-power_of(const Estimation *work, size_t item)
-{
-	const SermJudgeLabels *labels = work->labels;
-	double count = 0.0;
-
-	if (labels->gold != NULL && labels->gold[item] != SERM_LABEL_MISSING)
-		return 1.0;
-	for (uint32_t j = 0; j < labels->judge_count; j++)
-		count += labels->label[item * labels->judge_count + j] != SERM_LABEL_MISSING;
-	return count > 0.0 ? serm_judges_worth(count, work->correlation) / count : 1.0;
-}
-
-/* belief[y] := what is thought of an item before its labels are seen. */
-static void
-expect(Estimation *work, size_t item, const double *grade_prior)
-{
-	const SermJudgeLabels *labels = work->labels;
-	const double *factor = work->options->prior_factor;
-	uint32_t grades = labels->grade_count;
-	double sum = 0.0;
-
-	for (uint32_t y = 0; y < grades; y++) {
-		work->belief[y] = labels->prior == NULL ? grade_prior[y]
-		                                        : (double) labels->prior[item * grades + y] *
-		                                              (factor != NULL ? factor[y] : 1.0);
-		sum += work->belief[y];
-	}
-	for (uint32_t y = 0; y < grades && labels->prior != NULL && factor != NULL; y++)
-		work->belief[y] /= sum;
-}
-
-/*
- * The belief on one item under the matrices in `logarithm`, each label to the power; returns the
- * log-likelihood of its labels.
- */
-static double
-believe(Estimation *work, size_t item, const double *grade_prior, double power)
+believe(Estimation *work, size_t item, const double *grade_prior)
 {
 	const SermJudgeLabels *labels = work->labels;
 	const int16_t *label = labels->label + item * labels->judge_count;
@@ -200,14 +160,13 @@ believe(Estimation *work, size_t item, const double *grade_prior, double power)
 	int16_t gold = labels->gold != NULL ? labels->gold[item] : SERM_LABEL_MISSING;
 	double likelihood;
 
-	expect(work, item, grade_prior);
 	for (uint32_t y = 0; y < grades; y++) {
-		double said = 0.0;
+		double prior = labels->prior != NULL ? labels->prior[item * grades + y] : grade_prior[y];
 
+		work->belief[y] = log(fmax(prior, PRIOR_FLOOR));
 		for (uint32_t j = 0; j < labels->judge_count; j++)
 			if (label[j] != SERM_LABEL_MISSING)
-				said += work->logarithm[((size_t) j * grades + y) * grades + (size_t) label[j]];
-		work->belief[y] = log(fmax(work->belief[y], PRIOR_FLOOR)) + power * said;
+				work->belief[y] += work->logarithm[((size_t) j * grades + y) * grades + (size_t) label[j]];
 	}
 	if (gold == SERM_LABEL_MISSING)
 		return normalise_logs(work->belief, grades);
@@ -218,7 +177,7 @@ believe(Estimation *work, size_t item, const double *grade_prior, double power)
 }
 
 static void
-count_labels(Estimation *work, size_t item, double power)
+count_labels(Estimation *work, size_t item)
 {
 	const SermJudgeLabels *labels = work->labels;
 	uint32_t grades = labels->grade_count;
@@ -228,7 +187,7 @@ count_labels(Estimation *work, size_t item, double power)
 
 		if (label != SERM_LABEL_MISSING)
 			for (uint32_t y = 0; y < grades; y++)
-				work->counts[((size_t) j * grades + y) * grades + (size_t) label] += power * work->belief[y];
+				work->counts[((size_t) j * grades + y) * grades + (size_t) label] += work->belief[y];
 	}
 }
 
@@ -310,17 +269,16 @@ pass_items(Estimation *work, const double *grade_prior, bool gold_only, double *
 	*log_likelihood = 0.0;
 	for (size_t i = 0; i < labels->item_count; i++) {
 		bool gold = labels->gold != NULL && labels->gold[i] != SERM_LABEL_MISSING;
-		double power = power_of(work, i);
 
 		if (i % ITEMS_PER_CHECK == 0 && work->keep_going != NULL && !work->keep_going(work->context))
 			return serm_fail(error, SERM_ERR_CANCELED, "canceled");
-		*log_likelihood += believe(work, i, grade_prior, power);
+		*log_likelihood += believe(work, i, grade_prior);
 		if (posterior != NULL)
 			memcpy(posterior + i * grades, work->belief, sizeof(double) * grades);
 		if ((gold || !gold_only) && has_label(labels, i)) {
-			count_labels(work, i, power);
+			count_labels(work, i);
 			for (uint32_t y = 0; y < grades; y++)
-				sum[y] += power * work->belief[y];
+				sum[y] += work->belief[y];
 		}
 	}
 	return SERM_OK;
@@ -347,8 +305,6 @@ serm_confusion_estimate(const SermJudgeLabels *labels, const SermConfusionOption
 	if (report->method == SERM_CONFUSION_GOLD && report->gold_count == 0)
 		return serm_fail(error, SERM_ERR_NO_DATA, "no judge labelled a pair with a known grade");
 
-	/* Where nothing but the labels is known, tempered ones tell nothing: one matrix for all fits as well. */
-	work.correlation = labels->prior == NULL && report->gold_count == 0 ? 0.0 : options->correlation;
 	/* The diagonal of the assumed judge decides which hidden class is which grade. */
 	for (uint32_t j = 0; j < labels->judge_count; j++)
 		memcpy(confusion + (size_t) j * grades * grades, work.assumed, sizeof(double) * grades * grades);

@@ -11,13 +11,8 @@
  * Rows come from pairs with a known grade (gold); where that is too little,
  * from expectation maximisation (Dawid and Skene 1979) in which the truth of
  * an item has its own prior (the model's distribution) or a common one that is
- * learned. Judges err alike, and EM that takes them for independent is far too
- * sure of what they share, and finds matrices of judges that are always right
- * about it: each of n labels of an item counts as 1 / (1 + (n - 1) correlation),
- * in the belief and, where the truth is only believed, in the counts. Gold
- * counts in full. That is EM of the likelihood with these powers. With neither
- * gold nor priors of items there is nothing but the labels to hold on to, and
- * they count in full.
+ * learned. The posterior of EM is far too sure when judges err alike: use its
+ * matrices, and temper them with weights below one for dependent judges.
  *
  * Measured on real judges (2 % gold, 2 to 4 of 7 and of 33): the likelihood of the human grade under the
  * soft target is flat in strength from 10 to 20 and in quality from .2 to .4, and best with weights
@@ -30,8 +25,6 @@
 
 #define SERM_JUDGES_GRADES_MAX 64
 #define SERM_LABEL_MISSING ((int16_t) -1)
-/* Of the errors of two judges: what 2 to 7 of 7 and 2 to 33 of 33 real ones have. */
-#define SERM_JUDGES_CORRELATION 0.65
 
 typedef struct SermJudgeLabels {
 	uint32_t grade_count; /* 2..SERM_JUDGES_GRADES_MAX */
@@ -55,9 +48,6 @@ typedef struct SermConfusionOptions {
 	double quality;             /* of the assumed judge: 0 is chance, 1 is perfect; in (0, 1), default .3 */
 	uint32_t iterations_max;    /* of EM, default 200 */
 	double tolerance;           /* EM stops when no matrix entry moves more; default 1e-7 */
-	double correlation;         /* in [0, 1], of the errors of two judges in EM; 0: they err by themselves, as
-	                               Dawid and Skene have it; default SERM_JUDGES_CORRELATION */
-	const double *prior_factor; /* [grade] > 0: what gold says that `prior` must be multiplied by; NULL: 1 */
 } SermConfusionOptions;
 
 typedef struct SermConfusionReport {

@@ -7,7 +7,8 @@
 
 #include "core/stats/judges.h"
 
-/* How far judges may be from SERM_JUDGES_CORRELATION before gold has said anything. */
+/* What real judges of two sets have, and how far others may be from it before gold has said anything. */
+#define CORRELATION_MEAN 0.65
 #define CORRELATION_DEVIATION 0.25
 #define STEPS 21
 #define PROBABILITY_MIN 1e-6
@@ -111,7 +112,7 @@ mean_step(const double *belief)
 	double weight[STEPS], top = -INFINITY, sum = 0.0, mean = 0.0;
 
 	for (int s = 0; s < STEPS; s++) {
-		double away = (s / (double) (STEPS - 1) - SERM_JUDGES_CORRELATION) / CORRELATION_DEVIATION;
+		double away = (s / (double) (STEPS - 1) - CORRELATION_MEAN) / CORRELATION_DEVIATION;
 
 		weight[s] = belief[s] - away * away / 2.0;
 		top = fmax(top, weight[s]);
@@ -134,7 +135,7 @@ serm_judges_correlate(const SermJudgeLabels *labels, const SermCorrelationInput 
 	size_t cells = (size_t) labels->judge_count * labels->grade_count;
 	bool any = false;
 
-	*correlation = SERM_JUDGES_CORRELATION;
+	*correlation = CORRELATION_MEAN;
 	if (labels->gold == NULL)
 		return SERM_OK;
 	work.row = serm_arena_array(arena, cells, sizeof(double));
