@@ -6,13 +6,16 @@ Usage: cross.py ENCODER BUILD_DIRECTORY [DATA_DIRECTORY]
 Every engine runs on one thread in a process of its own and they take turns, round by round; the best of the rounds
 counts, in CPU time, so that a busy neighbour costs all of them alike. A peer that is absent is skipped with a message.
 """
-import gzip, os, random, statistics, subprocess, sys
+import collections, gzip, math, os, random, statistics, subprocess, sys
 
 encoder, build = sys.argv[1], sys.argv[2]
 data = sys.argv[3] if len(sys.argv) > 3 else ""
 here = os.path.dirname(os.path.abspath(__file__))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SHARE_LEAST, WORKERS_LEAST = 0.80, 1.9
+# A core counts as left alone while idle instructions come at this part of the rate that one turn in a hundred sees; each piece of
+# a pass is wanted so many times with the core alone, and so many rounds are spent at most to meet that.
+ALONE_LEAST, ALONE_PIECES, ALONE_ROUNDS = 0.9, 5, 20
 # What two processes that share nothing reach together bounds what two workers can; so much of it is asked for at most.
 OF_CEILING = 0.97
 LIBRARIES = ("OpenBLAS", "oneDNN", "oneDNN with weights laid out")
@@ -78,13 +81,57 @@ def verdict(value, least):
     return "pass" if value >= least else "MISSED"
 
 
-def median_share(serm, command):
+class Share:
     """
-    GFLOP/s, those of multiply-adds in registers between its parts, and the share, for serm and each of LIBRARIES: medians of
-    the rounds; zeros for what is absent.
+    What passes (or products) use of the multiply-adds that the processor computes in registers. A pass comes in pieces of a few
+    milliseconds, always the same; between two pieces stand multiply-adds in registers and idle instructions. `every` is the
+    pass made of each piece's median time; `alone` is made of those pieces before and after which the core was left alone, or
+    None if a piece had it too seldom. Both are (share, GFLOP/s, GFLOP/s in registers).
     """
-    rounds = [serm.ask(command) for _ in range(ROUNDS + 2)]
-    return [statistics.median(column) for column in zip(*rounds)]
+
+    idles = collections.Counter()  # turns by tenths of 10^9 idle instructions per second
+
+    def __init__(self):
+        self.gflop, self.passes = 0, []
+
+    def add(self, answer):
+        self.gflop, passes, turns = next(answer), int(next(answer)), int(next(answer))
+        for _ in range(passes):
+            self.passes.append([(next(answer), next(answer), next(answer)) for _ in range(turns)])
+            Share.idles.update(int(10 * idle) for _, _, idle in self.passes[-1])
+
+    @classmethod
+    def idle_alone(cls):
+        seen, enough = 0, cls.idles.total() / 100
+        for tenths in sorted(cls.idles, reverse=True):
+            seen += cls.idles[tenths]
+            if seen >= enough:
+                return ALONE_LEAST * tenths / 10
+
+    def made_of(self, idle_least, pieces_least):
+        found, seconds = [turn[1] for turns in self.passes for turn in turns if turn[2] >= idle_least], 0
+        for piece in range(1, len(self.passes[0])):
+            times = [turns[piece][0] for turns in self.passes if min(turns[piece - 1][2], turns[piece][2]) >= idle_least]
+            if len(times) < pieces_least:
+                return None
+            seconds += statistics.median(times)
+        rate, most = self.gflop / seconds, statistics.median(found)
+        return rate / most, rate, most
+
+    every = property(lambda self: self.made_of(0, 1))
+    alone = property(lambda self: self.made_of(Share.idle_alone(), ALONE_PIECES))
+
+
+def measure_shares(serm, command, rounds, rounds_most):
+    """Of serm and each of LIBRARIES, None for one that is absent."""
+    found = [Share() for _ in range(1 + len(LIBRARIES))]
+    for number in range(rounds_most):
+        answer = iter(serm.ask(command))
+        for share in found:
+            share.add(answer)
+        if number + 1 >= rounds and all(share.alone for share in found if share.passes):
+            break
+    return [share if share.passes else None for share in found]
 
 
 def forward_table(serm, torch, ort, quantised):
@@ -94,31 +141,36 @@ def forward_table(serm, torch, ort, quantised):
     for tokens, batch in SHAPES:
         f32, t, o, bf16, int8, o8 = best(ROUNDS, [(engine, f"forward {precision} {tokens} {batch}") for engine, precision in (
             (serm, "f32"), (torch, "f32"), (ort, "f32"), (serm, "bf16"), (serm, "int8"), (quantised, "int8"))])
-        share = median_share(serm, f"share {tokens} {batch} alone")[2]
+        share = measure_shares(serm, f"share {tokens} {batch} alone", ROUNDS, ROUNDS)[0].every[0]
         print(f"{tokens:4} {batch:3} {f32:9.1f} {t:8.1f} {o:8.1f} {bf16:8.1f} {int8:8.1f} {o8:9.1f}"
               f" {ratio(f32, t):>10} {ratio(f32, o):>8} {ratio(int8, o):>9} {ratio(int8, o8):>10} {share:8.2f}", flush=True)
 
 
 def shares(serm):
     """
-    What part of the processor's multiply-adds the forward pass and its products use. Every two milliseconds of work are followed by a tenth of
-    one of multiply-adds in registers: on a shared machine the most that there is changes from one moment to the next.
+    The gate is on the pass that has its core alone: where another guest computes on the core's second thread it takes half of the
+    instructions that the core takes in, and multiply-adds in registers, which need a third of them, hardly show it.
     """
-    found = median_share(serm, "share 128 8")
-    rate, most, share = found[:3]
-    print(f"\nshare of the peak of multiply-adds, both measured in turns of 2 ms: whole forward pass of 8 x 128 tokens"
-          f" {rate:.0f} of {most:.0f} GFLOP/s: {share:.3f}, at least {SHARE_LEAST}: {verdict(share, SHARE_LEAST)}")
-    libraries = {name: value for name, value in zip(LIBRARIES, found[5::3]) if value}
-    print("  the same pass with its weights multiplied by " + (", ".join(f"{name} {value:.3f}" for name, value in libraries.items())
-          or "a library: none is installed"))
+    def text(share):
+        return f"{share.alone[0] if share.alone else math.nan:.2f} {share.every[0]:.2f}"
+
+    own = measure_shares(serm, "share 128 8 alone", 2 * ROUNDS + 4, 2 * ALONE_ROUNDS)[0]
+    print("\nshare of the peak of multiply-adds, whole forward pass of 8 x 128 tokens, the core left alone: " + (
+        f"{own.alone[1]:.0f} of {own.alone[2]:.0f} GFLOP/s: {own.alone[0]:.3f}, at least {SHARE_LEAST}: {verdict(own.alone[0], SHARE_LEAST)}"
+        if own.alone else "not measured, another guest kept it busy"))
+    print(f"  the core as it was, {len(own.passes)} passes: {own.every[1]:.0f} of {own.every[2]:.0f} GFLOP/s: {own.every[0]:.3f}")
+    own, *libraries = found = measure_shares(serm, "share 128 8", ROUNDS + 2, ALONE_ROUNDS)
+    print("  in turns with libraries, core alone, core as it was: " + ", ".join(
+        f"{name} {text(share)}" for name, share in zip(("serm",) + LIBRARIES, found) if share))
     for name, shape in (("query and out (384 from 384)", "672 384 384"), ("keys and values (768 from 384)", "336 768 384"),
                         ("up (1536 from 384)", "154 1536 384"), ("down (384 from 1536)", "154 384 1536")):
-        found = median_share(serm, f"product {shape}")
-        print(f"  product alone, {name}: serm {found[2]:.2f}, "
-              + ", ".join(f"{library} {value:.2f}" for library, value in zip(LIBRARIES, found[5::3]) if value), flush=True)
-    if libraries:
-        print(f"  the best library's pass reaches {max(libraries.values()):.3f};"
-              f" serm's pass at least that of every library: {verdict(share, max(libraries.values()))}", flush=True)
+        found = measure_shares(serm, f"product {shape}", ROUNDS + 2, ALONE_ROUNDS)
+        print(f"  product, {name}: " + ", ".join(
+            f"{library} {text(share)}" for library, share in zip(("serm",) + LIBRARIES, found) if share), flush=True)
+    if any(libraries):
+        most = max(share.every[0] for share in libraries if share)
+        print(f"  the best library's pass reaches {most:.3f};"
+              f" serm's pass at least that of every library: {verdict(own.every[0], most)}", flush=True)
 
 
 def together(engines, command):

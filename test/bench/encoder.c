@@ -9,10 +9,10 @@
  *   train TOKENS BATCH
  *       pairs per second of the best of a few updates
  *   share TOKENS BATCH [alone] | product ROWS OUT IN
- *       GFLOP per second of whole forward passes (of one product), of multiply-adds in registers meanwhile,
- *       and the share that the first are of the second; these three for serm's own kernel, OpenBLAS, oneDNN
- *       and oneDNN with weights laid out beforehand, in turns; 0 0 0 where a library is absent or
- *       serm is `alone`
+ *       for serm's own kernel, OpenBLAS, oneDNN and oneDNN with weights laid out beforehand, in turns: the
+ *       GFLOP of a pass (of a product), the number of passes (0 where the library is absent or serm is
+ *       `alone`), that of turns in each of them, and for each turn the seconds of the piece of work before it
+ *       (of the first: 0), GFLOP of multiply-adds in registers and 10^9 idle instructions per second
  *   flops TOKENS
  *       GFLOP of one pair as computed, and as computed for every token
  *   difference PRECISION
@@ -33,7 +33,6 @@
 #include "spin.h"
 
 #define SECONDS 1.0
-#define STRETCHES 20
 
 static double
 cpu_seconds(void)
@@ -157,45 +156,91 @@ forward_flops(const SermEncoderConfig *config, double tokens, bool whole)
 	                  (whole ? layer : tokens * 2 * h * h + 2 * h * h + 2 * h * i + 2 * tokens * h));
 }
 
-/* Work, and multiply-adds in registers between its parts: what the processor gives at that very time. */
+/*
+ * Pieces of work, and after each of them what the processor gives at that very time: multiply-adds in
+ * registers, and instructions that do nothing. Pieces end at the same calls of take_turn in every pass, so
+ * that the same piece can be compared from pass to pass.
+ */
+typedef struct Turn {
+	double seconds, flops, idle; /* of the piece before it; per second, in the turn */
+} Turn;
+
 typedef struct Turns {
-	double last, spent, flops; /* `last` by the clock on the wall, which costs no system call */
+	Turn *turn;
+	bool *ends; /* whether a call of take_turn ends a piece */
+	int count, passes, call;
+	double ended;
 } Turns;
 
 #define TURN_SECONDS 2e-3
 #define TURN_STEPS 60000
+#define TURN_IDLE_STEPS 4000
+#define TURNS_MAX 20000
+#define CALLS_MAX 10000
+
+/* The clock stands still now and then, on a virtual processor. */
+static double
+per_second(double work, double seconds)
+{
+	return seconds > 0 ? work / seconds : 0;
+}
+
+static void
+end_piece(Turns *turns)
+{
+	double start = cpu_seconds(), flops = spin(TURN_STEPS), middle = cpu_seconds();
+	double idle = spin_idly(TURN_IDLE_STEPS), end = cpu_seconds();
+
+	if (turns->count < TURNS_MAX)
+		turns->turn[turns->count++] =
+		    (Turn){start - turns->ended, per_second(flops, middle - start), per_second(idle, end - middle)};
+	turns->ended = cpu_seconds();
+}
 
 static bool
 take_turn(void *context)
 {
 	Turns *turns = context;
 
-	if (spin_clock(CLOCK_MONOTONIC) - turns->last >= TURN_SECONDS) {
-		double start = cpu_seconds();
-
-		turns->flops += spin(TURN_STEPS);
-		turns->spent += cpu_seconds() - start;
-		turns->last = spin_clock(CLOCK_MONOTONIC);
-	}
+	if (turns->call < CALLS_MAX && turns->ends[turns->call++])
+		end_piece(turns);
 	return true;
 }
 
-/* Work, and its own turns. */
-typedef struct Share {
-	Turns turns;
-	double flops, seconds;
-} Share;
+/* Settles where pieces end, in a pass whose time does not count. */
+static bool
+place_turn(void *context)
+{
+	Turns *turns = context;
+	double now = cpu_seconds();
+
+	if (turns->call < CALLS_MAX && (turns->ends[turns->call++] = now >= turns->ended + TURN_SECONDS))
+		turns->ended = now;
+	return true;
+}
+
+/* Before the first piece comes a turn, too. */
+static void
+start_pass(Turns *turns)
+{
+	turns->call = 0;
+	turns->passes++;
+	turns->ended = cpu_seconds();
+	end_piece(turns);
+}
 
 static void
-print_shares(const Share *shares)
+print_turns(const Turns *turns, double flops)
 {
 	for (int peer = 0; peer < PEER_COUNT; peer++) {
-		const Turns *turns = &shares[peer].turns;
-		double seconds = shares[peer].seconds - turns->spent;
-		double own = seconds > 0 ? shares[peer].flops / seconds : 0,
-		       most = turns->spent > 0 ? turns->flops / turns->spent : 0;
+		int passes = turns[peer].passes;
 
-		printf("%.2f %.2f %.4f ", own * 1e-9, most * 1e-9, most > 0 ? own / most : 0);
+		printf("%.6f %d %d ", 1e-9 * flops, passes, passes == 0 ? 0 : turns[peer].count / passes);
+		for (int i = 0; i < turns[peer].count; i++) {
+			const Turn *turn = &turns[peer].turn[i];
+
+			printf("%.7f %.2f %.3f ", turn->seconds, 1e-9 * turn->flops, 1e-9 * turn->idle);
+		}
 	}
 	printf("\n");
 }
@@ -204,35 +249,44 @@ print_shares(const Share *shares)
 static void
 bench_share(uint32_t tokens, uint32_t batch, bool alone, SermArena *arena)
 {
+	/* Pieces end where they ended when this shape was first asked for. */
+	static bool ends[CALLS_MAX];
+	static uint32_t placed_tokens, placed_batch;
+	bool placed = placed_tokens == tokens && placed_batch == batch;
 	SermEncoderConfig config = minilm();
 	SermReal *flat = random_flat(&config, arena);
 	SermEncoderInput *inputs = random_inputs(batch, NULL, tokens, arena);
 	SermReal *logits = serm_arena_array(arena, batch, sizeof(*logits));
 	SermEncoder *encoders[PEER_COUNT] = {NULL};
-	Share shares[PEER_COUNT] = {0};
-	double start = cpu_seconds();
+	Turns turns[PEER_COUNT];
+	double start = 0;
 	int present = 0;
 	SermError error;
 
-	for (int peer = 0; peer < PEER_COUNT; peer++)
+	for (int peer = 0; peer < PEER_COUNT; peer++) {
+		turns[peer] = (Turns){.turn = serm_arena_array(arena, TURNS_MAX, sizeof(Turn)), .ends = ends};
 		if (peer_provider(peer) != NULL && (!alone || peer == PEER_SERM))
 			encoders[peer] = open_encoder_by(&config, SERM_PRECISION_F32, peer_provider(peer), flat, arena),
 			present++;
-	for (bool warm = false; cpu_seconds() < start + present * SECONDS; warm = true)
+	}
+	for (bool warm = false; !warm || cpu_seconds() < start + present * SECONDS; warm = true)
 		for (int peer = 0; peer < PEER_COUNT; peer++) {
-			SermEncoderHost host = {take_turn, &shares[peer].turns};
-			double from = cpu_seconds();
+			bool place = !warm && !placed && peer == PEER_SERM;
+			SermEncoderHost host = {place ? place_turn : warm ? take_turn : NULL, &turns[peer]};
 
 			if (encoders[peer] == NULL)
 				continue;
+			turns[peer].ended = cpu_seconds();
+			if (warm)
+				start_pass(&turns[peer]);
 			if (serm_encoder_score(encoders[peer], inputs, batch, &host, arena, logits, &error) != SERM_OK)
 				abort();
-			shares[peer].flops += batch * 1e9 * forward_flops(&config, tokens, false);
-			shares[peer].seconds += cpu_seconds() - from;
-			if (!warm)
-				start = cpu_seconds(), shares[peer] = (Share){.flops = 0};
+			if (warm)
+				end_piece(&turns[peer]);
+			start = warm ? start : cpu_seconds();
 		}
-	print_shares(shares);
+	placed_tokens = tokens, placed_batch = batch;
+	print_turns(turns, batch * 1e9 * forward_flops(&config, tokens, false));
 }
 
 /* One product with weights that come from behind the second cache, as they do in a forward pass. */
@@ -254,7 +308,14 @@ open_product(const SermGemmProvider *gemm, uint32_t out, uint32_t in, const Serm
 		serm_linear_pack(&product->linear, weights, product->packed + i * product->bytes);
 }
 
-/* A stretch of time for each library after the other. */
+static void
+run_product(Product *product, uint32_t rows, const SermReal *x, SermReal *y)
+{
+	product->linear.packed = product->packed + product->next++ % product->copies * product->bytes;
+	serm_linear_run(&product->linear, rows, x, y, NULL);
+}
+
+/* Each library after the other; one product, some two milliseconds, is a pass of one piece. */
 static void
 bench_product(uint32_t rows, uint32_t out, uint32_t in, SermArena *arena)
 {
@@ -262,7 +323,8 @@ bench_product(uint32_t rows, uint32_t out, uint32_t in, SermArena *arena)
 	SermReal *x = serm_arena_array(arena, (size_t) rows * in, sizeof(*x));
 	SermReal *y = serm_arena_array(arena, (size_t) rows * out, sizeof(*y));
 	Product products[PEER_COUNT] = {0};
-	Share shares[PEER_COUNT] = {0};
+	Turns turns[PEER_COUNT] = {0};
+	double start = cpu_seconds();
 	SermRng rng;
 
 	serm_rng_seed(&rng, 3);
@@ -271,26 +333,20 @@ bench_product(uint32_t rows, uint32_t out, uint32_t in, SermArena *arena)
 	for (size_t i = 0; i < (size_t) rows * in; i++)
 		x[i] = (SermReal) serm_rng_normal(&rng);
 	for (int peer = 0; peer < PEER_COUNT; peer++)
-		if (peer_provider(peer) != NULL)
+		if (peer_provider(peer) != NULL) {
 			open_product(peer_provider(peer), out, in, weights, arena, &products[peer]);
-	for (int stretch = -1; stretch < STRETCHES; stretch++)
-		for (int peer = 0; peer < PEER_COUNT; peer++) {
-			Product *product = &products[peer];
-			Share *share = &shares[peer];
-			double start = cpu_seconds();
-
-			while (product->packed != NULL && cpu_seconds() < start + SECONDS / STRETCHES) {
-				product->linear.packed = product->packed + product->next++ % product->copies * product->bytes;
-				serm_linear_run(&product->linear, rows, x, y, NULL);
-				share->flops += 2.0 * rows * out * in;
-				take_turn(&share->turns);
-			}
-			share->seconds += cpu_seconds() - start;
-			/* The first stretch is for the library to set itself up. */
-			if (stretch < 0)
-				*share = (Share){.flops = 0};
+			turns[peer].turn = serm_arena_array(arena, TURNS_MAX, sizeof(Turn));
+			run_product(&products[peer], rows, x, y);
 		}
-	print_shares(shares);
+	while (cpu_seconds() < start + PEER_COUNT * SECONDS)
+		for (int peer = 0; peer < PEER_COUNT; peer++) {
+			if (products[peer].packed == NULL)
+				continue;
+			start_pass(&turns[peer]);
+			run_product(&products[peer], rows, x, y);
+			end_piece(&turns[peer]);
+		}
+	print_turns(turns, 2.0 * rows * out * in);
 }
 
 /* What `hold` made, for all that follows. */

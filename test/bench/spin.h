@@ -17,7 +17,8 @@
 	__attribute__((target(features), noinline)) static void name(long steps)                                 \
 	{                                                                                                        \
 		name##_vector none = {0}, one = none + 1, half = none + .5f;                                         \
-		name##_vector a = one, b = one, c = one, d = one, e = one, f = one, g = one, h = one, i = one, j = one; \
+		name##_vector a = one, b = one, c = one, d = one, e = one, f = one, g = one, h = one, i = one,       \
+		              j = one;                                                                               \
                                                                                                              \
 		while (steps-- > 0) {                                                                                \
 			SPIN_STEP(a);                                                                                    \
@@ -47,7 +48,7 @@ SPIN_WITH(spin_64, 64, "avx512f")
 SPIN_WITH(spin_32, 32, "avx2,fma")
 
 /* Some steps; returns their floating-point operations, 0 on a processor that has no multiply-add. */
-static double
+static inline double
 spin(long steps)
 {
 	static int bytes = 0;
@@ -76,9 +77,29 @@ spin(long steps)
 		spin_32(steps);
 	return bytes < 0 ? 0 : (double) steps * SPIN_SUMS * 2 * bytes / 4;
 }
+
+/*
+ * Instructions that do nothing, a hundred a step; returns their number. Two threads of a core share what it
+ * takes in, so their rate tells whether the other thread, which may be another guest's, is at work.
+ * Multiply-adds in registers hardly do: they leave two thirds of it unused.
+ */
+static inline double
+spin_idly(long steps)
+{
+	for (long i = 0; i < steps; i++)
+		__asm__ volatile(".rept 100\n\tnop\n\t.endr");
+	return (double) steps * 100;
+}
 #else
-static double
+static inline double
 spin(long steps)
+{
+	(void) steps;
+	return 0;
+}
+
+static inline double
+spin_idly(long steps)
 {
 	(void) steps;
 	return 0;
