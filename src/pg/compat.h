@@ -45,6 +45,15 @@
 #define serm_qualified_name(name) stringToQualifiedNameList(name)
 #endif
 
+/* 16 keeps what belongs to settings in a context, and frees there what a check hook hands over. */
+#if PG_VERSION_NUM >= 160000
+#define serm_guc_alloc(size) guc_malloc(LOG, (size))
+#define serm_guc_free(block) guc_free(block)
+#else
+#define serm_guc_alloc(size) malloc(size)
+#define serm_guc_free(block) free(block)
+#endif
+
 /* 18 writes it before all else of a declaration. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn _Noreturn
