@@ -5,8 +5,8 @@
 #include "lib/stringinfo.h"
 #include "utils/numeric.h"
 
-static void
-pg_attribute_noreturn() bad_option(const char *what, const char *name, const char *problem, const char *hint)
+pg_noreturn static void
+bad_option(const char *what, const char *name, const char *problem, const char *hint)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 	    errmsg("option \"%s\" of %s %s", name, what, problem), hint != NULL ? errhint("%s", hint) : 0);

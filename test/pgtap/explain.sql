@@ -77,9 +77,10 @@ SELECT throws_ok($$SELECT * FROM serm.explain('red shoe', 'red shoe')$$, '42501'
 RESET ROLE;
 DROP OWNED BY explain_reader;
 DROP ROLE explain_reader;
-SET force_parallel_mode = on;
+SELECT name AS parallel_mode FROM pg_catalog.pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query') \gset
+SET :parallel_mode = on;
 SELECT cmp_ok(worst(), '<', 1e-5::real, 'in a worker');
-RESET force_parallel_mode;
+RESET :parallel_mode;
 PREPARE p(text) AS SELECT count(*) FROM serm.explain($1, E'red shoe\nA red shoe.');
 SELECT results_eq($$EXECUTE p('red white shoe')$$, $$VALUES (7::bigint)$$, 'in a prepared statement');
 SELECT throws_ok($$SELECT * FROM serm.explain('red', '\x00'::serm.doc)$$, '22P02', NULL, 'no document');

@@ -195,7 +195,8 @@ COMMIT;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
-SET force_parallel_mode = on;
+SELECT name AS parallel_mode FROM pg_catalog.pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query') \gset
+SET :parallel_mode = on;
 CREATE TABLE goods_table AS SELECT * FROM goods, generate_series(1, 5);
 ALTER TABLE goods_table SET (parallel_workers = 2);
 CREATE FUNCTION plan_of(sql text) RETURNS SETOF text LANGUAGE plpgsql AS $$BEGIN RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || sql; END$$;
@@ -204,7 +205,7 @@ SELECT matches((SELECT string_agg(line, ' ') FROM plan_of($$SELECT sum(serm.scor
 CREATE TABLE parallel AS SELECT md5(string_agg(s, ',' ORDER BY s)) AS sum
 FROM (SELECT query || doc || float4send(serm.score(query, doc, 'shop')) AS s FROM goods_table) AS s;
 SET max_parallel_workers_per_gather = 0;
-SET force_parallel_mode = off;
+SET :parallel_mode = off;
 SELECT is(md5(string_agg(s, ',' ORDER BY s)), (SELECT sum FROM parallel), 'and are the same bits')
 FROM (SELECT query || doc || float4send(serm.score(query, doc, 'shop')) AS s FROM goods_table) AS s;
 

@@ -145,7 +145,7 @@ $standby->start;
 $primary->wait_for_catchup($standby);
 is($standby->safe_psql('postgres', $bits), $one, 'a standby scores the same bits');
 is($standby->safe_psql('postgres', "SET default_transaction_read_only = on; $bits"), $one, 'reading only');
-is($standby->safe_psql('postgres', "SET force_parallel_mode = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; "
+is($standby->safe_psql('postgres', "DO \$\$BEGIN PERFORM set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query'); END\$\$; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; "
 	. "SET min_parallel_table_scan_size = 0; $bits"), $one, 'in parallel');
 my $reader = $standby->background_psql('postgres');
 is($reader->query_safe($bits), $one, 'an open session on the standby scores by version 1');

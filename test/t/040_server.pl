@@ -125,7 +125,7 @@ CALL serm.annotate('grows');
 SELECT serm.create_model('padded', options => '{"gold_rate": 0}');
 CREATE SERVER padded FOREIGN DATA WRAPPER serm_agent OPTIONS (endpoint 'http://127.0.0.1:$port/padded/v1', model 'mock', paths '1', temperature '0', canary '0');
 SELECT serm.add_agent('padded', 'padded');
-INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'padded', 'red pillow ' || i, 'd' || i, 'a red pillow, number ' || i FROM generate_series(1, 900) i;
+INSERT INTO serm.sample (model, query, doc_id, doc) SELECT 'padded', 'red pillow ' || i, 'd' || i, 'a red pillow, number ' || i FROM generate_series(1, 2000) i;
 CALL serm.annotate('padded', false)});
 
 # Pages that the worker was given, and votes.

@@ -167,8 +167,8 @@ agent_names(const char *model)
 	return serm_spi_string(0, 1);
 }
 
-static void
-pg_attribute_noreturn() unknown_agent(const char *model, const char *agent)
+pg_noreturn static void
+unknown_agent(const char *model, const char *agent)
 {
 	char *names = agent_names(model);
 

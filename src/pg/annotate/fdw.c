@@ -79,8 +79,8 @@ option_names(const Option *options, int count)
 }
 
 /* The statement is kept out of the log: for a user mapping it holds a key. */
-static void
-pg_attribute_noreturn() bad_value(const char *name, const char *problem)
+pg_noreturn static void
+bad_value(const char *name, const char *problem)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errhidestmt(true),
 	    errmsg("invalid value for option \"%s\"", name), errhint("%s", problem));
@@ -224,7 +224,7 @@ serm_server_find(const char *name)
 		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
 		    errmsg("server \"%s\" is not one of foreign-data wrapper " SERM_AGENT_WRAPPER, name),
 		    errhint("Create one with FOREIGN DATA WRAPPER " SERM_AGENT_WRAPPER "."));
-	allowed = pg_foreign_server_aclcheck(server->serverid, GetUserId(), ACL_USAGE);
+	allowed = serm_server_aclcheck(server->serverid, GetUserId());
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_FOREIGN_SERVER, name);
 	return server->serverid;
@@ -276,8 +276,8 @@ serm_server_read(Oid server, SermServerOptions *options)
 	}
 }
 
-static void
-pg_attribute_noreturn() key_error(const char *option, const char *problem)
+pg_noreturn static void
+key_error(const char *option, const char *problem)
 {
 	ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 	    errmsg("the key named by option \"%s\" %s", option, problem));

@@ -6,7 +6,6 @@
 #include "pg/annotate/job.h"
 
 #include "catalog/namespace.h"
-#include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
 
 #include "core/agent/reply.h"
@@ -51,7 +50,7 @@ serm_job_decide(SermJob *job)
 	    .retry_after_ms = job->retry_after_ms,
 	    .attempt = (uint32) job->task.attempt,
 	    .attempts_max = (uint32) Max(job->attempts_max, 1),
-	    .uniform = pg_prng_double(&pg_global_prng_state)};
+	    .uniform = serm_random_fraction()};
 	MemoryContext previous = MemoryContextSwitchTo(job->context);
 
 	job->decision = serm_retry_decide(&input);

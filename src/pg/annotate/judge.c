@@ -25,8 +25,8 @@
 	"grade integer and rationale text."
 #define EVIDENCE_HINT "Evidence comes from a function f(query text, doc text) that returns text."
 
-static void
-pg_attribute_noreturn() bad_signature(int code, Oid function, const char *problem, const char *hint)
+pg_noreturn static void
+bad_signature(int code, Oid function, const char *problem, const char *hint)
 {
 	ereport(ERROR, errcode(code), errmsg("function %s %s", format_procedure(function), problem),
 	    errhint("%s", hint));
@@ -153,7 +153,7 @@ serm_evidence_find(const char *name)
 
 	if (strchr(name, '(') != NULL)
 		return DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(name)));
-	return LookupFuncName(stringToQualifiedNameList(name), 2, arguments, false);
+	return LookupFuncName(serm_qualified_name(name), 2, arguments, false);
 }
 
 /* The role that a user's function runs as when the current user calls it. */

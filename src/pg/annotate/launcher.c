@@ -68,18 +68,19 @@ serm_allowed_range_count(void)
 static bool
 check_allow_cidr(char **value, void **extra, GucSource source pg_attribute_unused())
 {
-	Ranges *ranges = calloc(1, sizeof(Ranges));
+	Ranges *ranges = serm_guc_alloc(sizeof(Ranges));
 	const char *at = *value;
 
 	if (ranges == NULL)
 		return false;
+	memset(ranges, 0, sizeof(Ranges));
 	while (*(at += strspn(at, " ,")) != '\0') {
 		size_t length = strcspn(at, " ,");
 
 		if (ranges->count == RANGES_MAX || !serm_cidr_parse(at, length, &ranges->ranges[ranges->count])) {
 			GUC_check_errdetail(
 			    "It is a list of at most %d ranges such as 10.0.0.0/8 or fd00::/8.", RANGES_MAX);
-			free(ranges);
+			serm_guc_free(ranges);
 			return false;
 		}
 		ranges->count++;

@@ -7,7 +7,6 @@
  */
 #include "pg/annotate/ask.h"
 
-#include "common/pg_prng.h"
 #include "foreign/foreign.h"
 
 static void
@@ -185,7 +184,7 @@ serm_limits_note(List *reports)
 			lock_state(&server);
 		}
 		serm_limit_note(&server.state, &server.rates, report->event, report->tokens_more,
-		    report->retry_after_ms, serm_now_ms(), pg_prng_double(&pg_global_prng_state));
+		    report->retry_after_ms, serm_now_ms(), serm_random_fraction());
 	}
 	if (server.name != NULL)
 		serm_limits_store(&server);

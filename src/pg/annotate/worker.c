@@ -108,7 +108,7 @@ serm_worker_active(Oid role)
 	LOCKTAG tag = lock_tag(role);
 
 	/* Shared: two that look at once must not take each other for the worker. */
-	if (LockHeldByMe(&tag, ExclusiveLock) ||
+	if (serm_lock_held(&tag, ExclusiveLock) ||
 	    LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
 	LockRelease(&tag, ShareLock, false);

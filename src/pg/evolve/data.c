@@ -50,8 +50,8 @@ serm_read_rows(const char *sql, const SermParam *params, int count, SermRowReade
 	SPI_cursor_close(portal);
 }
 
-static void
-pg_attribute_noreturn() out_of_memory(void)
+pg_noreturn static void
+out_of_memory(void)
 {
 	ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
 	    errmsg("training data does not fit in %d MB", serm_train_memory_mb),
@@ -175,8 +175,8 @@ enum {
 	COLUMN_ORIGIN
 };
 
-static void
-pg_attribute_noreturn() bad_judgment(const SermText *query, const char *problem, const char *hint)
+pg_noreturn static void
+bad_judgment(const SermText *query, const char *problem, const char *hint)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 	    errmsg("judgment of query \"%.*s\" %s", (int) pg_mbcliplen(query->bytes, (int) query->length, 100),

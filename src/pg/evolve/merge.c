@@ -83,8 +83,8 @@ common_ancestor(const Merge *merge, const char *model)
 	return DatumGetInt32(serm_spi_value(0, 1, &null));
 }
 
-static void
-pg_attribute_noreturn() cannot_merge(const Merge *merge, const char *why)
+pg_noreturn static void
+cannot_merge(const Merge *merge, const char *why)
 {
 	const char *model = merge->training.row->name;
 

@@ -13,7 +13,6 @@
 
 #include <math.h>
 
-#include "common/pg_prng.h"
 #include "core/agent/logprob.h"
 #include "core/agent/prompt.h"
 #include "core/base/hash.h"
@@ -549,7 +548,7 @@ decide(SermRemote *remote, const Request *request)
 	    .retry_after_ms = request->retry_after_ms,
 	    .attempt = (uint32) question->attempts + 1,
 	    .attempts_max = (uint32) remote->server.max_attempts,
-	    .uniform = pg_prng_double(&pg_global_prng_state)};
+	    .uniform = serm_random_fraction()};
 	SermRetryDecision decision = serm_retry_decide(&input);
 
 	if (decision.action == SERM_RETRY_DONE) {

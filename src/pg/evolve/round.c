@@ -143,8 +143,8 @@ label_counts(const SermRoundLabels *labels)
 }
 
 /* Answers are owed by another role's worker: the round stays in this phase. */
-static void
-pg_attribute_noreturn() not_annotated(const SermRound *round, const SermRoundLabels *labels)
+pg_noreturn static void
+not_annotated(const SermRound *round, const SermRoundLabels *labels)
 {
 	ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 	    errmsg("round %d of model \"%s\" waits for the answers of agents to " INT64_FORMAT " pairs",

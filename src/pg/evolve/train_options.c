@@ -226,8 +226,8 @@ check_loss(const SermTrainSettings *settings, const char *what)
 		        settings->pairwise));
 }
 
-static void
-pg_attribute_noreturn() bad_source(const char *item)
+pg_noreturn static void
+bad_source(const char *item)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 	    errmsg("option \"source_weights\" cannot read \"%s\"", item),

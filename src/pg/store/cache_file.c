@@ -15,6 +15,7 @@
  */
 #include "pg/serm.h"
 
+#include <inttypes.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "common/file_perm.h"
+#include "common/file_utils.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/lsyscache.h"
@@ -179,8 +181,9 @@ serm_image_tensors(const SermImage *image)
 static void
 file_path(char *path, const SermImageKey *key)
 {
-	snprintf(path, MAXPGPATH, SERM_CACHE_DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" INT64_MODIFIER "x%s%s",
-	    MyDatabaseId, key->model, key->version, key->checksum, key->layout != SERM_LAYOUT_F32 ? "." : "",
+	snprintf(path, MAXPGPATH, SERM_CACHE_DIRECTORY "/" FILE_PREFIX "%u.%s.%d.%016" PRIx64 "%s%s",
+	    MyDatabaseId, key->model, key->version, (uint64_t) key->checksum,
+	    key->layout != SERM_LAYOUT_F32 ? "." : "",
 	    key->layout != SERM_LAYOUT_F32 ? serm_layout_name(key->layout) : "");
 }
 
@@ -340,11 +343,11 @@ is_leftover(const char *name)
 	char model[NAMEDATALEN];
 	unsigned int database;
 	int version, end = 0;
-	uint64 checksum;
+	uint64_t checksum;
 	Datum values[3];
 
-	if (sscanf(name, FILE_PREFIX "%u.%48[a-z0-9_].%d.%16" INT64_MODIFIER "x%n", &database, model, &version,
-	        &checksum, &end) != 4 ||
+	if (sscanf(name, FILE_PREFIX "%u.%48[a-z0-9_].%d.%16" SCNx64 "%n", &database, model, &version, &checksum,
+	        &end) != 4 ||
 	    end == 0 || !is_layout(name + end))
 		return false;
 	if (database != MyDatabaseId)
@@ -432,12 +435,14 @@ serm_cache_forget_at_commit(const SermImageKey *key, int kept)
  * in memory may be left.
  */
 static bool
-make_file(const SermImageKey *key, const char *path, SermImageRoom *room, SermImage *image)
+make_file(const SermImageKey *key, const char *path, bool damaged, SermImageRoom *room, SermImage *image)
 {
 	volatile bool made = false;
 
 	PG_TRY();
 	{
+		if (damaged)
+			ereport(LOG, errmsg("cache file \"%s\" is damaged and will be made again", path));
 		remove_leftovers(true);
 		*image = serm_weights_read(key, room);
 		if (room->mapped) {
@@ -484,9 +489,7 @@ serm_cache_open(const SermImageKey *key, MemoryContext context)
 			return image;
 		*room = (SermImageRoom){.context = context, .path = temporary, .file = -1};
 	} while (!serm_turn_take(room, path, &seen));
-	if (seen.inode != 0)
-		ereport(LOG, errmsg("cache file \"%s\" is damaged and will be made again", path));
-	if (make_file(key, path, room, &image))
+	if (make_file(key, path, seen.inode != 0, room, &image))
 		return image;
 	if (!warned) {
 		errno = room->reason;

@@ -62,10 +62,12 @@ static void
 take_lock(uint64 turn)
 {
 	const LOCKTAG tag = lock_tag(turn);
+	const Oid schema = get_namespace_oid("serm", false);
 	int level;
 
-	/* Who has the table for itself is met here, not while others wait for us. */
-	LockRelationOid(get_relname_relid("tensor", get_namespace_oid("serm", false)), AccessShareLock);
+	/* Who has what is read for itself is met here, not while others wait for us. */
+	LockRelationOid(get_relname_relid("version", schema), AccessShareLock);
+	LockRelationOid(get_relname_relid("tensor", schema), AccessShareLock);
 	/* Waiting takes no longer than the work that it saves, which no limit on locks would have ended. */
 	level = NewGUCNestLevel();
 	(void) set_config_option(

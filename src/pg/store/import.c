@@ -70,8 +70,8 @@ check_file(Import *import, SermStatus status, const char *file)
 	        : 0);
 }
 
-static void
-pg_attribute_noreturn() missing_file(const Import *import, const char *what, const char *hint)
+pg_noreturn static void
+missing_file(const Import *import, const char *what, const char *hint)
 {
 	ereport(ERROR, errcode(ERRCODE_UNDEFINED_FILE),
 	    errmsg("there is no %s %s%s", what, import->source.directory != NULL ? "in " : "among the files",

@@ -57,8 +57,8 @@ serm_import_open(SermImportSource *source, const char *name, SermImportFile *fil
 	return true;
 }
 
-static void
-pg_attribute_noreturn() missing_bytes(const SermImportFile *file)
+pg_noreturn static void
+missing_bytes(const SermImportFile *file)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
 	    errmsg("%s ends before all of it was read", file->name),

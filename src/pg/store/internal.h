@@ -89,7 +89,7 @@ extern Jsonb *serm_model_options_write(const char *kind, const SermModelOptions 
 /* As serm_model_read(), inside serm_reading_begin(); the row is allocated in `context`. */
 extern SermModelRow *serm_model_find(const char *name, MemoryContext context);
 /* Raise 42704 with a hint that lists the models there are. */
-extern void serm_model_unknown(const char *name) pg_attribute_noreturn();
+pg_noreturn extern void serm_model_unknown(const char *name);
 
 /* --- weights.c: rows <-> image */
 

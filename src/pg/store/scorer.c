@@ -470,8 +470,8 @@ check_stored(SermStatus status, const SermError *error)
 	serm_check(status, error);
 }
 
-static void
-pg_attribute_noreturn() wrong_document(const SermScorer *scorer, const char *problem)
+pg_noreturn static void
+wrong_document(const SermScorer *scorer, const char *problem)
 {
 	ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 	    errmsg("model \"%s\" cannot read this serm.doc: %s", scorer->row->name, problem),

@@ -47,8 +47,7 @@ static SermPlan chunk_plan = {"SELECT t.data FROM serm.tensor AS t "
                               "WHERE t.model = $1 AND t.version = $2 AND t.name = $3 AND t.part = $4",
     4, {TEXTOID, INT4OID, TEXTOID, INT4OID}, NULL};
 
-static void damaged(const SermImageKey *key, const char *what, const char *tensor, int part)
-    pg_attribute_noreturn();
+pg_noreturn static void damaged(const SermImageKey *key, const char *what, const char *tensor, int part);
 
 static void
 damaged(const SermImageKey *key, const char *what, const char *tensor, int part)
