@@ -1,10 +1,9 @@
 /*
  * A table of many pairs does not fit a cache, and each look at it would wait for
- * memory. So impressions are staged, STAGE of them at a time, and what they need is
- * asked for step by step: slots while a stage is filled, records of pairs once it is
- * full, cells while the next one is filled; then they are counted in their order.
- * Where rows of a page follow each other the query is looked up once, and a pair that
- * follows the one that it followed last time is found without its hash.
+ * memory. So impressions are staged: what the next STAGE of them need is fetched
+ * together, step by step (slot and record of the query, slot and record of the pair,
+ * cells), and then counted in their order. Where rows of a page follow each other
+ * the query is looked up once.
  */
 #include "core/click/group.h"
 
@@ -14,12 +13,8 @@
 
 #define STAGE 64
 #define STAGE_BYTES 16384
-/* Being filled, waiting for records, waiting for cells. */
-enum { FILLED, FETCHED, FOUND, STAGES };
 /* Cells that mostly lie in one cache line. */
 #define CELLS_NEAR 4
-/* Pairs to ask for behind one that lies elsewhere than it was thought to. */
-#define PAIRS_NEAR 6
 
 typedef struct Totals {
 	uint64_t shown;
@@ -28,24 +23,17 @@ typedef struct Totals {
 
 /* An impression that waits to be counted. */
 typedef struct Staged {
-	uint64_t hash; /* of query and document id; of a pair that was found, nothing */
+	uint64_t hash; /* of query and document id */
 	uint64_t query_hash;
 	SermClickKey query; /* only where it is another than that of the row before */
 	SermClickKey doc_id;
-	uint32_t guess; /* number of the query, then of the pair; unless found, by the tag alone */
-	bool found;
+	uint32_t query_number;
+	uint32_t pair; /* a guess by the tag alone */
 	uint16_t position;
 	bool clicked;
 	bool page_starts;
 	bool query_starts;
 } Staged;
-
-typedef struct Stage {
-	Staged rows[STAGE];
-	uint32_t count;
-	uint32_t used; /* of `bytes` */
-	char bytes[STAGE_BYTES];
-} Stage;
 
 typedef struct PageGroup {
 	uint64_t hash;
@@ -71,10 +59,10 @@ struct SermClickGrouping {
 	SermClickText last_text;
 	uint64_t last_hash;
 	uint32_t last_query;
-	uint32_t last_pair;
-	uint32_t near; /* where the pair of the last row that was asked for may be */
-	Stage stages[STAGES];
-	Stage *at[STAGES];
+	Staged stage[STAGE];
+	uint32_t staged;
+	char stage_bytes[STAGE_BYTES];
+	uint32_t stage_used;
 };
 
 static bool
@@ -83,10 +71,10 @@ same_text(SermClickText a, SermClickText b)
 	return a.length == b.length && serm_click_same_bytes(a.bytes, b.bytes, a.length);
 }
 
-static uint32_t
+static uint64_t
 page_hash(const void *context, uint32_t index)
 {
-	return (uint32_t) ((const SermClickGrouping *) context)->pages[index].hash;
+	return ((const SermClickGrouping *) context)->pages[index].hash;
 }
 
 SermClickGrouping *
@@ -98,9 +86,7 @@ serm_click_grouping(SermArena *arena, SermClickInput input, uint32_t pairs_max)
 		return NULL;
 	grouping->arena = arena;
 	grouping->input = input;
-	grouping->last_query = grouping->last_pair = grouping->near = SERM_CLICK_NONE;
-	for (int i = 0; i < STAGES; i++)
-		grouping->at[i] = &grouping->stages[i];
+	grouping->last_query = SERM_CLICK_NONE;
 	if (!serm_click_pairs_init(&grouping->known, arena, pairs_max) ||
 	    !serm_click_grow_table(arena, &grouping->page_table, page_hash, grouping))
 		return NULL;
@@ -166,32 +152,24 @@ end_page(SermClickGrouping *grouping, SermError *error)
 	return status;
 }
 
-static bool
-is_pair(const SermClickPairs *known, uint32_t number, const Staged *staged)
-{
-	return number != SERM_CLICK_NONE && serm_click_same_key(&known->pairs[number].key, &staged->doc_id);
-}
-
 /* Count one impression whose memory has been fetched. */
 static SermStatus
 count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error)
 {
 	SermClickPairs *known = &grouping->known;
-	uint32_t number = staged->guess;
+	uint32_t number = staged->pair;
 	SermStatus status = SERM_OK;
 
 	if (grouping->input != SERM_CLICK_BY_POSITION && staged->page_starts)
 		status = end_page(grouping, error);
-	if (!staged->found && !is_pair(known, number, staged))
-		number = serm_click_find_pair(known, &staged->doc_id, staged->hash);
+	if (number == SERM_CLICK_NONE || known->pairs[number].query != staged->query_number ||
+	    !serm_click_same_key(&known->pairs[number].key, &staged->doc_id))
+		number = serm_click_find_pair(known, staged->query_number, &staged->doc_id, staged->hash);
 	if (status == SERM_OK && number == SERM_CLICK_NONE)
-		status = serm_click_add_pair(known, &staged->doc_id, staged->hash, &number, error);
+		status =
+		    serm_click_add_pair(known, staged->query_number, &staged->doc_id, staged->hash, &number, error);
 	if (status != SERM_OK)
 		return status;
-	/* To write what is there would make the line dirty. */
-	if (!staged->query_starts && known->pairs[grouping->last_pair].next != number)
-		known->pairs[grouping->last_pair].next = number;
-	grouping->last_pair = number;
 	if (grouping->input == SERM_CLICK_BY_POSITION)
 		return serm_click_add_cell(known, number, staged->position, 0, staged->clicked, error);
 	if (grouping->page_length < SERM_CLICK_POSITIONS_MAX)
@@ -202,23 +180,23 @@ count_staged(SermClickGrouping *grouping, const Staged *staged, SermError *error
 
 /* The numbers of the queries; their slots were asked for when the impressions were staged. */
 static SermStatus
-number_queries(SermClickGrouping *grouping, Stage *stage, SermError *error)
+number_queries(SermClickGrouping *grouping, SermError *error)
 {
 	SermClickPairs *known = &grouping->known;
 	SermStatus status = SERM_OK;
 
-	for (uint32_t i = 0; i < stage->count; i++) {
-		Staged *staged = &stage->rows[i];
+	for (uint32_t i = 0; i < grouping->staged; i++) {
+		Staged *staged = &grouping->stage[i];
 
 		if (!staged->query_starts)
 			continue;
-		staged->guess = serm_click_guess(&known->query_table, staged->query_hash);
-		if (staged->guess != SERM_CLICK_NONE)
-			__builtin_prefetch(&known->queries[staged->guess]);
+		staged->query_number = serm_click_guess(&known->query_table, staged->query_hash);
+		if (staged->query_number != SERM_CLICK_NONE)
+			__builtin_prefetch(&known->queries[staged->query_number]);
 	}
-	for (uint32_t i = 0; i < stage->count && status == SERM_OK; i++) {
-		Staged *staged = &stage->rows[i];
-		uint32_t number = staged->guess;
+	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++) {
+		Staged *staged = &grouping->stage[i];
+		uint32_t number = staged->query_number;
 
 		if (staged->query_starts) {
 			if (number == SERM_CLICK_NONE ||
@@ -228,138 +206,56 @@ number_queries(SermClickGrouping *grouping, Stage *stage, SermError *error)
 				status = serm_click_add_query(known, &staged->query, staged->query_hash, &number, error);
 			grouping->last_query = number;
 		}
-		staged->doc_id.owner = grouping->last_query;
+		staged->query_number = grouping->last_query;
 	}
 	return status;
 }
 
-static void
-guess_pair(const SermClickPairs *known, Staged *staged)
-{
-	staged->guess = serm_click_guess(&known->pair_table, staged->hash);
-	if (staged->guess != SERM_CLICK_NONE)
-		__builtin_prefetch(&known->pairs[staged->guess], 1);
-}
-
-static void
-fetch_cells(const SermClickPairRecord *record, uint32_t position)
-{
-	if (record->first.place == position || record->cells == NULL)
-		return;
-	__builtin_prefetch(record->cells, 1);
-	if (record->cell_count > CELLS_NEAR)
-		__builtin_prefetch((const char *) record->cells + 64, 1);
-}
-
-/* Ask for the pairs of a stage: the first of a query by its hash, and those that lie behind it. */
 static SermStatus
-fetch_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
+flush_stage(SermClickGrouping *grouping, SermError *error)
 {
 	const SermClickPairs *known = &grouping->known;
-	SermStatus status = number_queries(grouping, stage, error);
-	uint32_t near = grouping->near;
+	SermStatus status = number_queries(grouping, error);
 
-	if (status != SERM_OK)
-		return status;
-	for (uint32_t i = 0; i < stage->count; i++) {
-		Staged *staged = &stage->rows[i];
+	for (uint32_t i = 0; i < grouping->staged; i++) {
+		Staged *staged = &grouping->stage[i];
 
-		if (staged->query_starts) {
-			guess_pair(known, staged);
-			near = staged->guess;
-		} else if (near < known->pair_count && ++near < known->pair_count)
-			__builtin_prefetch(&known->pairs[near], 1);
+		staged->pair = serm_click_guess(&known->pair_table, staged->hash);
+		if (staged->pair != SERM_CLICK_NONE)
+			__builtin_prefetch(&known->pairs[staged->pair], 1);
 	}
-	grouping->near = near;
-	if (grouping->last_query != SERM_CLICK_NONE)
-		grouping->last_text = serm_click_query(grouping, grouping->last_query);
-	return SERM_OK;
-}
+	for (uint32_t i = 0; i < grouping->staged; i++)
+		if (grouping->stage[i].pair != SERM_CLICK_NONE && grouping->input == SERM_CLICK_BY_POSITION) {
+			const SermClickPairRecord *record = &known->pairs[grouping->stage[i].pair];
 
-/*
- * Find pairs behind the one that they followed last time. Where one is another, it and those behind it are
- * left to their hashes. The stage before has been counted.
- */
-static void
-find_stage(const SermClickGrouping *grouping, Stage *stage)
-{
-	const SermClickPairs *known = &grouping->known;
-	uint32_t previous = grouping->last_pair;
-
-	for (uint32_t i = 0; i < stage->count; i++) {
-		Staged *staged = &stage->rows[i];
-
-		if (!staged->query_starts)
-			staged->guess = previous == SERM_CLICK_NONE ? previous : known->pairs[previous].next;
-		if (!staged->query_starts && staged->guess != previous + 1 && staged->guess < known->pair_count)
-			for (uint32_t k = 1; k <= PAIRS_NEAR; k++)
-				__builtin_prefetch(&known->pairs[staged->guess] + k, 1);
-		staged->found = is_pair(known, staged->guess, staged);
-		previous = staged->found ? staged->guess : SERM_CLICK_NONE;
-		if (staged->found)
-			fetch_cells(&known->pairs[staged->guess], staged->position);
-		else if (!staged->query_starts) {
-			staged->hash = serm_click_hash(&staged->doc_id, staged->query_hash);
-			serm_click_fetch_slot(&known->pair_table, staged->hash);
+			__builtin_prefetch(record->cells, 1);
+			if (record->cell_count > CELLS_NEAR)
+				__builtin_prefetch((const char *) record->cells + 64, 1);
 		}
-	}
-	for (uint32_t i = 0; i < stage->count; i++)
-		if (!stage->rows[i].found && !stage->rows[i].query_starts)
-			guess_pair(known, &stage->rows[i]);
-}
-
-static SermStatus
-count_stage(SermClickGrouping *grouping, Stage *stage, SermError *error)
-{
-	SermStatus status = SERM_OK;
-
-	for (uint32_t i = 0; i < stage->count && status == SERM_OK; i++)
-		status = count_staged(grouping, &stage->rows[i], error);
-	stage->count = 0;
-	stage->used = 0;
-	return status;
-}
-
-/* Each stage one step on. */
-static SermStatus
-advance(SermClickGrouping *grouping, SermError *error)
-{
-	Stage *counted = grouping->at[FOUND];
-	SermStatus status = count_stage(grouping, counted, error);
-
-	if (status == SERM_OK) {
-		find_stage(grouping, grouping->at[FETCHED]);
-		status = fetch_stage(grouping, grouping->at[FILLED], error);
-	}
-	grouping->at[FOUND] = grouping->at[FETCHED];
-	grouping->at[FETCHED] = grouping->at[FILLED];
-	grouping->at[FILLED] = counted;
-	return status;
-}
-
-/* Count all that is staged. */
-static SermStatus
-flush(SermClickGrouping *grouping, SermError *error)
-{
-	SermStatus status = SERM_OK;
-
-	for (int i = 0; i < STAGES && status == SERM_OK; i++)
-		status = advance(grouping, error);
+	for (uint32_t i = 0; i < grouping->staged && status == SERM_OK; i++)
+		status = count_staged(grouping, &grouping->stage[i], error);
+	grouping->staged = 0;
+	grouping->stage_used = 0;
+	/* What was staged is gone. */
+	if (status == SERM_OK && grouping->last_query != SERM_CLICK_NONE)
+		grouping->last_text = serm_click_query(grouping, grouping->last_query);
 	return status;
 }
 
 /* Stage a text: a short one is in its key, another is copied where there is room. */
 static void
-stage_text(Stage *stage, SermClickText text, bool fits, SermClickKey *key)
+stage_text(SermClickGrouping *grouping, SermClickText text, bool fits, SermClickKey *key)
 {
-	if (text.length > SERM_CLICK_SHORT && fits) {
-		char *copy = &stage->bytes[stage->used];
+	char *copy = &grouping->stage_bytes[grouping->stage_used];
 
-		memcpy(copy, text.bytes, text.length);
-		stage->used += text.length;
-		text.bytes = copy;
-	}
 	serm_click_set_key(key, text.bytes, text.length);
+	if (text.length <= SERM_CLICK_PREFIX)
+		key->bytes = (const char *) key->prefix;
+	else if (fits) {
+		memcpy(copy, text.bytes, text.length);
+		grouping->stage_used += text.length;
+		key->bytes = copy;
+	}
 }
 
 SermStatus
@@ -369,39 +265,34 @@ serm_click_group(SermClickGrouping *grouping, SermClickText query, SermClickText
 	size_t size = (size_t) doc_id.length + query.length;
 	bool fits = size <= STAGE_BYTES;
 	SermStatus status = SERM_OK;
-	Stage *stage;
 	Staged *staged;
 
 	if (position < 1)
 		return serm_fail(error, SERM_ERR_INVALID, "an impression has position 0");
 	if (position > SERM_CLICK_POSITIONS_MAX)
 		position = SERM_CLICK_POSITIONS_MAX;
-	if (grouping->at[FILLED]->count == STAGE || grouping->at[FILLED]->used + size > STAGE_BYTES)
-		status = advance(grouping, error);
+	if (grouping->staged == STAGE || !fits || grouping->stage_used + size > STAGE_BYTES)
+		status = flush_stage(grouping, error);
 	if (status != SERM_OK)
 		return status;
-	stage = grouping->at[FILLED];
-	staged = &stage->rows[stage->count];
-	staged->query_starts = (stage->count == 0 && grouping->last_query == SERM_CLICK_NONE) ||
+	staged = &grouping->stage[grouping->staged];
+	staged->query_starts = (grouping->staged == 0 && grouping->last_query == SERM_CLICK_NONE) ||
 	                       !same_text(grouping->last_text, query);
 	if (staged->query_starts) {
-		stage_text(stage, query, fits, &staged->query);
-		grouping->last_text = (SermClickText){serm_click_key_bytes(&staged->query), query.length};
-		grouping->last_hash = serm_click_hash(&staged->query, 0);
-		serm_click_fetch_slot(&grouping->known.query_table, grouping->last_hash);
+		stage_text(grouping, query, fits, &staged->query);
+		grouping->last_text = (SermClickText){staged->query.bytes, query.length};
+		staged->query_hash = grouping->last_hash = serm_click_hash(&staged->query, 0);
+		serm_click_fetch_slot(&grouping->known.query_table, staged->query_hash);
 	}
-	staged->query_hash = grouping->last_hash;
-	stage_text(stage, doc_id, fits, &staged->doc_id);
-	if (staged->query_starts) {
-		staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
-		serm_click_fetch_slot(&grouping->known.pair_table, staged->hash);
-	}
+	stage_text(grouping, doc_id, fits, &staged->doc_id);
+	staged->hash = serm_click_hash(&staged->doc_id, grouping->last_hash);
 	staged->position = (uint16_t) position;
 	staged->clicked = clicked;
 	staged->page_starts = page_starts;
-	stage->count++;
+	grouping->staged++;
+	serm_click_fetch_slot(&grouping->known.pair_table, staged->hash);
 	/* A text that is too long to be copied is gone after this call. */
-	return fits ? SERM_OK : flush(grouping, error);
+	return fits ? SERM_OK : flush_stage(grouping, error);
 }
 
 uint32_t
@@ -425,8 +316,8 @@ serm_click_find(SermClickGrouping *grouping, SermClickText query, SermClickText 
 		grouping->last_hash = hash;
 		grouping->last_text = serm_click_query(grouping, number);
 	}
-	key.owner = grouping->last_query;
-	return serm_click_find_pair(known, &key, serm_click_hash(&key, grouping->last_hash));
+	return serm_click_find_pair(
+	    known, grouping->last_query, &key, serm_click_hash(&key, grouping->last_hash));
 }
 
 static void
@@ -434,10 +325,8 @@ count_totals(SermClickGrouping *grouping)
 {
 	for (uint32_t p = 0; p < grouping->known.pair_count; p++)
 		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
-			const SermClickCount *cell = serm_click_cell(&grouping->known.pairs[p], i);
-
-			grouping->totals[p].shown += cell->shown;
-			grouping->totals[p].clicked += cell->clicked;
+			grouping->totals[p].shown += grouping->known.pairs[p].cells[i].shown;
+			grouping->totals[p].clicked += grouping->known.pairs[p].cells[i].clicked;
 		}
 	for (uint32_t g = 0; g < grouping->page_count; g++)
 		for (uint32_t i = 0; i < grouping->pages[g].result_count; i++) {
@@ -451,7 +340,7 @@ count_totals(SermClickGrouping *grouping)
 SermStatus
 serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *error)
 {
-	SermStatus status = flush(grouping, error);
+	SermStatus status = flush_stage(grouping, error);
 	SermClickCell *cells;
 	SermClickPage *pages;
 	size_t count = 0;
@@ -467,10 +356,9 @@ serm_click_grouped(SermClickGrouping *grouping, SermClickData *data, SermError *
 		return serm_click_no_memory(error);
 	for (uint32_t p = 0; p < grouping->known.pair_count; p++)
 		for (uint32_t i = 0; i < grouping->known.pairs[p].cell_count; i++) {
-			const SermClickCount *cell = serm_click_cell(&grouping->known.pairs[p], i);
+			const SermClickCount *cell = &grouping->known.pairs[p].cells[i];
 
-			cells[count++] =
-			    (SermClickCell){p, cell->place & UINT16_MAX, cell->place >> 16, cell->shown, cell->clicked};
+			cells[count++] = (SermClickCell){p, cell->position, cell->previous, cell->shown, cell->clicked};
 		}
 	for (uint32_t i = 0; i < grouping->page_count; i++)
 		pages[i] = (SermClickPage){&grouping->results[grouping->pages[i].start],
@@ -490,8 +378,7 @@ SermClickPair
 serm_click_pair(const SermClickGrouping *grouping, uint32_t pair)
 {
 	const SermClickPairRecord *record = &grouping->known.pairs[pair];
-	SermClickPair result = {
-	    .doc_id = {serm_click_key_bytes(&record->key), record->key.length}, .query = record->key.owner};
+	SermClickPair result = {.doc_id = {record->key.bytes, record->key.length}, .query = record->query};
 
 	if (grouping->totals != NULL) {
 		result.shown = grouping->totals[pair].shown;
@@ -505,7 +392,7 @@ serm_click_query(const SermClickGrouping *grouping, uint32_t query)
 {
 	const SermClickKey *key = &grouping->known.queries[query].key;
 
-	return (SermClickText){serm_click_key_bytes(key), key->length};
+	return (SermClickText){key->bytes, key->length};
 }
 
 uint64_t

@@ -1,7 +1,7 @@
 /*
  * Open addressing with linear probing for queries and pairs; texts and cells in
- * chunks of their own. Arrays double, and cells move into what they outgrew: new
- * memory is dear, the system clears each page of it.
+ * chunks of their own. Arrays double, so the arena holds at most twice what they
+ * need.
  */
 #include "core/click/pairs.h"
 
@@ -64,7 +64,7 @@ serm_click_put_slot(SermClickTable *table, uint64_t hash, uint32_t index)
 
 bool
 serm_click_grow_table(SermArena *arena, SermClickTable *table,
-    uint32_t (*hash_at)(const void *context, uint32_t index), const void *context)
+    uint64_t (*hash_at)(const void *context, uint32_t index), const void *context)
 {
 	uint32_t old = table->capacity;
 	SermClickSlot *slots = table->slots;
@@ -80,18 +80,17 @@ serm_click_grow_table(SermArena *arena, SermClickTable *table,
 	memset(table->slots, 0xff, table->capacity * sizeof(SermClickSlot));
 	for (uint32_t i = 0; i < old; i++)
 		if (slots[i].index != SERM_CLICK_NONE)
-			serm_click_put_slot(
-			    table, (uint64_t) slots[i].tag << 32 | hash_at(context, slots[i].index), slots[i].index);
+			serm_click_put_slot(table, hash_at(context, slots[i].index), slots[i].index);
 	return true;
 }
 
-static uint32_t
+static uint64_t
 query_hash(const void *context, uint32_t index)
 {
 	return ((const SermClickPairs *) context)->queries[index].hash;
 }
 
-static uint32_t
+static uint64_t
 pair_hash(const void *context, uint32_t index)
 {
 	return ((const SermClickPairs *) context)->pairs[index].hash;
@@ -110,8 +109,6 @@ serm_click_pairs_init(SermClickPairs *pairs, SermArena *arena, uint32_t pairs_ma
 static bool
 keep_text(SermClickPairs *pairs, SermClickKey *key)
 {
-	if (key->length <= SERM_CLICK_SHORT)
-		return true;
 	if (key->length > pairs->chunk_left) {
 		size_t size = key->length > CHUNK_BYTES ? key->length : CHUNK_BYTES;
 
@@ -122,7 +119,8 @@ keep_text(SermClickPairs *pairs, SermClickKey *key)
 		}
 		pairs->chunk_left = size;
 	}
-	memcpy(pairs->chunk, key->bytes, key->length);
+	if (key->length > 0)
+		memcpy(pairs->chunk, key->bytes, key->length);
 	key->bytes = pairs->chunk;
 	pairs->chunk += key->length;
 	pairs->chunk_left -= key->length;
@@ -144,15 +142,16 @@ serm_click_find_query(const SermClickPairs *pairs, const SermClickKey *key, uint
 }
 
 uint32_t
-serm_click_find_pair(const SermClickPairs *pairs, const SermClickKey *key, uint64_t hash)
+serm_click_find_pair(const SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash)
 {
 	const SermClickTable *table = &pairs->pair_table;
 
 	for (uint32_t at = (uint32_t) hash & (table->capacity - 1);; at = (at + 1) & (table->capacity - 1)) {
 		const SermClickSlot *slot = &table->slots[at];
 
-		if (slot->index == SERM_CLICK_NONE || (slot->tag == (uint32_t) (hash >> 32) &&
-		                                          serm_click_same_key(&pairs->pairs[slot->index].key, key)))
+		if (slot->index == SERM_CLICK_NONE ||
+		    (slot->tag == (uint32_t) (hash >> 32) && pairs->pairs[slot->index].query == query &&
+		        serm_click_same_key(&pairs->pairs[slot->index].key, key)))
 			return slot->index;
 	}
 }
@@ -168,29 +167,17 @@ serm_click_add_query(
 	        &pairs->query_capacity, sizeof(SermClickQueryRecord)) ||
 	    !keep_text(pairs, &kept))
 		return serm_click_no_memory(error);
-	pairs->queries[pairs->query_count] = (SermClickQueryRecord){.hash = (uint32_t) hash, .key = kept};
+	pairs->queries[pairs->query_count] = (SermClickQueryRecord){.hash = hash, .key = kept};
 	*number = pairs->query_count++;
 	serm_click_put_slot(&pairs->query_table, hash, *number);
 	pairs->query_table.used++;
 	return SERM_OK;
 }
 
-/* An array that was outgrown: room for cells, where there is more of it than of what they have. */
-static void
-reuse(SermClickPairs *pairs, const void *current, void *outgrown, size_t size)
-{
-	if (current == outgrown || size <= pairs->cell_chunk_left)
-		return;
-	pairs->cell_chunk = outgrown;
-	pairs->cell_chunk_left = size;
-}
-
 SermStatus
-serm_click_add_pair(
-    SermClickPairs *pairs, const SermClickKey *key, uint64_t hash, uint32_t *number, SermError *error)
+serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash,
+    uint32_t *number, SermError *error)
 {
-	SermClickPairRecord *records = pairs->pairs;
-	SermClickSlot *slots = pairs->pair_table.slots;
 	SermClickKey kept = *key;
 
 	if (pairs->pair_count >= pairs->pairs_max)
@@ -201,11 +188,7 @@ serm_click_add_pair(
 	        sizeof(SermClickPairRecord)) ||
 	    !keep_text(pairs, &kept))
 		return serm_click_no_memory(error);
-	/* Each is half of what it grew to, and so full. */
-	reuse(pairs, pairs->pairs, records, pairs->pair_count * sizeof(SermClickPairRecord));
-	reuse(pairs, pairs->pair_table.slots, slots, pairs->pair_table.capacity / 2 * sizeof(SermClickSlot));
-	pairs->pairs[pairs->pair_count] =
-	    (SermClickPairRecord){.hash = (uint32_t) hash, .next = SERM_CLICK_NONE, .key = kept};
+	pairs->pairs[pairs->pair_count] = (SermClickPairRecord){.hash = hash, .key = kept, .query = query};
 	*number = pairs->pair_count++;
 	serm_click_put_slot(&pairs->pair_table, hash, *number);
 	pairs->pair_table.used++;
@@ -216,7 +199,7 @@ serm_click_add_pair(
 static bool
 grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 {
-	uint16_t class = pair->cells == NULL ? 0 : pair->cell_class + 1;
+	uint16_t class = pair->cell_count == 0 ? 0 : pair->cell_class + 1;
 	size_t size = ((size_t) 2 << class) * sizeof(SermClickCount);
 	SermClickCount *cells;
 
@@ -238,8 +221,8 @@ grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 		pairs->cell_chunk += size;
 		pairs->cell_chunk_left -= size;
 	}
-	if (pair->cells != NULL) {
-		memcpy(cells, pair->cells, size / 2);
+	if (pair->cell_count > 0) {
+		memcpy(cells, pair->cells, pair->cell_count * sizeof(SermClickCount));
 		memcpy(pair->cells, &pairs->free_cells[pair->cell_class], sizeof(void *));
 		pairs->free_cells[pair->cell_class] = pair->cells;
 	}
@@ -248,49 +231,31 @@ grow_cells(SermClickPairs *pairs, SermClickPairRecord *pair)
 	return true;
 }
 
-/* A cell beside the first, new where the pair had none; NULL: no memory. */
-static SermClickCount *
-other_cell(SermClickPairs *pairs, SermClickPairRecord *pair, SermClickCount wanted)
-{
-	uint32_t others = pair->cell_count - 1, at = 0;
-
-	while (at < others && pair->cells[at].place != wanted.place)
-		at++;
-	if (at < others)
-		return &pair->cells[at];
-	if ((at == 0 || at == (uint32_t) 2 << pair->cell_class) && !grow_cells(pairs, pair))
-		return NULL;
-	pair->cells[at] = wanted;
-	pair->cell_count++;
-	pairs->cell_count++;
-	return &pair->cells[at];
-}
-
 SermStatus
 serm_click_add_cell(SermClickPairs *pairs, uint32_t number, uint32_t position, uint32_t previous,
     bool clicked, SermError *error)
 {
 	SermClickPairRecord *pair = &pairs->pairs[number];
-	SermClickCount wanted = {.place = position | previous << 16};
-	SermClickCount *cell = &pair->first;
+	uint32_t at = 0;
+	SermClickCount *cell;
 
-	if (pair->cell_count == 0) {
-		*cell = wanted;
-		pair->cell_count = 1;
+	while (at < pair->cell_count &&
+	       (pair->cells[at].position != position || pair->cells[at].previous != previous))
+		at++;
+	if (at == pair->cell_count) {
+		bool full = at == 0 || at == (uint32_t) 2 << pair->cell_class;
+
+		if (full && !grow_cells(pairs, pair))
+			return serm_click_no_memory(error);
+		pair->cells[at] = (SermClickCount){.position = (uint16_t) position, .previous = (uint16_t) previous};
+		pair->cell_count++;
 		pairs->cell_count++;
-	} else if (cell->place != wanted.place)
-		cell = other_cell(pairs, pair, wanted);
-	if (cell == NULL)
-		return serm_click_no_memory(error);
+	}
+	cell = &pair->cells[at];
 	/* A cell that is full counts no more: its rate is known to nine digits. */
 	if (cell->shown < UINT32_MAX) {
 		cell->shown++;
 		cell->clicked += clicked;
-	}
-	if (cell->shown > pair->first.shown) {
-		wanted = *cell;
-		*cell = pair->first;
-		pair->first = wanted;
 	}
 	return SERM_OK;
 }

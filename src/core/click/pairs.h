@@ -2,11 +2,8 @@
  * Queries and pairs of a search log as numbers, and the cells of each pair; private
  * to core/click. Texts are told apart by their bytes, the hash only finds them.
  *
- * Records are one cache line each, and what is looked at first is in them: a short
- * text, and of a pair the cell that counted most. Whoever looks up many may fetch the
- * slot, then the record, then the other cells ahead of time.
- * The pairs of a page lie side by side as they were first seen, and each knows the one
- * that followed it last: who finds it there again needs no slot.
+ * Records are one cache line each, and what is looked at first is in them: whoever
+ * looks up many may fetch the slot, then the record, then the cells ahead of time.
  */
 #ifndef SERM_CORE_CLICK_PAIRS_H
 #define SERM_CORE_CLICK_PAIRS_H
@@ -16,8 +13,8 @@
 #include "core/click/group.h"
 
 #define SERM_CLICK_NONE UINT32_MAX
-/* Texts up to this length are in their key. */
-#define SERM_CLICK_SHORT 24
+/* Texts up to this length are compared without leaving their record. */
+#define SERM_CLICK_PREFIX 24
 
 typedef struct SermClickSlot {
 	uint32_t tag;   /* upper half of the hash */
@@ -30,37 +27,33 @@ typedef struct SermClickTable {
 	uint32_t used;
 } SermClickTable;
 
-/* A text: a short one whole, zeros behind its end, of a longer one the first bytes and where it is. */
+/* A text with its first bytes as words, zeros behind its end. */
 typedef struct SermClickKey {
-	uint64_t head[2];
-	union {
-		uint64_t tail;
-		const char *bytes;
-	};
+	uint64_t prefix[SERM_CLICK_PREFIX / 8];
+	const char *bytes;
 	uint32_t length;
-	uint32_t owner; /* of a document id, the query */
 } SermClickKey;
 
 typedef struct SermClickCount {
-	uint32_t place; /* position, in the upper half that of the click above */
+	uint16_t position;
+	uint16_t previous;
 	uint32_t shown;
 	uint32_t clicked;
 } SermClickCount;
 
 typedef struct SermClickQueryRecord {
-	uint32_t hash; /* lower half; the upper one is the tag of the slot */
+	uint64_t hash;
 	SermClickKey key;
-	uint64_t unused[3];
+	uint64_t unused[2];
 } SermClickQueryRecord;
 
 typedef struct SermClickPairRecord {
-	uint32_t hash;    /* lower half */
-	uint32_t next;    /* pair of the same query that followed this one last, or SERM_CLICK_NONE */
+	uint64_t hash;
 	SermClickKey key; /* the document id */
+	uint32_t query;
 	uint16_t cell_count;
-	uint16_t cell_class; /* room for 2 << cell_class cells beside the first */
-	SermClickCount first;
-	SermClickCount *cells; /* the others; NULL: none */
+	uint16_t cell_class; /* room for 2 << cell_class cells */
+	SermClickCount *cells;
 } SermClickPairRecord;
 
 #define SERM_CLICK_CELL_CLASSES 16
@@ -130,15 +123,8 @@ serm_click_same_bytes(const char *a, const char *b, uint32_t length)
 	return serm_click_word(a + length - 8) == serm_click_word(b + length - 8);
 }
 
-static inline const char *
-serm_click_key_bytes(const SermClickKey *key)
-{
-	return key->length <= SERM_CLICK_SHORT ? (const char *) key : key->bytes;
-}
-
 /*
- * A long text is not copied. Word by word into its place: a key that is made elsewhere and copied is waited
- * for.
+ * `bytes` is not copied. Word by word into its place: a key that is made elsewhere and copied is waited for.
  */
 static inline void
 serm_click_set_key(SermClickKey *key, const char *bytes, uint32_t length)
@@ -148,30 +134,27 @@ serm_click_set_key(SermClickKey *key, const char *bytes, uint32_t length)
 	if (length > 16) {
 		first = serm_click_word(bytes);
 		second = serm_click_word(bytes + 8);
-		if (length <= SERM_CLICK_SHORT)
-			third = serm_click_short_word(bytes + 16, length - 16);
+		third = serm_click_short_word(bytes + 16, length - 16);
 	} else if (length > 8) {
 		first = serm_click_word(bytes);
 		second = serm_click_short_word(bytes + 8, length - 8);
 	} else
 		first = serm_click_short_word(bytes, length);
-	key->head[0] = first;
-	key->head[1] = second;
-	key->tail = third;
-	if (length > SERM_CLICK_SHORT)
-		key->bytes = bytes;
+	key->prefix[0] = first;
+	key->prefix[1] = second;
+	key->prefix[2] = third;
+	key->bytes = bytes;
 	key->length = length;
-	key->owner = 0;
 }
 
 static inline bool
 serm_click_same_key(const SermClickKey *a, const SermClickKey *b)
 {
-	if (a->length != b->length || a->owner != b->owner || a->head[0] != b->head[0] ||
-	    a->head[1] != b->head[1])
-		return false;
-	return a->length <= SERM_CLICK_SHORT ? a->tail == b->tail
-	                                     : memcmp(a->bytes + 16, b->bytes + 16, a->length - 16) == 0;
+	return a->length == b->length && a->prefix[0] == b->prefix[0] && a->prefix[1] == b->prefix[1] &&
+	       a->prefix[2] == b->prefix[2] &&
+	       (a->length <= SERM_CLICK_PREFIX ||
+	           memcmp(a->bytes + SERM_CLICK_PREFIX, b->bytes + SERM_CLICK_PREFIX,
+	               a->length - SERM_CLICK_PREFIX) == 0);
 }
 
 /* Not stored, so free to change. */
@@ -189,12 +172,11 @@ serm_click_hash(const SermClickKey *key, uint64_t seed)
 {
 	uint64_t hash = seed ^ (key->length * UINT64_C(0x9e3779b97f4a7c15));
 
-	if (key->length > SERM_CLICK_SHORT)
-		hash = serm_click_hash_bytes(key->bytes + 16, key->length - 16, hash);
-	else
-		hash = serm_click_mix(hash, key->tail);
-	hash = serm_click_mix(hash, key->head[0]);
-	hash = serm_click_mix(hash, key->head[1]);
+	if (key->length > SERM_CLICK_PREFIX)
+		hash = serm_click_hash_bytes(key->bytes + SERM_CLICK_PREFIX, key->length - SERM_CLICK_PREFIX, hash);
+	hash = serm_click_mix(hash, key->prefix[0]);
+	hash = serm_click_mix(hash, key->prefix[1]);
+	hash = serm_click_mix(hash, key->prefix[2]);
 	return serm_click_mix(hash, hash >> 32);
 }
 
@@ -215,33 +197,26 @@ serm_click_guess(const SermClickTable *table, uint64_t hash)
 	return table->slots[at].index;
 }
 
-/* Cell `i` of the cell_count of a pair. */
-static inline const SermClickCount *
-serm_click_cell(const SermClickPairRecord *pair, uint32_t i)
-{
-	return i == 0 ? &pair->first : &pair->cells[i - 1];
-}
-
 /* False: no memory. */
 extern bool serm_click_pairs_init(SermClickPairs *pairs, SermArena *arena, uint32_t pairs_max);
 extern uint32_t serm_click_find_query(const SermClickPairs *pairs, const SermClickKey *key, uint64_t hash);
-extern uint32_t serm_click_find_pair(const SermClickPairs *pairs, const SermClickKey *key, uint64_t hash);
+extern uint32_t serm_click_find_pair(
+    const SermClickPairs *pairs, uint32_t query, const SermClickKey *key, uint64_t hash);
 /* Errors: MEMORY. */
 extern SermStatus serm_click_add_query(
     SermClickPairs *pairs, const SermClickKey *key, uint64_t hash, uint32_t *number, SermError *error);
 /* Errors: LIMIT, MEMORY. */
-extern SermStatus serm_click_add_pair(
-    SermClickPairs *pairs, const SermClickKey *key, uint64_t hash, uint32_t *number, SermError *error);
+extern SermStatus serm_click_add_pair(SermClickPairs *pairs, uint32_t query, const SermClickKey *key,
+    uint64_t hash, uint32_t *number, SermError *error);
 /* Count one impression. Errors: MEMORY. */
 extern SermStatus serm_click_add_cell(SermClickPairs *pairs, uint32_t number, uint32_t position,
     uint32_t previous, bool clicked, SermError *error);
 
 /* --- for tables of other things */
 
-/* Keep a table at most half full; `hash_at` tells the lower half of the hash of what is in it. False: no
- * memory. */
+/* Keep a table at most half full; `hash_at` tells the hash of what is in it. False: no memory. */
 extern bool serm_click_grow_table(SermArena *arena, SermClickTable *table,
-    uint32_t (*hash_at)(const void *context, uint32_t index), const void *context);
+    uint64_t (*hash_at)(const void *context, uint32_t index), const void *context);
 extern void serm_click_put_slot(SermClickTable *table, uint64_t hash, uint32_t index);
 /* Room for one more element. False: no memory. */
 extern bool serm_click_reserve(

@@ -3,17 +3,14 @@
  * takes each row from the executor, nothing is buffered, and memory grows with
  * the groups only. The plan is the server's: partitions are pruned, foreign
  * tables fetched in batches, row security and views applied. A plain table of
- * which every row is wanted needs no plan: it is scanned as COPY scans it, and
- * the few columns are found in the pages themselves.
+ * which every row is wanted needs no plan: it is scanned as COPY scans it, which
+ * spares the copy of each row that the executor makes of the columns.
  */
 #include "pg/mine/click.h"
 
-#include "access/heapam.h"
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupdesc.h"
-#include "access/tupmacs.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -36,6 +33,7 @@ typedef struct Receiver {
 	SermHost *host;
 	SermClickGrouping *grouping;
 	bool by_page;
+	int columns[COLUMNS]; /* where each is in the row */
 	Oid position_type;
 	MemoryContext row;
 	uint64 rows;
@@ -45,15 +43,7 @@ typedef struct Receiver {
 	SermError error; /* not of each row: to clear it costs more than most rows */
 } Receiver;
 
-/* A column of a plain table as its rows hold it. */
-typedef struct Field {
-	int16 length; /* -1: of varying length */
-	uint8 align;  /* bytes */
-	bool by_value;
-	int column; /* which of the log's it is, COLUMNS: none */
-} Field;
-
-static inline SermClickText
+static SermClickText
 text_of(Datum datum, bool *copied)
 {
 	text *value = (text *) DatumGetPointer(datum);
@@ -66,7 +56,7 @@ text_of(Datum datum, bool *copied)
 }
 
 /* A blank query is nobody's; the first byte settles nearly all of them. */
-static inline bool
+static bool
 is_blank(SermClickText text)
 {
 	uint32 i = 0;
@@ -86,19 +76,19 @@ position_of(const Receiver *receiver, Datum datum)
 
 /* True when this row does not belong to the page of the previous one. */
 static bool
-starts_page(Receiver *receiver, const Datum *values, const bool *isnull, SermClickText query, bool *copied)
+starts_page(Receiver *receiver, const TupleTableSlot *slot, SermClickText query, bool *copied)
 {
-	TimestampTz shown_at = DatumGetTimestampTz(values[SHOWN_AT]);
+	TimestampTz shown_at = DatumGetTimestampTz(slot->tts_values[receiver->columns[SHOWN_AT]]);
 	bool same = receiver->rows > 0 && shown_at == receiver->shown_at;
 	SermClickText session = {NULL, 0};
 	StringInfoData swap;
 
-	if (!isnull[SESSION])
-		session = text_of(values[SESSION], copied);
+	if (!slot->tts_isnull[receiver->columns[SESSION]])
+		session = text_of(slot->tts_values[receiver->columns[SESSION]], copied);
 	resetStringInfo(&receiver->key);
 	appendBinaryStringInfo(&receiver->key, (char *) &query.length, sizeof(query.length));
 	appendBinaryStringInfo(&receiver->key, query.bytes, query.length);
-	appendStringInfoChar(&receiver->key, isnull[SESSION] ? 'n' : 's');
+	appendStringInfoChar(&receiver->key, slot->tts_isnull[receiver->columns[SESSION]] ? 'n' : 's');
 	if (session.length > 0)
 		appendBinaryStringInfo(&receiver->key, session.bytes, session.length);
 	same = same && receiver->key.len == receiver->page.len &&
@@ -111,18 +101,19 @@ starts_page(Receiver *receiver, const Datum *values, const bool *isnull, SermCli
 }
 
 static void
-group_row(Receiver *receiver, const Datum *values, const bool *isnull, bool *copied)
+group_row(Receiver *receiver, const TupleTableSlot *slot, bool *copied)
 {
-	SermClickText query = text_of(values[QUERY], copied);
-	SermClickText doc_id = text_of(values[DOC_ID], copied);
-	int64 position = position_of(receiver, values[POSITION]);
-	bool clicked = !isnull[CLICKED] && DatumGetBool(values[CLICKED]);
+	const int *columns = receiver->columns;
+	SermClickText query = text_of(slot->tts_values[columns[QUERY]], copied);
+	SermClickText doc_id = text_of(slot->tts_values[columns[DOC_ID]], copied);
+	int64 position = position_of(receiver, slot->tts_values[columns[POSITION]]);
+	bool clicked = !slot->tts_isnull[columns[CLICKED]] && DatumGetBool(slot->tts_values[columns[CLICKED]]);
 	SermStatus status;
 	bool starts;
 
 	if (position < 1 || is_blank(query))
 		return;
-	starts = receiver->by_page && starts_page(receiver, values, isnull, query, copied);
+	starts = receiver->by_page && starts_page(receiver, slot, query, copied);
 	status = serm_click_group(receiver->grouping, query, doc_id,
 	    (uint32) Min(position, SERM_CLICK_POSITIONS_MAX), clicked, starts, &receiver->error);
 	if (status == SERM_ERR_LIMIT)
@@ -132,14 +123,16 @@ group_row(Receiver *receiver, const Datum *values, const bool *isnull, bool *cop
 	receiver->rows++;
 }
 
-/* A row as values [COLUMNS]; the current context is that of the row. */
+/* A row whose columns are there; the current context is that of the row. */
 static void
-take_row(Receiver *receiver, const Datum *values, const bool *isnull)
+take_row(Receiver *receiver, const TupleTableSlot *slot)
 {
+	const int *columns = receiver->columns;
 	bool copied = false;
 
-	if (!isnull[QUERY] && !isnull[DOC_ID] && !isnull[POSITION] && !isnull[SHOWN_AT])
-		group_row(receiver, values, isnull, &copied);
+	if (!slot->tts_isnull[columns[QUERY]] && !slot->tts_isnull[columns[DOC_ID]] &&
+	    !slot->tts_isnull[columns[POSITION]] && !slot->tts_isnull[columns[SHOWN_AT]])
+		group_row(receiver, slot, &copied);
 	if (receiver->rows % ROWS_PER_CHECK == 0)
 		CHECK_FOR_INTERRUPTS();
 	/* Only a value that had to be detoasted left anything behind. */
@@ -154,7 +147,7 @@ receive(TupleTableSlot *slot, DestReceiver *destination)
 	MemoryContext previous = MemoryContextSwitchTo(receiver->row);
 
 	slot_getallattrs(slot);
-	take_row(receiver, slot->tts_values, slot->tts_isnull);
+	take_row(receiver, slot);
 	MemoryContextSwitchTo(previous);
 	return true;
 }
@@ -164,6 +157,8 @@ start(DestReceiver *destination, int operation pg_attribute_unused(), TupleDesc 
 {
 	Receiver *receiver = (Receiver *) destination;
 
+	for (int i = 0; i < COLUMNS; i++)
+		receiver->columns[i] = i;
 	receiver->position_type = getBaseType(TupleDescAttr(description, POSITION)->atttypid);
 }
 
@@ -211,7 +206,7 @@ window_params(const SermClickWindow *window)
 }
 
 /*
- * A plain heap that the caller may read as a whole, all of it wanted, in any order. Others are the
+ * A plain table that the caller may read as a whole, all of it wanted, in any order. Others are the
  * executor's: it knows children, policies, privileges on columns, who audits, and indexes for a window.
  */
 static bool
@@ -220,97 +215,41 @@ is_plain(Relation log, const SermClickWindow *window, bool by_page)
 	Oid id = RelationGetRelid(log);
 
 	return !by_page && !window->has_since && !window->has_until && log->rd_rel->relkind == RELKIND_RELATION &&
-	       log->rd_tableam == GetHeapamTableAmRoutine() && !log->rd_rel->relhassubclass &&
-	       pg_class_aclcheck(id, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+	       !log->rd_rel->relhassubclass && pg_class_aclcheck(id, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
 	       check_enable_rls(id, InvalidOid, true) == RLS_NONE && ExecutorCheckPerms_hook == NULL;
-}
-
-/* The columns of a table up to the last that is wanted; returns how many. */
-static int
-fields_of(Relation log, Field *fields)
-{
-	static const char *const names[] = {"query", "doc_id", "position", "clicked", "shown_at"};
-	TupleDesc description = RelationGetDescr(log);
-	int count = 0;
-
-	for (int i = 0; i < description->natts; i++) {
-		Form_pg_attribute column = TupleDescAttr(description, i);
-
-		fields[i] = (Field){.length = column->attlen,
-		    .align = (uint8) att_align_nominal(1, column->attalign),
-		    .by_value = column->attbyval,
-		    .column = COLUMNS};
-		for (int c = 0; c < (int) lengthof(names) && !column->attisdropped; c++)
-			if (strcmp(NameStr(column->attname), names[c]) == 0) {
-				fields[i].column = c;
-				count = i + 1;
-			}
-	}
-	return count;
-}
-
-/*
- * The values [COLUMNS + 1] of a row; the last is of whatever is not asked for. What heap_deform_tuple() does,
- * without the fields behind the last one and without asking the description for each.
- */
-static void
-read_fields(const Field *fields, int count, HeapTuple row, TupleDesc description, Datum *values, bool *isnull)
-{
-	HeapTupleHeader header = row->t_data;
-	const bits8 *nulls = HeapTupleHasNulls(row) ? header->t_bits : NULL;
-	char *at = (char *) header + header->t_hoff;
-
-	memset(isnull, false, COLUMNS + 1);
-	/* A row from before a column was added. */
-	if (HeapTupleHeaderGetNatts(header) < count) {
-		for (int i = 0; i < count; i++)
-			values[fields[i].column] = heap_getattr(row, i + 1, description, &isnull[fields[i].column]);
-		return;
-	}
-	for (int i = 0; i < count; i++) {
-		const Field *field = &fields[i];
-
-		if (nulls != NULL && att_isnull(i, nulls)) {
-			isnull[field->column] = true;
-			continue;
-		}
-		/* A short value stands unaligned, and padding is zero. */
-		if (field->length != -1 || !VARATT_NOT_PAD_BYTE(at))
-			at = (char *) TYPEALIGN(field->align, at);
-		values[field->column] = fetch_att(at, field->by_value, field->length);
-		at += field->length != -1 ? (Size) field->length : VARSIZE_ANY(at);
-	}
 }
 
 static void
 scan_log(Receiver *receiver, Relation log)
 {
-	TupleDesc description = RelationGetDescr(log);
-	Field *fields = palloc(description->natts * sizeof(Field));
-	int count = fields_of(log, fields);
+	static const char *const names[] = {"query", "doc_id", "position", "clicked", "shown_at"};
+	TupleTableSlot *slot = table_slot_create(log, NULL);
 	bool push = !ActiveSnapshotSet();
-	Datum values[COLUMNS + 1];
-	bool isnull[COLUMNS + 1];
 	MemoryContext previous;
 	TableScanDesc scan;
-	HeapTuple row;
+	int last = 0;
 
-	for (int i = 0; i < count; i++)
-		if (fields[i].column == POSITION)
-			receiver->position_type = getBaseType(TupleDescAttr(description, i)->atttypid);
+	for (int i = 0; i < (int) lengthof(names); i++) {
+		AttrNumber number = get_attnum(RelationGetRelid(log), names[i]);
+
+		receiver->columns[i] = number - 1;
+		last = Max(last, number);
+	}
+	receiver->position_type =
+	    getBaseType(TupleDescAttr(RelationGetDescr(log), receiver->columns[POSITION])->atttypid);
 	if (push)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	scan = table_beginscan(log, GetActiveSnapshot(), 0, NULL);
 	previous = MemoryContextSwitchTo(receiver->row);
-	while ((row = heap_getnext(scan, ForwardScanDirection)) != NULL) {
-		read_fields(fields, count, row, description, values, isnull);
-		take_row(receiver, values, isnull);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+		slot_getsomeattrs(slot, last);
+		take_row(receiver, slot);
 	}
 	MemoryContextSwitchTo(previous);
 	table_endscan(scan);
 	if (push)
 		PopActiveSnapshot();
-	pfree(fields);
+	ExecDropSingleTupleTableSlot(slot);
 }
 
 static void
